@@ -1,0 +1,161 @@
+// Module _cpu: raw pointers in, the GIL released, no torch header. Checks live in ops.py.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+
+namespace py = pybind11;
+using namespace pulseline;
+
+namespace {
+
+template <class T>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// (source, sample): where a value is not finite; source 0 none, 1 x, 2 d.
+py::tuple result(const cpu::Status& s) { return py::make_tuple(s.source, s.sample); }
+
+// shape: rows, cols, batch. key: seed, tile, k. train: lr, granularity, desired_bl, fixed_bl,
+// update_management, update_bl_management. device < 0: the ideal device.
+py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x, uint64_t d,
+                 int64_t rows, int64_t cols, int64_t batch, uint64_t seed, uint32_t tile, uint64_t k,
+                 const std::vector<float>& train, int device, const std::vector<float>& params,
+                 int fidelity, int threads) {
+  UpdateArgs a = {};
+  a.w = pointer<float>(w);
+  a.step = pointer<const uint32_t>(step);
+  a.slope = pointer<const uint32_t>(slope);
+  a.bound = pointer<const uint32_t>(bound);
+  a.x = pointer<const float>(x);
+  a.d = pointer<const float>(d);
+  a.rows = rows;
+  a.cols = cols;
+  a.batch = batch;
+  a.stream = {seed, tile};
+  a.k = k;
+  a.train = {train.at(0),          train.at(1),          int32_t(train.at(2)),
+             int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
+  a.fidelity = fidelity;
+  py::gil_scoped_release nogil;
+  const cpu::Status s = device < 0 ? cpu::update_ideal(a, threads)
+                                   : cpu::update(a, device, params.data(), threads);
+  py::gil_scoped_acquire gil;
+  return result(s);
+}
+
+// io: inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise, w_noise, out_scale,
+// noise_management, max_rounds.
+py::tuple tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
+               bool transposed, int64_t tile_in, int64_t tile_out, uint64_t seed, uint32_t tile,
+               uint64_t k, uint32_t purpose, const std::vector<float>& io, int threads) {
+  ReadArgs a = {};
+  a.w = pointer<const float>(w);
+  a.x = pointer<const float>(x);
+  a.y = pointer<float>(y);
+  a.rows = rows;
+  a.cols = cols;
+  a.batch = batch;
+  a.transposed = transposed;
+  a.tile_in = tile_in;
+  a.tile_out = tile_out;
+  a.stream = {seed, tile};
+  a.k = k;
+  a.output_purpose = purpose;
+  a.input_purpose = purpose + 1;
+  a.dac = make_converter(io.at(1), io.at(0));
+  a.input_noise = io.at(2);
+  a.adc = make_converter(io.at(4), io.at(3));
+  a.output_noise = io.at(5);
+  a.weight_noise = io.at(6);
+  a.out_scale = io.at(7);
+  a.noise_management = int32_t(io.at(8));
+  a.max_rounds = int32_t(io.at(9));
+  py::gil_scoped_release nogil;
+  const cpu::Status s = cpu::read(a, threads);
+  py::gil_scoped_acquire gil;
+  return result(s);
+}
+
+// Scalar routines of csrc/core, for known-answer tests.
+void bind_core(py::module_ m) {
+  m.def("philox", [](std::vector<uint32_t> key, std::vector<uint32_t> counter) {
+    const Philox4 r = philox4x32(key.at(0), key.at(1), counter.at(0), counter.at(1), counter.at(2),
+                                 counter.at(3));
+    return std::vector<uint32_t>(r.v, r.v + 4);
+  });
+  m.def("draw", [](uint64_t seed, uint32_t tile, uint32_t purpose, uint64_t k, uint32_t index,
+                   uint32_t draw) {
+    const Philox4 r = draw4({seed, tile}, purpose, k, index, draw);
+    return std::vector<uint32_t>(r.v, r.v + 4);
+  });
+  m.def("hash", py::vectorize([](uint32_t base, uint32_t k0, uint32_t k1) {
+          return hash(base, k0, k1);
+        }));
+  m.def("fma", py::vectorize([](float a, float b, float c) { return pulseline::fma(a, b, c); }));
+  m.def("exp2", py::vectorize([](float x) { return exp2_poly(x); }));
+  m.def("log", py::vectorize([](float x) { return log_poly(x); }));
+  m.def("probit", py::vectorize([](uint32_t bits) { return probit(bits); }));
+  m.def("cycle_normal",
+        py::vectorize([](uint32_t row, uint32_t column, uint32_t k0, uint32_t k1) {
+          return cycle_normal(row, column, {k0, k1});
+        }));
+  m.def("byte_sum_normal", py::vectorize([](uint32_t h) { return byte_sum_normal(h); }));
+  m.def("train_word", py::vectorize([](uint32_t p16, uint32_t index, uint32_t k0, uint32_t k1,
+                                       int bl) {
+          return train_word(p16, index * kColumnStride, {k0, k1}, bl);
+        }));
+  m.def("manage", [](const std::vector<float>& t, float x_max, float d_max) {
+    const Train r = manage({t.at(0), t.at(1), int32_t(t.at(2)), int32_t(t.at(3)),
+                            int32_t(t.at(4)), int32_t(t.at(5))},
+                           x_max, d_max);
+    return py::make_tuple(r.bl, r.scale_x, r.scale_d);
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled CPU kernels. Pointers in; no torch headers. Used by pulseline.ops alone.";
+  m.attr("NUMBERING") = kNumbering;
+  py::list devices;
+#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields));
+  PULSELINE_DEVICES(PULSELINE_DESCRIBE)
+#undef PULSELINE_DESCRIBE
+  m.attr("DEVICES") = devices;
+  m.attr("PURPOSES") = py::dict(
+      py::arg("forward") = int(kForwardOutput), py::arg("backward") = int(kBackwardOutput),
+      py::arg("evaluation") = int(kEvaluationOutput));
+  m.def("isa", [] { return std::string(cpu::table().isa); });
+  m.def("isas", [] {
+    std::vector<std::string> names;
+#define PULSELINE_NAME(isa) #isa,
+    for (const char* name : {PULSELINE_TABLES(PULSELINE_NAME)})
+      if (const cpu::KernelTable* t = cpu::find_table(name); t && t->isa == std::string(name))
+        names.push_back(name);
+#undef PULSELINE_NAME
+    return names;
+  });
+  m.def("use_isa", [](const std::string& isa) { return cpu::use_table(isa.c_str()); });
+  m.def("update", &tile_update);
+  m.def("read", &tile_read);
+  m.def("construct", [](int device, const std::vector<float>& params, uint64_t seed, uint32_t tile,
+                        int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound,
+                        int threads) {
+    py::gil_scoped_release nogil;
+    cpu::construct(device, params.data(), {seed, tile}, rows, cols, pointer<uint32_t>(step),
+                   pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
+  });
+  m.def("initial_normals", [](uint64_t seed, uint32_t tile, int64_t rows, int64_t cols,
+                              uint64_t out) {
+    py::gil_scoped_release nogil;
+    cpu::initial_normals({seed, tile}, rows, cols, pointer<float>(out));
+  });
+  bind_core(m.def_submodule("core", "Scalar routines for known-answer tests."));
+}

@@ -1,0 +1,41 @@
+#pragma once
+// POD argument structs: they cross into a kernel by value, on the CPU and on the GPU.
+#include <cstdint>
+
+#include "core/converter.h"
+#include "core/pulses.h"
+
+namespace pulseline {
+
+enum Fidelity : int32_t { kStrict = 0, kExact = 1, kExpected = 2 };
+
+// W[rows, cols] <- W - lr d x^T realised by pulses, samples in order.
+struct UpdateArgs {
+  float* w;                                // [rows][cols]
+  const uint32_t *step, *slope, *bound;    // [rows][cols] bf16 pairs, see devices/pulsed.h
+  const float *x, *d;                      // [batch][cols], [batch][rows]
+  int64_t rows, cols, batch;
+  Stream stream;
+  uint64_t k;                              // running number of the first sample
+  TrainConfig train;
+  int32_t fidelity;
+};
+
+struct ReadArgs {
+  const float* w;                          // [rows][cols]
+  const float* x;                          // [batch][inputs]
+  float* y;                                // [batch][outputs]
+  int64_t rows, cols, batch;
+  int32_t transposed;                      // 0: y = W x, inputs = cols; 1: y = W^T x, inputs = rows
+  int64_t tile_in, tile_out;               // physical tile, in inputs and outputs of this direction
+  Stream stream;
+  uint64_t k;
+  uint32_t output_purpose, input_purpose;  // whose draws
+  Converter dac, adc;
+  float input_noise, output_noise, weight_noise;
+  int32_t noise_management;                // 0 none, 1 largest magnitude of the input
+  int32_t max_rounds;                      // bound management: extra rounds for saturated samples
+  float out_scale;
+};
+
+}  // namespace pulseline

@@ -1,0 +1,29 @@
+#pragma once
+// ConstantStep: every pulse moves the weight by the same step until it meets a bound.
+//   up: w += s_up (1 + sigma xi)      down: w -= s_down (1 + sigma xi)
+// Source: Gokmen & Vlasov 2016. n noise-free pulses: w_n = clip(w_0 + n s).
+#include "core/devices/pulsed.h"
+
+namespace pulseline {
+
+struct ConstantStep {
+  static constexpr const char* kName = "ConstantStep";
+  static constexpr const char* kFields = PULSELINE_PULSED_FIELDS;
+  static constexpr bool kSlopes = false;
+  struct Params {
+    PulsedParams pulsed;
+  } p;
+
+  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
+    return construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
+  }
+  PL_HD bool additive_noise() const { return false; }
+  template <class F>
+  PL_HD void prepare(Crosspoint<F>&) const {}
+  template <class F>
+  PL_HD F step(const Crosspoint<F>& c, F, decltype(F() < F()) up) const {
+    return select(up, c.up, c.down);
+  }
+};
+
+}  // namespace pulseline

@@ -1,0 +1,45 @@
+#pragma once
+// LinearStep: the step changes linearly with the weight.
+//   up:   w += s_up   (1 - g_up   w / W+) (1 + sigma xi)
+//   down: w -= s_down (1 - g_down w / W-) (1 + sigma xi)
+// additive noise (mult_noise = 0): w += s_up (1 - g_up w / W+ + sigma xi), mirrored.
+// W+- is the population's mean bound if mean_bound_reference, else the crosspoint's own bound;
+// g_up = gamma_up (1 + gamma_up_dtod xi), likewise down.
+// Source: the linear device of Gokmen & Vlasov 2016 and the linear fits of ECRAM and capacitor
+// cells. n noise-free up pulses contract toward W+ / g_up by (1 - g_up s_up / W+) each.
+#include "core/devices/pulsed.h"
+
+namespace pulseline {
+
+struct LinearStep {
+  static constexpr const char* kName = "LinearStep";
+  static constexpr const char* kFields = PULSELINE_PULSED_FIELDS
+      ",gamma_up,gamma_down,gamma_up_dtod,gamma_down_dtod,mult_noise,mean_bound_reference";
+  static constexpr bool kSlopes = true;
+  struct Params {
+    PulsedParams pulsed;
+    float gamma_up, gamma_down, gamma_up_dtod, gamma_down_dtod, mult_noise, mean_bound_reference;
+  } p;
+
+  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
+    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
+    const Philox4 r = draw4(s, kDeviceParameters, row, column, 1);
+    const bool mean = p.mean_bound_reference != 0.0f;
+    const float hi = positive_floor(mean ? p.pulsed.w_max : pair_first(c.bound));
+    const float lo = positive_floor(mean ? -p.pulsed.w_min : -pair_second(c.bound));
+    const float up = p.gamma_up * (1.0f + p.gamma_up_dtod * probit(r.v[0]));
+    const float down = p.gamma_down * (1.0f + p.gamma_down_dtod * probit(r.v[1]));
+    c.slope = pack_pair(bf16_nearest(-(pair_first(c.step) * up) / hi),
+                        bf16_nearest((pair_second(c.step) * down) / lo));
+    return c;
+  }
+  PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }
+  template <class F>
+  PL_HD void prepare(Crosspoint<F>&) const {}
+  template <class F>
+  PL_HD F step(const Crosspoint<F>& c, F w, decltype(F() < F()) up) const {
+    return affine_step(c, w, up);
+  }
+};
+
+}  // namespace pulseline

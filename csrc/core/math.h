@@ -1,0 +1,156 @@
+#pragma once
+// Scalar arithmetic with the same bits on every backend: no libm transcendental is ever called.
+// Each routine is one polynomial over IEEE +, *, /, sqrt and fma. The templates also accept the
+// SIMD types of cpu/simd_*.h, which overload the primitives below by argument-dependent lookup.
+#include <cstdint>
+
+#include "core/macros.h"
+
+namespace pulseline {
+
+// ---- primitives (overloaded for SIMD types) ----
+
+PL_HD uint32_t as_bits(float x) {
+  uint32_t u;
+  __builtin_memcpy(&u, &x, 4);
+  return u;
+}
+PL_HD float as_float(uint32_t u) {
+  float x;
+  __builtin_memcpy(&x, &u, 4);
+  return x;
+}
+
+// a*b + c rounded once. Without an FMA unit: the product is exact in double; the sum is rounded to
+// odd there, so that the final rounding to float is the only one that counts.
+PL_HD float fma(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+  return __fmaf_rn(a, b, c);
+#elif defined(__FMA__)
+  return __builtin_fmaf(a, b, c);
+#else
+  const double p = double(a) * double(b), d = c;
+  double s = p + d;
+  const double t = s - p, e = (p - (s - t)) + (d - t);
+  uint64_t u;
+  __builtin_memcpy(&u, &s, 8);
+  if (e != 0 && !(u & 1)) u += (e > 0) == (s > 0) ? 1 : uint64_t(-1);
+  __builtin_memcpy(&s, &u, 8);
+  return float(s);
+#endif
+}
+
+PL_HD float square_root(float x) {
+#if defined(__CUDA_ARCH__)
+  return __fsqrt_rn(x);
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
+PL_HD float select(bool m, float a, float b) { return m ? a : b; }
+PL_HD float max(float a, float b) { return a > b ? a : b; }
+PL_HD float min(float a, float b) { return a < b ? a : b; }
+PL_HD float to_float(uint32_t n) { return float(int32_t(n)); }        // n < 2^31
+PL_HD uint32_t truncate(float x) { return uint32_t(int32_t(x)); }       // 0 <= x < 2^31
+PL_HD float absolute(float x) { return as_float(as_bits(x) & 0x7fffffffu); }
+
+// Nearest integer, ties to even, for |x| < 2^22; larger values move by less than their ulp.
+template <class F>
+PL_HD F round_even(F x) {
+  return (x + F(12582912.0f)) - F(12582912.0f);
+}
+// 2^n for an integral n in [-126, 127].
+PL_HD float pow2_int(float n) { return as_float(uint32_t(int32_t(n) + 127) << 23); }
+// x = m 2^e with m in [sqrt(1/2), sqrt(2)), x normal and positive.
+PL_HD float split_exponent(float x, float& e) {
+  const uint32_t u = as_bits(x), shift = (u - 0x3f3504f3u) & 0xff800000u;
+  e = float(int32_t(shift) >> 23);
+  return as_float(u - shift);
+}
+
+// ---- elementary functions: own minimax fits, relative error stated and tested ----
+
+// 2^t, |error| < 2e-7 relative for t in [-126, 126]; clamped outside.
+template <class F>
+PL_HD F exp2_poly(F t) {
+  t = min(max(t, F(-126.0f)), F(126.0f));
+  const F n = round_even(t), r = t - n;
+  F p = F(0x1.41d32cp-13f);
+  p = fma(p, r, F(0x1.5f456ap-10f));
+  p = fma(p, r, F(0x1.3b2dbcp-7f));
+  p = fma(p, r, F(0x1.c6aed4p-5f));
+  p = fma(p, r, F(0x1.ebfbdap-3f));
+  p = fma(p, r, F(0x1.62e43p-1f));
+  p = fma(p, r, F(1.0f));
+  return p * pow2_int(n);
+}
+
+// ln x for normal positive x, |error| < 2e-7 max(1, |ln x|).
+template <class F>
+PL_HD F log_poly(F x) {
+  F e;
+  const F t = split_exponent(x, e) - F(1.0f);
+  F p = F(-0x1.41f35ap-4f);
+  p = fma(p, t, F(0x1.07cf7ep-3f));
+  p = fma(p, t, F(-0x1.0cdebcp-3f));
+  p = fma(p, t, F(0x1.226e6ep-3f));
+  p = fma(p, t, F(-0x1.5478c2p-3f));
+  p = fma(p, t, F(0x1.99a596p-3f));
+  p = fma(p, t, F(-0x1.00021ep-2f));
+  p = fma(p, t, F(0x1.55554ap-2f));
+  const F z = t * t;
+  F y = fma(t * z, p, z * F(-0.5f)) + t;
+  return fma(e, F(0x1.62e43p-1f), y);
+}
+
+// Standard normal from 32 uniform bits by the inverse distribution: bit 31 is the sign, the other 31
+// the half-line probability h = (n + 1/2) 2^-32 in [2^-33, 1/2). |z| <= 6.34; error < 4e-7 relative.
+PL_HD float probit(uint32_t bits) {
+  const uint32_t n = bits & 0x7fffffffu;
+  const float h = (float(n) + 0.5f) * 0x1p-32f;
+  const float x = (float(0x7fffffffu - n) + 0.5f) * 0x1p-31f;  // 1 - 2h, without cancellation
+  const float w = -log_poly(4.0f * h * (1.0f - h));
+  float p;
+  if (w < 6.25f) {
+    const float t = w - 3.0f;
+    p = -0x1.ebbe96p-28f;
+    p = fma(p, t, -0x1.270164p-28f);
+    p = fma(p, t, 0x1.4f2fbap-21f);
+    p = fma(p, t, -0x1.6a09f6p-19f);
+    p = fma(p, t, -0x1.2cb298p-16f);
+    p = fma(p, t, 0x1.220b0ap-12f);
+    p = fma(p, t, -0x1.360508p-10f);
+    p = fma(p, t, -0x1.09f096p-7f);
+    p = fma(p, t, 0x1.5deb1p-2f);
+    p = fma(p, t, 0x1.25e47cp+1f);
+  } else {
+    const float t = square_root(w) - 3.5f;
+    p = 0x1.2cb9a6p-16f;
+    p = fma(p, t, 0x1.3e62c2p-15f);
+    p = fma(p, t, -0x1.5bb22ap-12f);
+    p = fma(p, t, 0x1.6ad512p-11f);
+    p = fma(p, t, -0x1.f872aap-11f);
+    p = fma(p, t, 0x1.8b6daep-10f);
+    p = fma(p, t, -0x1.7e4586p-9f);
+    p = fma(p, t, 0x1.301b9cp-8f);
+    p = fma(p, t, 0x1.6cb4dap+0f);
+    p = fma(p, t, 0x1.2de4cap+2f);
+  }
+  const float z = p * x;
+  return as_float(as_bits(z) | (bits & 0x80000000u));
+}
+
+// ---- bf16: the storage format of device parameters ----
+
+// Nearest, ties to even.
+PL_HD uint32_t bf16_nearest(float x) {
+  const uint32_t u = as_bits(x);
+  return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+}
+PL_HD uint32_t bf16_toward_zero(float x) { return as_bits(x) >> 16; }
+// Two bf16 values in one word: `first` in the upper half.
+PL_HD uint32_t pack_pair(uint32_t first, uint32_t second) { return first << 16 | second; }
+PL_HD float pair_first(uint32_t pair) { return as_float(pair & 0xffff0000u); }
+PL_HD float pair_second(uint32_t pair) { return as_float(pair << 16); }
+
+}  // namespace pulseline

@@ -1,0 +1,87 @@
+#pragma once
+// Pulse trains of the stochastic update (Gokmen & Vlasov 2016) and their management.
+// A column j fires in a slot with probability p_x = min(B |x_j|, 1), a row i with
+// p_d = min(A |d_i|, 1); a coincidence moves the crosspoint by one step, so that
+// E[dW_ij] = -lr x_j d_i when nothing clips. Marginally the count is Binomial(BL, p_x p_d);
+// trains are shared along rows and columns, which correlates neighbours.
+#include <cstdint>
+
+#include "core/rng.h"
+
+namespace pulseline {
+
+constexpr int kSlotsPerWord = 31;  // a longer train is cut into words, each a sub-sample of its own
+constexpr int kCompareSlots = 10;  // up to here slots are compared one by one, above bit-sliced
+
+struct TrainConfig {
+  float lr, granularity;  // granularity: mean nominal step at w = 0, weight units
+  int32_t desired_bl;
+  int32_t fixed_bl, update_management, update_bl_management;  // flags
+};
+
+struct Train {   // of one sample
+  int32_t bl;    // slots; 0: the sample fires nothing
+  float scale_x, scale_d;
+};
+
+// x_max, d_max: largest magnitude of the sample's x and d. lr > 0.
+PL_HD Train manage(const TrainConfig& c, float x_max, float d_max) {
+  if (!(x_max > 0.0f) || !(d_max > 0.0f) || !(c.lr > 0.0f)) return {0, 0.0f, 0.0f};
+  const float k = ((c.lr * x_max) * d_max) / c.granularity;
+  const float desired = float(c.desired_bl);
+  float bl = desired, base;
+  if (c.update_bl_management) {
+    const float up = float(int32_t(min(k, desired)));
+    bl = min(max(up < k ? up + 1.0f : up, 1.0f), desired);
+    base = square_root(c.lr / (c.granularity * bl));
+  } else if (!c.fixed_bl && c.granularity * desired < c.lr) {
+    const float ratio = c.lr / c.granularity, down = float(int32_t(ratio));
+    bl = max(down < ratio ? down + 1.0f : down, 1.0f);
+    base = 1.0f;
+  } else {
+    base = square_root(c.lr / (c.granularity * bl));
+  }
+  if (!c.update_management) return {int32_t(bl), base, base};
+  const float d = k > desired ? d_max * (desired / k) : d_max;
+  return {int32_t(bl), base * square_root(d / x_max), base * square_root(x_max / d)};
+}
+
+PL_HD int words_of(int bl) { return (bl + kSlotsPerWord - 1) / kSlotsPerWord; }
+PL_HD int slots_of(int bl, int word) {
+  const int left = bl - word * kSlotsPerWord;
+  return left < kSlotsPerWord ? left : kSlotsPerWord;
+}
+
+// 16-bit probability of a line, stochastically rounded so that no input is dropped on average.
+template <class F>
+PL_HD auto probability16(F scale, F value, F uniform) {
+  const F p = min(scale * absolute(value), F(1.0f));
+  return truncate(min(p * F(65536.0f) + uniform, F(65536.0f)));
+}
+
+// Draw numbers of a line's hash: 0..15 slots, 16 the rounding of the probability.
+constexpr uint32_t kRoundingDraw = 16;
+
+// `bl` slots (at most 31), each fires if its 16-bit uniform is below p16; 65536 fires all.
+// line = index * kColumnStride. U is uint32_t or a SIMD vector of it.
+template <class U>
+PL_HD U train_word(U p16, U line, Keys key, int bl) {
+  U word(0u);
+  if (bl <= kCompareSlots) {
+    for (int s = 0; s < bl; s += 2) {
+      const U h = hash(line + U(uint32_t(s / 2) * kRowStride), key.k0, key.k1);
+      word = word | (((h & U(0xffffu)) - p16) >> 31) << s;
+      if (s + 1 < bl) word = word | (((h >> 16) - p16) >> 31) << (s + 1);
+    }
+    return word;
+  }
+  // Bit-sliced comparison from the lowest bit of p16 up: 16 words decide 31 slots at once.
+  for (int b = 0; b < 16; ++b) {
+    const U h = hash(line + U(uint32_t(b) * kRowStride), key.k0, key.k1);
+    const U m = U(0u) - ((p16 >> b) & U(1u));
+    word = (word & h) | (m & (word | h));  // majority
+  }
+  return (word | (U(0u) - (p16 >> 16))) & U((1u << bl) - 1u);
+}
+
+}  // namespace pulseline

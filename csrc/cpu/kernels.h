@@ -1,0 +1,96 @@
+#pragma once
+// What an instruction set provides: one table of leaf kernels, filled by kernels.inl once per ISA.
+// Everything else in such an object has internal linkage and uses no std:: templates: an inline
+// function in a shared header would let the linker keep one ISA's copy for everybody.
+#include "core/args.h"
+#include "core/update.h"
+
+namespace pulseline::cpu {
+
+enum Device : int {
+#define PULSELINE_ENUM(D) k##D,
+  PULSELINE_DEVICES(PULSELINE_ENUM)
+#undef PULSELINE_ENUM
+  kDevices
+};
+
+constexpr int kGroup = 32;       // columns or rows handled together
+constexpr int kSlice = 512;      // sub-samples whose trains are held at once
+
+struct Sample {                  // a sub-sample: one word of one sample's trains
+  int32_t source, slots;
+  float scale_x, scale_d;
+  Keys columns, rows, cycle;
+};
+
+struct UpdateJob {
+  const UpdateArgs* args;
+  const Sample* samples;
+  int64_t count, words;          // sub-samples; 64-bit words that hold one bit of each
+  int64_t padded_cols, padded_rows;
+  uint32_t* column_words;        // [count][padded_cols]
+  uint32_t* column_up[2];        // [count][padded_cols / 32] bits: raises the weight if d > 0, < 0
+  uint64_t* column_hits;         // [padded_cols / 32][words] any slot set in the group
+  uint32_t* row_words;           // [padded_rows][count]
+  uint64_t *row_hits, *row_negative;  // [padded_rows][words]
+  const Keys* slot_keys;         // strict: [count][31]
+};
+
+using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, int64_t row1);
+
+// One physical tile's segment of inputs, a panel of outputs, a run of samples.
+struct ReadPanel {
+  const ReadArgs* args;
+  const float* input;            // [samples][stride] after the DAC
+  int64_t stride, samples;
+  int64_t in0, in1, out0, out1;  // out1 - out0 <= KernelTable::panel
+  const float* scale;            // [samples] factor of the converted output
+  const float* deviation;        // [samples] noise std of an output
+  const Keys* keys;              // [samples]
+  float* y;                      // [samples][y_stride], column 0 = output 0
+  int64_t y_stride;
+  bool first;                    // y = q scale, else y = fma(q, scale, y)
+  uint8_t* saturated;            // [samples], set to 1; nullptr: not asked
+  float* sums;                   // scratch [samples][panel]
+  float* packed;                 // scratch [kPackedInputs][panel]
+};
+constexpr int64_t kPackedInputs = 512;
+
+struct InputJob {                // one sample through the DACs of all segments of a row block
+  const ReadArgs* args;
+  const float* x;
+  float* q;                      // converted input
+  float alpha_beta;              // division before the DAC
+  Keys noise;
+  float* deviation;              // one per segment, `deviation_stride` apart
+  int64_t deviation_stride;
+};
+
+struct OuterJob {                // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
+  float* w;
+  const float *a, *x;
+  int64_t rows, cols, batch;
+};
+
+struct KernelTable {
+  const char* isa;
+  bool fused;                    // reads sum by fma (baseline: multiply, then add)
+  int64_t panel;                 // outputs of a read panel
+  // Bits of the largest magnitude; 0x7f800000 and above: not finite.
+  uint32_t (*absmax)(const float* v, int64_t n);
+  void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);
+  void (*row_trains)(const UpdateJob&, int64_t group0, int64_t group1);
+  UpdateRows exact[kDevices], strict[kDevices], expected[kDevices];
+  void (*prepare_input)(const InputJob&);
+  void (*read_panel)(const ReadPanel&);
+  void (*accumulate_outer)(const OuterJob&, int64_t row0, int64_t row1);
+};
+
+#define PULSELINE_TABLES(X) X(baseline) X(avx2) X(avx512f) X(avx512)
+extern const KernelTable table_baseline, table_avx2, table_avx512f, table_avx512;
+
+const KernelTable& table();                    // the one in use
+const KernelTable* find_table(const char* isa);  // nullptr: unknown or unsupported here
+bool use_table(const char* isa);
+
+}  // namespace pulseline::cpu

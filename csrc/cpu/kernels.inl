@@ -1,0 +1,40 @@
+// One source, compiled once per instruction set: isa_*.cpp define PULSELINE_ISA_NAME, include their
+// vocabulary (simd_*.h) and then this file. Everything here has internal linkage but the table.
+#include "cpu/kernels.h"
+
+#ifndef PULSELINE_ISA_NAME
+#error "include from isa_*.cpp, which sets PULSELINE_ISA_NAME"
+#endif
+#define PL_LAMBDA __attribute__((always_inline))
+#define PL_CAT_(a, b) a##b
+#define PL_CAT(a, b) PL_CAT_(a, b)
+#define PL_STRING_(a) #a
+#define PL_STRING(a) PL_STRING_(a)
+
+#include "cpu/read.inl"
+#include "cpu/trains.inl"
+#include "cpu/update.inl"
+
+namespace pulseline::cpu {
+
+#define PL_EXACT(D) exact<D>,
+#define PL_STRICT(D) strict<D>,
+#define PL_EXPECTED(D) expected<D>,
+
+extern const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME);
+const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
+    PL_STRING(PULSELINE_ISA_NAME),
+    kFusedRead,
+    kPanel,
+    absmax,
+    column_trains,
+    row_trains,
+    {PULSELINE_DEVICES(PL_EXACT)},
+    {PULSELINE_DEVICES(PL_STRICT)},
+    {PULSELINE_DEVICES(PL_EXPECTED)},
+    prepare_input,
+    read_panel,
+    accumulate_outer,
+};
+
+}  // namespace pulseline::cpu

@@ -1,0 +1,278 @@
+// The crossbar read. Every output of a physical tile is one chain of fma over its inputs in order,
+// starting from zero; converters and noise follow while the sums are in the first-level cache, then
+// segments add up in order. So a result does not depend on the instruction set (with FMA), on
+// threads or on what else is in the batch. Included by kernels.inl.
+
+namespace pulseline::cpu {
+namespace {
+
+constexpr int kTileRows = 6;                       // samples of a register tile
+constexpr int kTileVectors = kLanes == 16 ? 4 : 2;  // output vectors of a register tile
+constexpr int64_t kPanel = int64_t(kLanes) * kTileVectors;
+
+// y[r][0..panel) (+)= sum over n of x[r][k] w[k][0..panel)
+template <int R, bool LOAD>
+PL_HD void register_tile(const float* x, int64_t x_stride, const float* w, int64_t w_stride,
+                         int64_t n, float* y, int64_t y_stride) {
+  F sum[R][kTileVectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v)
+      sum[r][v] = LOAD ? load(y + r * y_stride + v * kLanes) : F(0.0f);
+  for (int64_t k = 0; k < n; ++k, ++x, w += w_stride) {
+    F wv[kTileVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) wv[v] = load(w + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const F xv(x[r * x_stride]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) sum[r][v] = mac(xv, wv[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) store(y + r * y_stride + v * kLanes, sum[r][v]);
+}
+
+template <bool LOAD>
+void register_tile_of(int rows, const float* x, int64_t x_stride, const float* w, int64_t w_stride,
+                      int64_t n, float* y, int64_t y_stride) {
+  switch (rows) {
+    case 1: return register_tile<1, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 2: return register_tile<2, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 3: return register_tile<3, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 4: return register_tile<4, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 5: return register_tile<5, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+    default: return register_tile<6, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+  }
+}
+
+// Samples of the next register tile when `left` remain: avoids a last tile of one or two.
+PL_HD int tile_rows(int64_t left) {
+  if (left == 8 || left == 4) return 4;
+  if (left == 7 || left == 10) return 5;
+  return left < kTileRows ? int(left) : kTileRows;
+}
+
+// packed[k][0..panel) = w of outputs out0.. and inputs k0 + k, zero beyond the last output.
+void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
+  const ReadArgs& a = *p.args;
+  const int64_t outputs = p.out1 - p.out0;
+  if (a.transposed) {
+    for (int64_t k = 0; k < n; ++k)
+      for (int v = 0; v < kTileVectors; ++v)
+        store(p.packed + k * kPanel + v * kLanes,
+              load_partial(a.w + (k0 + k) * a.cols + p.out0 + v * kLanes, outputs - v * kLanes));
+    return;
+  }
+  for (int v = 0; v < kTileVectors; ++v) {
+    for (int64_t k = 0; k < n; k += kLanes) {
+      F r[kLanes];
+      const float* w = a.w + (p.out0 + v * kLanes) * a.cols + k0 + k;
+      const int64_t lines = outputs - v * kLanes, depth = n - k;
+      if (lines >= kLanes && depth >= kLanes)
+        for (int l = 0; l < kLanes; ++l) r[l] = load(w + l * a.cols);
+      else
+        for (int l = 0; l < kLanes; ++l)
+          r[l] = l < lines ? load_partial(w + l * a.cols, depth) : F(0.0f);
+      transpose(r);
+      for (int l = 0; l < kLanes && l < depth; ++l)
+        store(p.packed + (k + l) * kPanel + v * kLanes, r[l]);
+    }
+  }
+}
+
+// Noise, ADC, scale and accumulation of a few samples whose sums are ready. Not inlined: GCC would
+// spill the register tile's sums.
+__attribute__((noinline)) void finish(const ReadPanel& p, const float* sums, int64_t sum_stride,
+                                      int64_t b0, int rows, int64_t out0, int64_t out1) {
+  const ReadArgs& a = *p.args;
+  const bool watch = p.saturated != nullptr && a.adc.bound > 0.0f;
+  for (int64_t b = b0; b < b0 + rows; ++b, sums += sum_stride) {
+    const F deviation(p.deviation[b]), scale(p.scale[b]);
+    const Keys key = p.keys[b];
+    const bool noisy = p.deviation[b] > 0.0f;
+    uint32_t over = 0;
+    for (int64_t o = out0; o < out1; o += kLanes) {
+      F y = load(sums + (o - out0));
+      if (noisy) {
+        const U base = (lane_index() + U(uint32_t(o))) * U(kColumnStride);
+        y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
+      }
+      const int64_t n = out1 - o;
+      if (watch) {
+        const uint32_t inside = to_bits(absolute(y) < F(a.adc.bound));
+        const uint32_t lanes = n < kLanes ? (1u << n) - 1u : (1u << kLanes) - 1u;
+        over |= ~inside & lanes;
+      }
+      y = convert(a.adc, y);
+      float* out = p.y + b * p.y_stride + o;
+      if (n >= kLanes)
+        store(out, p.first ? y * scale : mac(y, scale, load(out)));
+      else
+        store_partial(out, p.first ? y * scale : mac(y, scale, load_partial(out, n)), n);
+    }
+    if (over) p.saturated[b] = 1;
+  }
+}
+
+// Few samples, W as it lies: blocks of weights are transposed in registers, nothing is stored.
+template <int B>
+PL_HD void fused_rows(const ReadPanel& p, int64_t b0, int64_t out0) {
+  constexpr int kGroups = B == 1 ? 4 : B == 2 ? 2 : 1;
+  const ReadArgs& a = *p.args;
+  F sum[kGroups][B];
+#pragma GCC unroll 4
+  for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 8
+    for (int b = 0; b < B; ++b) sum[g][b] = F(0.0f);
+  const float* x = p.input + b0 * p.stride;
+  for (int64_t k = p.in0; k < p.in1; k += kLanes) {
+    const int64_t depth = p.in1 - k;
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      F r[kLanes];
+      const float* w = a.w + (out0 + g * kLanes) * a.cols + k;
+      const int64_t lines = p.out1 - out0 - g * kLanes;
+      if (lines <= 0) continue;
+      if (lines >= kLanes && depth >= kLanes) {
+#pragma GCC unroll 16
+        for (int l = 0; l < kLanes; ++l) r[l] = load(w + l * a.cols);
+      } else {
+        for (int l = 0; l < kLanes; ++l)
+          r[l] = l < lines ? load_partial(w + l * a.cols, depth) : F(0.0f);
+      }
+      transpose(r);
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l)
+#pragma GCC unroll 8
+        for (int b = 0; b < B; ++b)  // inputs are padded with zeros beyond the last
+          sum[g][b] = mac(F(x[b * p.stride + k + l]), r[l], sum[g][b]);
+    }
+  }
+  float sums[B * kGroups * kLanes];
+#pragma GCC unroll 8
+  for (int b = 0; b < B; ++b)
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) store(sums + (b * kGroups + g) * kLanes, sum[g][b]);
+  const int64_t end = out0 + kGroups * kLanes < p.out1 ? out0 + kGroups * kLanes : p.out1;
+  finish(p, sums, kGroups * kLanes, b0, B, out0, end);
+}
+
+template <int B>
+void fused_panel(const ReadPanel& p, int64_t b0) {
+  constexpr int kGroups = B == 1 ? 4 : B == 2 ? 2 : 1;
+  for (int64_t o = p.out0; o < p.out1; o += kGroups * kLanes) fused_rows<B>(p, b0, o);
+}
+
+void read_fused(const ReadPanel& p) {
+  for (int64_t b = 0; b < p.samples;) {
+    const int64_t left = p.samples - b;
+    switch (left < 8 ? left : 8) {
+      case 1: fused_panel<1>(p, b); b += 1; break;
+      case 2: fused_panel<2>(p, b); b += 2; break;
+      case 3: fused_panel<3>(p, b); b += 3; break;
+      case 4: fused_panel<4>(p, b); b += 4; break;
+      case 5: fused_panel<5>(p, b); b += 5; break;
+      case 6: fused_panel<6>(p, b); b += 6; break;
+      case 7: fused_panel<7>(p, b); b += 7; break;
+      default: fused_panel<8>(p, b); b += 8; break;
+    }
+  }
+}
+
+constexpr int64_t kFusedSamples = 8;  // above, packing pays
+
+void read_panel(const ReadPanel& p) {
+  const ReadArgs& a = *p.args;
+  if (!a.transposed && p.samples <= kFusedSamples) return read_fused(p);
+  const bool natural = a.transposed && p.out1 - p.out0 == kPanel;
+  for (int64_t k0 = p.in0; k0 < p.in1; k0 += kPackedInputs) {
+    const int64_t n = p.in1 - k0 < kPackedInputs ? p.in1 - k0 : kPackedInputs;
+    if (!natural) pack_panel(p, k0, n);
+    const float* w = natural ? a.w + k0 * a.cols + p.out0 : p.packed;
+    const int64_t w_stride = natural ? a.cols : kPanel;
+    for (int64_t b = 0; b < p.samples;) {
+      const int rows = tile_rows(p.samples - b);
+      const float* x = p.input + b * p.stride + k0;
+      float* sums = p.sums + b * kPanel;
+      if (k0 == p.in0)
+        register_tile_of<false>(rows, x, p.stride, w, w_stride, n, sums, kPanel);
+      else
+        register_tile_of<true>(rows, x, p.stride, w, w_stride, n, sums, kPanel);
+      if (k0 + n == p.in1) finish(p, sums, kPanel, b, rows, p.out0, p.out1);
+      b += rows;
+    }
+  }
+}
+
+// ||q||^2 of a segment: 16 strided partial sums by fma, then halves added.
+PL_HD float norm_squared(const float* q, int64_t n) {
+  F part[16 / kLanes];
+  for (int v = 0; v < 16 / kLanes; ++v) part[v] = F(0.0f);
+  for (int64_t k = 0; k < n; k += 16)
+    for (int v = 0; v < 16 / kLanes; ++v) {
+      const F x = load_partial(q + k + v * kLanes, n - k - v * kLanes);
+      part[v] = fma(x, x, part[v]);
+    }
+  float s[16];
+  for (int v = 0; v < 16 / kLanes; ++v) store(s + v * kLanes, part[v]);
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) s[i] += s[i + half];
+  return s[0];
+}
+
+void prepare_input(const InputJob& job) {
+  const ReadArgs& a = *job.args;
+  const int64_t n = a.transposed ? a.rows : a.cols;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    F v = convert(a.dac, load_partial(job.x + i, n - i) / F(job.alpha_beta));
+    if (a.input_noise > 0.0f) {
+      const U base = (lane_index() + U(uint32_t(i))) * U(kColumnStride);
+      const U h = hash(base, job.noise.k0, job.noise.k1);
+      v = fma(F(a.input_noise), byte_sum_polynomial(byte_sum(h)), v);
+    }
+    store_partial(job.q + i, v, n - i);
+  }
+  const float variance = a.output_noise * a.output_noise;
+  float* deviation = job.deviation;
+  for (int64_t i = 0; i < n; i += a.tile_in, deviation += job.deviation_stride) {
+    const int64_t length = n - i < a.tile_in ? n - i : a.tile_in;
+    *deviation = a.weight_noise > 0.0f
+                     ? pulseline::square_root(pulseline::fma(a.weight_noise * a.weight_noise,
+                                                  norm_squared(job.q + i, length), variance))
+                     : a.output_noise;
+  }
+}
+
+// The ideal device's update: a register tile of W rows, samples as the inner dimension.
+void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
+  for (int64_t j = 0; j < job.cols; j += kPanel) {
+    const int64_t n = job.cols - j;
+    for (int64_t i = row0; i < row1;) {
+      const int rows = tile_rows(row1 - i);
+      const float* a = job.a + i * job.batch;
+      float* w = job.w + i * job.cols + j;
+      if (n >= kPanel) {
+        register_tile_of<true>(rows, a, job.batch, job.x + j, job.cols, job.batch, w, job.cols);
+      } else {
+        for (int r = 0; r < rows; ++r)
+          for (int v = 0; v < kTileVectors; ++v) {
+            const int64_t o = v * kLanes;
+            F sum = load_partial(w + r * job.cols + o, n - o);
+            for (int64_t b = 0; b < job.batch; ++b)
+              sum = mac(F(a[r * job.batch + b]), load_partial(job.x + b * job.cols + j + o, n - o),
+                        sum);
+            store_partial(w + r * job.cols + o, sum, n - o);
+          }
+      }
+      i += rows;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pulseline::cpu

@@ -1,0 +1,31 @@
+"""pulseline: training neural networks on simulated analog in-memory crossbars, pipelined.
+
+>>> import pulseline as pl
+>>> layer = pl.nn.AnalogLinear(64, 10, device=pl.devices.SoftBounds())
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import devices, io, nn, ops, optim, presets
+from .errors import BackendError, ConfigError, StageFailed
+from .tile import Tile
+
+try:
+    __version__ = version("pulseline")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "StageFailed",
+    "Tile",
+    "devices",
+    "io",
+    "nn",
+    "ops",
+    "optim",
+    "presets",
+]

@@ -1,0 +1,10 @@
+"""``python -m pulseline``: the same as the ``pulseline`` command."""
+
+from __future__ import annotations
+
+import sys
+
+from pulseline.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

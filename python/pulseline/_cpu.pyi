@@ -1,0 +1,60 @@
+from collections.abc import Sequence
+from typing import Any
+
+NUMBERING: int
+DEVICES: list[tuple[str, str]]
+PURPOSES: dict[str, int]
+core: Any
+
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def use_isa(isa: str) -> bool: ...
+def update(
+    w: int,
+    step: int,
+    slope: int,
+    bound: int,
+    x: int,
+    d: int,
+    rows: int,
+    cols: int,
+    batch: int,
+    seed: int,
+    tile: int,
+    k: int,
+    train: Sequence[float],
+    device: int,
+    params: Sequence[float],
+    fidelity: int,
+    threads: int,
+) -> tuple[int, int]: ...
+def read(
+    w: int,
+    x: int,
+    y: int,
+    rows: int,
+    cols: int,
+    batch: int,
+    transposed: bool,
+    tile_in: int,
+    tile_out: int,
+    seed: int,
+    tile: int,
+    k: int,
+    purpose: int,
+    io: Sequence[float],
+    threads: int,
+) -> tuple[int, int]: ...
+def construct(
+    device: int,
+    params: Sequence[float],
+    seed: int,
+    tile: int,
+    rows: int,
+    cols: int,
+    step: int,
+    slope: int,
+    bound: int,
+    threads: int,
+) -> None: ...
+def initial_normals(seed: int, tile: int, rows: int, cols: int, out: int) -> None: ...

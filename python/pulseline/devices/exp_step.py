@@ -1,0 +1,46 @@
+"""ExpStep: steps that fall off exponentially near the bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .pulsed import PulsedDevice, require
+
+
+@dataclass(frozen=True)
+class ExpStep(PulsedDevice):
+    """Exponential step (ReRAM fits: Gokmen, Onen & Haensch 2017; Gong et al. 2018)::
+
+        z = 2 a w / (hi - lo) + b
+        up:   w += max(1 - a_up   e^( gamma_up   z), 0) s_up   (1 + sigma xi)
+        down: w -= max(1 - a_down e^(-gamma_down z), 0) s_down (1 + sigma xi)
+
+    Attributes:
+        a_up, a_down: weights of the exponentials (A_up, A_down).
+        gamma_up, gamma_down: their rates.
+        a, b: scale and offset of the weight in the exponent.
+
+    Other parameters and errors: see :class:`PulsedDevice`; at weight 0 both steps must be > 0.
+    """
+
+    a_up: float = 0.00081
+    a_down: float = 0.36833
+    gamma_up: float = 12.44625
+    gamma_down: float = 12.78785
+    a: float = 0.244
+    b: float = 0.2425
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        up, down = self.nominal_steps()
+        require(up > 0, self, "a_up", "use a value with a_up e^(gamma_up b) < 1")
+        require(down > 0, self, "a_down", "use a value with a_down e^(-gamma_down b) < 1")
+
+    def nominal_steps(self) -> tuple[float, float]:
+        """Sizes of the mean up and down step at weight 0."""
+        up, down = super().nominal_steps()
+        return (
+            up * max(1 - self.a_up * math.exp(self.gamma_up * self.b), 0.0),
+            down * max(1 - self.a_down * math.exp(-self.gamma_down * self.b), 0.0),
+        )

@@ -1,0 +1,20 @@
+"""Ideal: the exact outer product, as a baseline on the same kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """No pulses, no bounds: ``w <- fma(-(lr d_i), x_j, w)``, one sample after the other."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return "Ideal"
+
+    @property
+    def default_fidelity(self) -> str:
+        """The update is exact by definition."""
+        return "exact"

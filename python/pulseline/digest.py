@@ -1,0 +1,50 @@
+"""One number for a training state: sha256 over a state_dict, in order of full names.
+
+Two runs with the same digest hold the same bits in every weight, digital parameter and counter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pulseline.errors import ConfigError
+
+
+def digest(state: Mapping[str, object]) -> str:
+    """Hex sha256 over name, dtype, shape and bytes of every tensor in ``state``.
+
+    ``state`` is a ``state_dict()``; nested mappings (what a module's ``get_extra_state`` returns)
+    count with their joined names, plain numbers and strings by their type and value. Raises
+    ConfigError for an entry of another type.
+    """
+    total = hashlib.sha256()
+    for name, value in sorted(_flatten("", state).items()):
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            head = f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|"
+            body = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        else:
+            head, body = f"{name}|{type(value).__name__}|", repr(value).encode()
+        total.update(head.encode())
+        total.update(body)
+    return total.hexdigest()
+
+
+def _flatten(prefix: str, state: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(_flatten(f"{name}.", value))
+        elif isinstance(value, (Tensor, bool, int, float, str)) or value is None:
+            flat[name] = value
+        else:
+            raise ConfigError(
+                f"state entry {name} has type {type(value).__name__}: only tensors, numbers and "
+                "strings have a digest"
+            )
+    return flat

@@ -1,0 +1,1 @@
+"""Experiments: each trains something small, prints a table and saves a figure."""

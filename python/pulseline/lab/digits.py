@@ -1,0 +1,187 @@
+"""The demo's experiment: handwritten digits, a small tanh network, one layer per stage.
+
+Data: the 1,797 8x8 digits that ship with scikit-learn (UCI optical recognition of handwritten
+digits, test part). Recipe: tanh 64-128-128-64-10 without bias, init std 2/sqrt(n_in), crosspoints
+with w in [-1, 1] and dw_min .001, micro-batches of one sample, lr .01 x .88 per epoch. Accuracy
+is the mean over the last three epochs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pulseline import devices
+from pulseline.errors import ConfigError
+from pulseline.io import IOConfig, UpdateConfig
+from pulseline.nn import to_analog
+from pulseline.optim import AnalogSGD
+from pulseline.pipeline import Event, Pipeline
+
+WIDTHS = (64, 128, 128, 64, 10)
+LR = 0.01
+LR_DECAY = 0.88
+EPOCHS = 10
+DEVICES = ("soft_bounds", "constant_step", "linear_step", "exp_step", "ideal", "digital")
+
+Progress = Callable[[int, str], None]
+
+
+class Digits(NamedTuple):
+    """Images (n, 64) in [0, 1] as float32 and labels (n,) as int64."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+class Epoch(NamedTuple):
+    """State at an epoch's end: samples and clock cycles so far, test accuracy in percent, loss."""
+
+    samples: int
+    cycles: int
+    accuracy: float
+    loss: float
+
+
+@dataclass
+class Run:
+    """What a training run leaves: its epochs, its wall time, the first clock cycles' events."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    wall_s: float = 0.0
+    stages: int = 1
+    micro_batches: int = 0
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy in percent, mean over the last three epochs."""
+        last = [epoch.accuracy for epoch in self.epochs[-3:]]
+        return sum(last) / len(last)
+
+    @property
+    def cycles(self) -> int:
+        return self.epochs[-1].cycles
+
+    @property
+    def density(self) -> float:
+        """Share of the clock cycles in which a stage computes."""
+        return 2 * self.micro_batches / self.cycles
+
+    @property
+    def speedup(self) -> float:
+        """Clock cycles of the sequential schedule, 2 M K, over those of this run."""
+        return 2 * self.stages * self.micro_batches / self.cycles
+
+
+def load() -> Digits:
+    """The digits / 16, a stratified 80/20 split with random_state 0: 1,437 and 360 images."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
+    images, labels = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(
+        (images / 16).astype(np.float32), labels, test_size=0.2, random_state=0, stratify=labels
+    )
+    return Digits(*(torch.from_numpy(a) for a in (x_train, y_train, x_test, y_test)))
+
+
+def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
+    """A digital tanh network without bias, weights normal with std 2/sqrt(n_in)."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(widths, widths[1:], strict=False):
+        layer = nn.Linear(n_in, n_out, bias=False)
+        with torch.no_grad():
+            layer.weight.normal_(0.0, 2 / math.sqrt(n_in), generator=generator)
+        layers += [layer, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def network(device: str, seed: int) -> nn.Module:
+    """The network of :func:`mlp` on tiles of the named device ("digital": as it is)."""
+    model = mlp(seed)
+    if device == "digital":
+        return model
+    bounds: dict[str, Any] = {"w_max": 1.0, "w_min": -1.0, "dw_min": 0.001}
+    io = IOConfig()
+    if device == "soft_bounds":
+        kind: Any = devices.SoftBounds(**bounds)
+    elif device == "constant_step":
+        kind = devices.ConstantStep(**bounds)
+    elif device == "linear_step":
+        kind = devices.LinearStep(**bounds)
+    elif device == "exp_step":
+        kind = devices.ExpStep(**bounds)
+    elif device == "ideal":
+        kind, io = devices.Ideal(), IOConfig.perfect()
+    else:
+        raise ConfigError(f"device {device!r} does not exist: use one of {', '.join(DEVICES)}")
+    return to_analog(model, device=kind, io=io, update=UpdateConfig(), seed=seed)
+
+
+def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> Pipeline:
+    """``model`` cut into ``stages``, trained by AnalogSGD on the cross entropy."""
+    return Pipeline.from_model(
+        model,
+        stages,
+        optimizer=lambda parameters: AnalogSGD(parameters, lr=lr),
+        loss=nn.functional.cross_entropy,
+        **options,
+    )
+
+
+def accuracy(pipe: Pipeline, x: Tensor, y: Tensor) -> float:
+    """Percent of ``x`` (n, 64) that the network assigns to the labels ``y`` (n,)."""
+    return 100.0 * (pipe.eval(x).argmax(dim=1) == y).double().mean().item()
+
+
+def train(
+    pipe: Pipeline,
+    data: Digits,
+    epochs: int,
+    *,
+    lr: float = LR,
+    decay: float = LR_DECAY,
+    seed: int = 0,
+    progress: Progress | None = None,
+    timeline_cycles: int = 48,
+) -> Run:
+    """Train for ``epochs`` passes over the training images; drain and test after each.
+
+    The learning rate of epoch e is lr decay^e; the order of the images comes from a numpy
+    Generator with ``seed``. ``progress(samples, note)`` is called as work is done. The run keeps
+    the events of the first ``timeline_cycles`` clock cycles.
+    """
+    run = Run(stages=len(pipe.stages))
+    order = np.random.default_rng(seed)
+    samples = len(data.x_train)
+    chunk = pipe.micro_batch_size * max(1, 64 // pipe.micro_batch_size)
+    start = time.perf_counter()
+    note = ""
+    for epoch in range(epochs):
+        pipe.set_lr(lr * decay**epoch)
+        losses: list[Tensor] = []
+        for part in torch.from_numpy(order.permutation(samples)).split(chunk):
+            pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
+            if progress is not None:
+                progress(len(part), note)
+        pipe.drain(losses)
+        if not run.events:
+            run.events = pipe.events(before=timeline_cycles)
+        right = accuracy(pipe, data.x_test, data.y_test)
+        loss = torch.stack(losses).mean().item()
+        run.epochs.append(Epoch((epoch + 1) * samples, pipe.cycles, right, loss))
+        note = f"{right:.1f} %"
+    run.wall_s = time.perf_counter() - start
+    run.micro_batches = pipe.micro_batches
+    return run

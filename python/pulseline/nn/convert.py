@@ -1,0 +1,79 @@
+"""to_analog: a digital model whose matrices move onto crossbars."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from torch import nn
+
+from ..devices import Device
+from ..errors import ConfigError
+from ..io import IOConfig, Mapping, UpdateConfig
+from .linear import AnalogLinear
+
+
+def _refuse_traced(model: nn.Module) -> None:
+    """torch's traced pipelines bypass a tile's backward and update without a word."""
+    from torch.fx import GraphModule
+
+    for name, module in model.named_modules():
+        if isinstance(module, GraphModule):
+            raise ConfigError(
+                f"module {name or 'model'!r} is a traced graph, which bypasses analog updates; "
+                "convert the original module and cut it with pulseline.pipeline"
+            )
+
+
+def _slots(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """(parent, attribute, layer) of every nn.Linear in module order; a shared one each time."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, nn.Linear):
+                yield parent, name, child
+
+
+def to_analog(
+    model: nn.Module,
+    device: Device | None = None,
+    io: IOConfig | None = None,
+    update: UpdateConfig | None = None,
+    mapping: Mapping | None = None,
+    *,
+    seed: int = 0,
+) -> nn.Module:
+    """A copy of ``model`` in which every ``nn.Linear`` is an :class:`AnalogLinear`.
+
+    Weights are programmed (clipped to each crosspoint's bounds), biases stay digital. ``tile_id``
+    is the position of the matrix in ``model.modules()`` order, whatever is cut later, so that a
+    model draws the same devices on one stage or on many.
+
+    Raises:
+        ConfigError: there is no nn.Linear, a weight is not float32, or the model was traced.
+    """
+    _refuse_traced(model)
+    holder = nn.ModuleList([copy.deepcopy(model)])
+    order = [m for m in holder.modules() if isinstance(m, nn.Linear)]
+    if not order:
+        raise ConfigError("model has no nn.Linear; give a model with at least one")
+    made: dict[int, AnalogLinear] = {}
+    for tile_id, layer in enumerate(order):
+        analog = AnalogLinear(
+            layer.in_features,
+            layer.out_features,
+            layer.bias is not None,
+            device=device,
+            io=io,
+            update=update,
+            mapping=mapping,
+            seed=seed,
+            tile_id=tile_id,
+        )
+        analog.tile.program(layer.weight.data)
+        if layer.bias is not None and analog.bias is not None:
+            analog.bias.data.copy_(layer.bias.data)
+        analog.train(layer.training)
+        made[id(layer)] = analog
+    for parent, name, layer in _slots(holder):
+        parent._modules[name] = made[id(layer)]
+    return holder[0]

@@ -1,0 +1,66 @@
+"""AnalogSGD: pulses the tiles, moves digital parameters by plain SGD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .tile import AnalogParameter
+
+
+class AnalogSGD(torch.optim.Optimizer):
+    """Stochastic gradient descent on crossbars.
+
+    ``step()`` pulses the pairs (x, d) that backward left on each tile, in order, and moves every
+    other parameter by ``p <- p - lr grad`` through ``.data``: autograd does not see the change, so
+    a step between forward and backward of another micro-batch is legal and nothing is stashed.
+
+    Args:
+        params: as for torch optimizers; parameters of analog layers are recognised.
+        lr: learning rate >= 0; torch's lr schedulers apply.
+
+    Raises:
+        ConfigError: lr is negative or not finite, or a gradient holds a NaN; all tiles untouched.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
+        _check_lr(lr)
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Apply all pending updates; returns the closure's loss, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            lr = group["lr"]
+            _check_lr(lr)
+            for p in group["params"]:
+                if isinstance(p, AnalogParameter):
+                    p.tile.step_pending(lr)
+                elif p.grad is not None:
+                    p.data.sub_(p.grad, alpha=lr)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget gradients and pending pairs."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if isinstance(p, AnalogParameter):
+                    p.tile.pending.clear()
+                elif set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad.zero_()
+
+
+def _check_lr(lr: float | Tensor) -> None:
+    if not (math.isfinite(lr) and lr >= 0):
+        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")

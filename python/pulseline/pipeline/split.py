@@ -1,0 +1,61 @@
+"""Cut an ``nn.Sequential`` into stages that hold whole layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pulseline.errors import ConfigError
+
+
+def has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def split(model: nn.Module, stages: int, balance: Sequence[int] | None = None) -> list[nn.Sequential]:
+    """Consecutive parts of ``model``, sharing its layers; a part ends before a layer's weights.
+
+    ``balance``: parameterised layers per stage (default: equal numbers, the first stages take the
+    rest). Layers without parameters stay with the layer before them. Raises ConfigError for a
+    model that is not a Sequential, for traced models, and for counts that do not fit.
+    """
+    if isinstance(model, torch.fx.GraphModule) or type(model).__name__ == "Pipe":
+        raise ConfigError(
+            f"model is a traced {type(model).__name__}, which bypasses the tiles in backward: give "
+            "the original nn.Sequential"
+        )
+    if not isinstance(model, nn.Sequential):
+        raise ConfigError(
+            f"model must be an nn.Sequential to be cut into stages, got {type(model).__name__}: "
+            "build Stage objects by hand"
+        )
+    if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
+        raise ConfigError(f"stages must be an integer >= 1, got {stages!r}")
+    layers = list(model.children())
+    starts = [i for i, layer in enumerate(layers) if has_parameters(layer)]
+    counts = _counts(len(starts), stages, balance)
+    firsts = [0]
+    for count in counts[:-1]:
+        firsts.append(firsts[-1] + count)
+    cuts = [0, *(starts[first] for first in firsts[1:]), len(layers)]
+    return [nn.Sequential(*layers[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _counts(layers: int, stages: int, balance: Sequence[int] | None) -> list[int]:
+    """Parameterised layers of each stage."""
+    if balance is None:
+        if stages > layers:
+            raise ConfigError(
+                f"stages={stages} is more than the {layers} layers with parameters: use fewer stages"
+            )
+        each, rest = divmod(layers, stages)
+        return [each + (m < rest) for m in range(stages)]
+    counts = list(balance)
+    if len(counts) != stages or sum(counts) != layers or min(counts) < 1:
+        raise ConfigError(
+            f"balance={counts} must give each of {stages} stages at least one of the {layers} "
+            "layers with parameters and use all of them"
+        )
+    return counts

@@ -1,0 +1,248 @@
+"""Schedules as data: closed forms against the clock and against a longest-path calculation."""
+
+from __future__ import annotations
+
+import ast
+import random
+from pathlib import Path
+
+import pytest
+
+import pulseline.pipeline.schedule as schedule_module
+from pulseline.errors import ConfigError
+from pulseline.pipeline import Op, Schedule, asynchronous, clock, named, sequential, synchronous
+
+STAGES = range(1, 9)
+COUNTS = (1, 2, 3, 7, 8, 13, 24)
+SCHEDULES = {
+    "sequential": sequential(),
+    "sequential_of_3": sequential(3),
+    "sync_1f1b_1": synchronous(1),
+    "sync_1f1b_8": synchronous(8),
+    "sync_gpipe_5": synchronous(5, "gpipe"),
+    "sync_gpipe_8": synchronous(8, "gpipe"),
+    "async": asynchronous(),
+    "async_flush_5": asynchronous(flush_every=5),
+    "duplex": asynchronous(full_duplex=True),
+    "duplex_flush_4": asynchronous(full_duplex=True, flush_every=4),
+}
+
+
+@pytest.fixture(params=SCHEDULES.values(), ids=SCHEDULES.keys())
+def plan(request: pytest.FixtureRequest) -> Schedule:
+    found: Schedule = request.param
+    return found
+
+
+def longest_path(plan: Schedule, stages: int, count: int) -> dict[tuple[str, int, int], int]:
+    """Start cycle of every F and B as the longest path to it, by relaxation until nothing moves.
+
+    Edges: the order inside a stage (one cycle apart; full duplex: an F and the B after it may
+    share a cycle), messages (one cycle), entry into stage 1 every ``interval`` cycles, flushes.
+    """
+    start: dict[tuple[str, int, int], int] = {}
+    moved = True
+    while moved:
+        moved = False
+        for program in plan.ops(stages, count):
+            before: tuple[str, int] | None = None
+            used: set[str] = set()
+            for op in program:
+                if op.kind in ("U", "flush"):
+                    continue
+                m, k = op.stage, op.mb
+                earliest = 0
+                if before is not None:
+                    share = plan.full_duplex and op.kind not in used
+                    earliest = start.get((before[0], m, before[1]), 0) + (0 if share else 1)
+                if op.kind == "F" and m > 1:
+                    earliest = max(earliest, start.get(("F", m - 1, k), 0) + 1)
+                if op.kind == "F" and m == 1:
+                    first = k - k % plan.segment if plan.segment else 0
+                    flush = start.get(("B", 1, first - 1), -1) + 1
+                    earliest = max(earliest, flush + plan.interval * (k - first))
+                if op.kind == "B" and m < stages:
+                    earliest = max(earliest, start.get(("B", m + 1, k), 0) + 1)
+                if start.get((op.kind, m, k), -1) < earliest:
+                    start[op.kind, m, k] = earliest
+                    moved = True
+                same = before is not None and start[op.kind, m, k] == start[before[0], m, before[1]]
+                used = {*used, op.kind} if same else {op.kind}
+                before = (op.kind, k)
+    return start
+
+
+def test_closed_forms_equal_clock(plan: Schedule) -> None:
+    for stages in STAGES:
+        for count in COUNTS:
+            events = plan.events(stages, count)
+            passes = [event for event in events if event.kind in ("F", "B")]
+            assert len(passes) == 2 * stages * count
+            for event in passes:
+                op = Op(event.stage, event.kind, event.mb)
+                assert plan.cycle(stages, op, count) == event.cycle, (stages, count, str(op))
+            assert plan.cycles(stages, count) == max(event.cycle for event in events) + 1
+
+
+def test_clock_equals_longest_path(plan: Schedule) -> None:
+    for stages in STAGES:
+        count = 13
+        brute = longest_path(plan, stages, count)
+        events = plan.events(stages, count)
+        clocked = {(e.kind, e.stage, e.mb): e.cycle for e in events if e.kind in ("F", "B")}
+        assert clocked == brute
+
+
+def test_cycle_formulas() -> None:
+    for m in STAGES:
+        for k in COUNTS:
+            assert sequential().cycles(m, k) == 2 * m * k
+            assert asynchronous().cycles(m, k) == 2 * (k + m - 1)
+            assert asynchronous(full_duplex=True).cycles(m, k) == k + 2 * m - 2
+            whole, rest = divmod(k, 8)
+            short = 2 * (m + rest - 1) if rest else 0
+            for order in ("1f1b", "gpipe"):
+                assert synchronous(8, order).cycles(m, k) == whole * 2 * (m + 7) + short
+            assert sequential().speedup(m, k) == 1
+            assert asynchronous().density(m, k) == k / (k + m - 1)
+            assert sequential().density(m, k) == 1 / m
+    for plan in SCHEDULES.values():
+        assert plan.cycles(4, 0) == 0
+
+
+def test_published_synchronous_bars() -> None:
+    """arXiv 2410.15155, speed-up chart: 8M/(M+7) at B = 8."""
+    for m, bar in ((2, 1.78), (4, 2.91), (8, 4.27), (12, 5.05), (16, 5.57)):
+        assert synchronous(8).speedup(m, 800) == pytest.approx(8 * m / (m + 7))
+        assert abs(synchronous(8).speedup(m, 800) - bar) < 0.006
+
+
+def test_no_stage_does_two_passes_in_a_cycle(plan: Schedule) -> None:
+    for stages in STAGES:
+        seen = set()
+        for event in plan.events(stages, 13):
+            if event.kind in ("F", "B"):
+                slot = (event.cycle, event.stage, event.kind if plan.full_duplex else "")
+                assert slot not in seen
+                seen.add(slot)
+
+
+def test_versions_and_peak_in_flight(plan: Schedule) -> None:
+    count = 24
+    for stages in STAGES:
+        flight = [0] * stages
+        peak = [0] * stages
+        for event in plan.events(stages, count):
+            m = event.stage
+            if event.kind == "U":
+                continue
+            expected = plan.versions(stages, m, event.mb)[event.kind == "B"]
+            assert event.version == expected, (stages, event)
+            flight[m - 1] += 1 if event.kind == "F" else -1
+            peak[m - 1] = max(peak[m - 1], flight[m - 1])
+        assert peak == [plan.inflight(stages, m, count) for m in range(1, stages + 1)]
+        assert flight == [0] * stages
+
+
+def test_staleness_and_inflight_formulas() -> None:
+    for stages in STAGES:
+        for m in range(1, stages + 1):
+            assert asynchronous().staleness(stages, m) == stages - m
+            assert asynchronous().inflight(stages, m) == stages - m + 1
+            assert asynchronous(full_duplex=True).staleness(stages, m) == 2 * (stages - m)
+            assert asynchronous(full_duplex=True).inflight(stages, m) == 2 * (stages - m) + 1
+            assert synchronous(8).inflight(stages, m) == min(8, stages - m + 1)
+            assert synchronous(8, "gpipe").inflight(stages, m) == 8
+            assert sequential().inflight(stages, m) == 1
+            assert synchronous(8).staleness(stages, m) == sequential().staleness(stages, m) == 0
+    assert asynchronous(inflight=[5, 3, 3, 1]).staleness(4, 1) == 4
+    assert asynchronous(flush_every=5).versions(4, 1, 11) == (10, 11)
+
+
+def test_sequential_is_the_asynchronous_order_at_depth_one() -> None:
+    for stages in STAGES:
+        same = asynchronous(inflight=[1] * stages)
+        passes = [e for e in sequential().events(stages, 9) if e.kind != "U"]
+        assert [e for e in same.events(stages, 9) if e.kind != "U"] == passes
+        assert same.cycles(stages, 9) == sequential().cycles(stages, 9)
+
+
+def test_every_program_finishes(plan: Schedule) -> None:
+    """No deadlock: the clock raises if there is one."""
+    for stages in STAGES:
+        for count in COUNTS:
+            assert len(plan.ops(stages, count)) == stages
+            plan.events(stages, count)
+
+
+def test_random_depths_finish_and_are_stale_by_depth_less_one() -> None:
+    draw = random.Random(0)
+    for _ in range(60):
+        stages = draw.randint(1, 8)
+        depths = sorted((draw.randint(1, 9) for _ in range(stages)), reverse=True)
+        plan = asynchronous(full_duplex=draw.random() < 0.3, inflight=depths)
+        events = plan.events(stages, 20)
+        for event in events:
+            if event.kind != "U":
+                assert event.version == plan.versions(stages, event.stage, event.mb)[
+                    event.kind == "B"
+                ]
+        assert plan.cycles(stages, 20) == max(event.cycle for event in events) + 1
+
+
+def test_clock_finds_deadlocks() -> None:
+    forward_first = [Op.parse(text) for text in ("1F0", "1B0", "1F1", "1B1")]
+    needs_both = [Op.parse(text) for text in ("2F0", "2F1", "2B0", "2B1")]
+    with pytest.raises(ConfigError, match="deadlocks in cycle 2, waiting at 1B0, 2F1"):
+        clock([forward_first, needs_both])
+
+
+def test_text_form() -> None:
+    ops = asynchronous(flush_every=2).ops(2, 2)
+    assert " ".join(map(str, ops[0])) == "1F0 1F1 1B0 1U0 1B1 1U1 1flush1"
+    assert " ".join(map(str, ops[1])) == "2F0 2B0 2U0 2F1 2B1 2U1 2flush1"
+    assert " ".join(map(str, synchronous(2, "gpipe").ops(1, 3)[0])) == (
+        "1F0 1F1 1B0 1B1 1U1 1flush1 1F2 1B2 1U2 1flush2"
+    )
+    for program in ops:
+        for op in program:
+            assert Op.parse(str(op)) == op
+    for text in ("F7", "2X7", "2F", "0F1", "2F-1", ""):
+        with pytest.raises(ConfigError, match="of the form 2F7"):
+            Op.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: synchronous(0), "micro_batches must be an integer >= 1, got 0"),
+        (lambda: synchronous(True), "micro_batches must be"),
+        (lambda: synchronous(8, "2f2b"), "order '2f2b' does not exist"),
+        (lambda: Schedule("fast"), "schedule 'fast' does not exist"),
+        (lambda: Schedule("synchronous", full_duplex=True), "belong to the asynchronous"),
+        (lambda: asynchronous(flush_every=0), "flush_every must be"),
+        (lambda: asynchronous(inflight=[2, 3]), "must not grow towards the last stage"),
+        (lambda: asynchronous(inflight=[2, 0]), "every entry of inflight"),
+        (lambda: asynchronous(inflight=[2, 1]).ops(3, 4), "2 entries for 3 stages"),
+        (lambda: asynchronous().ops(0, 4), "stages must be an integer >= 1, got 0"),
+        (lambda: asynchronous().ops(2, -1), "micro_batches must be an integer >= 0, got -1"),
+        (lambda: asynchronous().staleness(2, 3), "stage must be 1..2, got 3"),
+        (lambda: asynchronous().cycle(2, Op(1, "U", 0), 4), "no closed form"),
+        (lambda: asynchronous().cycle(2, Op(1, "F", 4), 4), "not part of a run of 4"),
+        (lambda: named("fast"), "schedule 'fast' does not exist: use one of async"),
+    ],
+)
+def test_errors_are_one_sentence(make, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_schedules_import_no_torch() -> None:
+    folder = Path(schedule_module.__file__).parent
+    for name in ("clock.py", "schedule.py", "timeline.py"):
+        for node in ast.walk(ast.parse((folder / name).read_text())):
+            if isinstance(node, ast.Import):
+                assert all(alias.name.split(".")[0] != "torch" for alias in node.names)
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] != "torch"
