@@ -1,8 +1,9 @@
 """Training written out by hand: the delayed-gradient reference of the pipeline tests.
 
 No queues, no autograd, no stages: an explicit history of weights per layer, versions chosen by
-the formula, products written as they are. One layer (linear without bias, then tanh) per stage;
-loss = mean squared error over the micro-batch.
+the formula, products written as they are (on tiles: the tile's own reads and updates, on copies
+of its weights). One layer (linear without bias, then tanh) per stage; loss = mean squared error
+over the micro-batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pulseline.devices import SoftBounds
 from pulseline.digest import digest
+from pulseline.nn import AnalogLinear
+from pulseline.optim import AnalogSGD
 from pulseline.pipeline import Stage
 
 WIDTH = 16
@@ -73,6 +77,54 @@ class Digital:
     def moved(self, layer: Any, w: Tensor, x: Tensor, d: Tensor, lr: float) -> Tensor:
         """w - lr d^T x, a new tensor."""
         return w.clone().sub_(d.t().mm(x), alpha=lr)
+
+
+class StashingStage(Stage):
+    """The mutant on tiles: B reads a copy of the weights that F read."""
+
+    def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
+        tile = self.module[0].tile  # type: ignore[index]
+        self.copies = {**getattr(self, "copies", {}), k: tile.weight.data.clone()}
+        return super().forward(k, x, target)
+
+    def backward(self, k: int, grad: Tensor | None = None) -> Tensor | None:
+        tile = self.module[0].tile  # type: ignore[index]
+        now = tile.weight.data.clone()
+        tile.weight.data.copy_(self.copies.pop(k))
+        try:
+            return super().backward(k, grad)
+        finally:
+            tile.weight.data.copy_(now)
+
+
+class Analog:
+    """AnalogLinear on SoftBounds crosspoints: converters, all noise and pulses on."""
+
+    def linear(self, m: int) -> nn.Module:
+        device = SoftBounds(w_max=1.0, w_min=-1.0, dw_min=0.002)
+        return AnalogLinear(WIDTH, WIDTH, bias=False, device=device, seed=5, tile_id=m)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        return AnalogSGD(parameters, lr)
+
+    def stashing_stage(self, module: nn.Module, lr: float, loss: Any) -> Stage:
+        return StashingStage(module, AnalogSGD(module.parameters(), lr), loss)
+
+    def weights(self, layer: Any) -> Tensor:
+        return layer.tile.weight.data.clone()  # type: ignore[no-any-return]
+
+    def read(self, layer: Any, w: Tensor, x: Tensor) -> Tensor:
+        layer.tile.weight.data.copy_(w)
+        return layer.tile.forward(x)  # type: ignore[no-any-return]
+
+    def read_transposed(self, layer: Any, w: Tensor, d: Tensor) -> Tensor:
+        layer.tile.weight.data.copy_(w)
+        return layer.tile.backward(d)  # type: ignore[no-any-return]
+
+    def moved(self, layer: Any, w: Tensor, x: Tensor, d: Tensor, lr: float) -> Tensor:
+        layer.tile.weight.data.copy_(w)
+        layer.tile.update(x, d, lr)
+        return self.weights(layer)
 
 
 def network(kind: Any, stages: int) -> nn.Sequential:

@@ -184,9 +184,9 @@ def test_random_depths_finish_and_are_stale_by_depth_less_one() -> None:
         events = plan.events(stages, 20)
         for event in events:
             if event.kind != "U":
-                assert event.version == plan.versions(stages, event.stage, event.mb)[
-                    event.kind == "B"
-                ]
+                assert (
+                    event.version == plan.versions(stages, event.stage, event.mb)[event.kind == "B"]
+                )
         assert plan.cycles(stages, 20) == max(event.cycle for event in events) + 1
 
 

@@ -59,8 +59,6 @@ template <class F>
 PL_HD F round_even(F x) {
   return (x + F(12582912.0f)) - F(12582912.0f);
 }
-// 2^n for an integral n in [-126, 127].
-PL_HD float pow2_int(float n) { return as_float(uint32_t(int32_t(n) + 127) << 23); }
 // x = m 2^e with m in [sqrt(1/2), sqrt(2)), x normal and positive.
 PL_HD float split_exponent(float x, float& e) {
   const uint32_t u = as_bits(x), shift = (u - 0x3f3504f3u) & 0xff800000u;
@@ -70,11 +68,13 @@ PL_HD float split_exponent(float x, float& e) {
 
 // ---- elementary functions: own minimax fits, relative error stated and tested ----
 
-// 2^t, |error| < 2e-7 relative for t in [-126, 126]; clamped outside.
+constexpr float kLog2e = 0x1.715476p+0f;
+
+// 2^t for |t| <= 120, |error| < 2e-7 relative. The rounding constant leaves the integer part of t
+// in the low bits of the sum, ready to be added to the exponent.
 template <class F>
-PL_HD F exp2_poly(F t) {
-  t = min(max(t, F(-126.0f)), F(126.0f));
-  const F n = round_even(t), r = t - n;
+PL_HD F exp2_unclamped(F t) {
+  const F shifted = t + F(12582912.0f), r = t - (shifted - F(12582912.0f));
   F p = F(0x1.41d32cp-13f);
   p = fma(p, r, F(0x1.5f456ap-10f));
   p = fma(p, r, F(0x1.3b2dbcp-7f));
@@ -82,7 +82,13 @@ PL_HD F exp2_poly(F t) {
   p = fma(p, r, F(0x1.ebfbdap-3f));
   p = fma(p, r, F(0x1.62e43p-1f));
   p = fma(p, r, F(1.0f));
-  return p * pow2_int(n);
+  return as_float(as_bits(p) + (as_bits(shifted) << 23));
+}
+
+// 2^t for any t, clamped to [2^-120, 2^120].
+template <class F>
+PL_HD F exp2_poly(F t) {
+  return exp2_unclamped(min(max(t, F(-120.0f)), F(120.0f)));
 }
 
 // ln x for normal positive x, |error| < 2e-7 max(1, |ln x|).

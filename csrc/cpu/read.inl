@@ -57,6 +57,14 @@ PL_HD int tile_rows(int64_t left) {
   return left < kTileRows ? int(left) : kTileRows;
 }
 
+// A block of weights at the ragged edge, zero beyond `lines` and `depth`: edge[k][l] = w[l][k].
+__attribute__((noinline)) void copy_edge(const float* w, int64_t stride, int64_t lines,
+                                         int64_t depth, float* edge) {
+  for (int64_t k = 0; k < kLanes; ++k)
+    for (int64_t l = 0; l < kLanes; ++l)
+      edge[k * kLanes + l] = k < depth && l < lines ? w[l * stride + k] : 0.0f;
+}
+
 // packed[k][0..panel) = w of outputs out0.. and inputs k0 + k, zero beyond the last output.
 void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
   const ReadArgs& a = *p.args;
@@ -73,118 +81,166 @@ void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
       F r[kLanes];
       const float* w = a.w + (p.out0 + v * kLanes) * a.cols + k0 + k;
       const int64_t lines = outputs - v * kLanes, depth = n - k;
-      if (lines >= kLanes && depth >= kLanes)
-        for (int l = 0; l < kLanes; ++l) r[l] = load(w + l * a.cols);
-      else
-        for (int l = 0; l < kLanes; ++l)
-          r[l] = l < lines ? load_partial(w + l * a.cols, depth) : F(0.0f);
-      transpose(r);
-      for (int l = 0; l < kLanes && l < depth; ++l)
-        store(p.packed + (k + l) * kPanel + v * kLanes, r[l]);
+      float* packed = p.packed + k * kPanel + v * kLanes;
+      if (lines >= kLanes && depth >= kLanes) {
+        for (int l = 0; l < kLanes; ++l) __builtin_prefetch(w + l * a.cols + 2 * kLanes);
+        load_transposed(w, a.cols, r);
+#pragma GCC unroll 16
+        for (int l = 0; l < kLanes; ++l) store(packed + l * kPanel, r[l]);
+      } else {
+        float edge[kLanes * kLanes];
+        copy_edge(w, a.cols, lines, depth, edge);
+        for (int l = 0; l < kLanes && l < depth; ++l)
+          store(packed + l * kPanel, load(edge + l * kLanes));
+      }
     }
   }
 }
 
-// Noise, ADC, scale and accumulation of a few samples whose sums are ready. Not inlined: GCC would
-// spill the register tile's sums.
-__attribute__((noinline)) void finish(const ReadPanel& p, const float* sums, int64_t sum_stride,
-                                      int64_t b0, int rows, int64_t out0, int64_t out1) {
+// One vector of outputs through noise and ADC. `inside` collects the lanes within the bound.
+template <bool NOISY>
+PL_HD F convert_output(const ReadArgs& a, F y, F deviation, U base, Keys key, bool watch,
+                       uint32_t& inside) {
+  if (NOISY)
+    y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
+  if (watch) inside &= to_bits(absolute(y) < F(a.adc.bound));
+  return convert(a.adc, y);
+}
+
+// Noise, ADC, scale and accumulation of `rows` samples whose sums are ready.
+template <bool NOISY, int VECTORS>
+PL_HD void finish_rows(const ReadPanel& p, const float* sums, int64_t sum_stride, int64_t b0,
+                       int rows, int64_t out0, int64_t out1) {
   const ReadArgs& a = *p.args;
   const bool watch = p.saturated != nullptr && a.adc.bound > 0.0f;
+  const uint32_t all = (1u << kLanes) - 1u;
+  U base[VECTORS];
+#pragma GCC unroll 4
+  for (int v = 0; v < VECTORS; ++v)
+    base[v] = (lane_index() + U(uint32_t(out0 + v * kLanes))) * U(kColumnStride);
   for (int64_t b = b0; b < b0 + rows; ++b, sums += sum_stride) {
     const F deviation(p.deviation[b]), scale(p.scale[b]);
     const Keys key = p.keys[b];
-    const bool noisy = p.deviation[b] > 0.0f;
-    uint32_t over = 0;
-    for (int64_t o = out0; o < out1; o += kLanes) {
-      F y = load(sums + (o - out0));
-      if (noisy) {
-        const U base = (lane_index() + U(uint32_t(o))) * U(kColumnStride);
-        y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
-      }
-      const int64_t n = out1 - o;
-      if (watch) {
-        const uint32_t inside = to_bits(absolute(y) < F(a.adc.bound));
-        const uint32_t lanes = n < kLanes ? (1u << n) - 1u : (1u << kLanes) - 1u;
-        over |= ~inside & lanes;
-      }
-      y = convert(a.adc, y);
-      float* out = p.y + b * p.y_stride + o;
-      if (n >= kLanes)
+    float* out = p.y + b * p.y_stride + out0;
+    uint32_t inside = all;
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v, out += kLanes) {
+      const int64_t n = out1 - out0 - v * kLanes;
+      uint32_t lanes = all;
+      const F y = convert_output<NOISY>(a, load(sums + v * kLanes), deviation, base[v], key, watch,
+                                        lanes);
+      if (n >= kLanes) {
+        inside &= lanes;
         store(out, p.first ? y * scale : mac(y, scale, load(out)));
-      else
+      } else if (n > 0) {
+        inside &= lanes | ~((1u << n) - 1u);
         store_partial(out, p.first ? y * scale : mac(y, scale, load_partial(out, n)), n);
+      }
     }
-    if (over) p.saturated[b] = 1;
+    if (watch && (inside & all) != all) p.saturated[b] = 1;
   }
 }
 
+// Not inlined: GCC would spill the register tile's sums.
+template <int VECTORS>
+__attribute__((noinline)) void finish(const ReadPanel& p, const float* sums, int64_t sum_stride,
+                                      int64_t b0, int rows, int64_t out0, int64_t out1) {
+  const ReadArgs& a = *p.args;
+  if (a.output_noise > 0.0f || a.weight_noise > 0.0f)
+    finish_rows<true, VECTORS>(p, sums, sum_stride, b0, rows, out0, out1);
+  else
+    finish_rows<false, VECTORS>(p, sums, sum_stride, b0, rows, out0, out1);
+}
+
 // Few samples, W as it lies: blocks of weights are transposed in registers, nothing is stored.
+// B samples, kGroups blocks of kLanes outputs.
+template <int B>
+struct FusedRows {
+  static constexpr int kGroups = 1;
+  F sum[kGroups][B];
+
+  // Inputs k..k+kLanes of a whole block.
+  PL_HD void add_block(int g, const float* w, int64_t cols, const float* x, int64_t stride) {
+    F r[kLanes];
+    // Sixteen rows and more are too many streams for the hardware to follow.
+#pragma GCC unroll 16
+    for (int l = 0; l < kLanes; ++l) __builtin_prefetch(w + l * cols + 2 * kLanes);
+    load_transposed(w, cols, r);
+#pragma GCC unroll 16
+    for (int l = 0; l < kLanes; ++l)
+#pragma GCC unroll 8
+      for (int b = 0; b < B; ++b) sum[g][b] = mac(F(x[b * stride + l]), r[l], sum[g][b]);
+  }
+  // The same at the ragged edge; weights beyond it count as zero.
+  PL_HD void add_edge(int g, const float* w, int64_t cols, int64_t lines, int64_t depth,
+                      const float* x, int64_t stride) {
+    float edge[kLanes * kLanes];
+    copy_edge(w, cols, lines, depth, edge);
+    for (int64_t l = 0; l < kLanes && l < depth; ++l)
+#pragma GCC unroll 8
+      for (int b = 0; b < B; ++b)
+        sum[g][b] = mac(F(x[b * stride + l]), load(edge + l * kLanes), sum[g][b]);
+  }
+};
+
 template <int B>
 PL_HD void fused_rows(const ReadPanel& p, int64_t b0, int64_t out0) {
-  constexpr int kGroups = B == 1 ? 4 : B == 2 ? 2 : 1;
-  const ReadArgs& a = *p.args;
-  F sum[kGroups][B];
+  constexpr int kGroups = FusedRows<B>::kGroups;
+  const int64_t cols = p.args->cols, stride = p.stride, lines = p.out1 - out0;
+  const float *w = p.args->w + out0 * cols, *x = p.input + b0 * stride;
+  FusedRows<B> rows;
 #pragma GCC unroll 4
   for (int g = 0; g < kGroups; ++g)
 #pragma GCC unroll 8
-    for (int b = 0; b < B; ++b) sum[g][b] = F(0.0f);
-  const float* x = p.input + b0 * p.stride;
-  for (int64_t k = p.in0; k < p.in1; k += kLanes) {
-    const int64_t depth = p.in1 - k;
+    for (int b = 0; b < B; ++b) rows.sum[g][b] = F(0.0f);
+  int64_t k = p.in0;
+  if (lines >= kGroups * kLanes)
+    for (; k + kLanes <= p.in1; k += kLanes)
 #pragma GCC unroll 4
-    for (int g = 0; g < kGroups; ++g) {
-      F r[kLanes];
-      const float* w = a.w + (out0 + g * kLanes) * a.cols + k;
-      const int64_t lines = p.out1 - out0 - g * kLanes;
-      if (lines <= 0) continue;
-      if (lines >= kLanes && depth >= kLanes) {
-#pragma GCC unroll 16
-        for (int l = 0; l < kLanes; ++l) r[l] = load(w + l * a.cols);
-      } else {
-        for (int l = 0; l < kLanes; ++l)
-          r[l] = l < lines ? load_partial(w + l * a.cols, depth) : F(0.0f);
-      }
-      transpose(r);
-#pragma GCC unroll 16
-      for (int l = 0; l < kLanes; ++l)
-#pragma GCC unroll 8
-        for (int b = 0; b < B; ++b)  // inputs are padded with zeros beyond the last
-          sum[g][b] = mac(F(x[b * p.stride + k + l]), r[l], sum[g][b]);
-    }
-  }
+      for (int g = 0; g < kGroups; ++g)
+        rows.add_block(g, w + g * kLanes * cols + k, cols, x + k, stride);
+  for (; k < p.in1; k += kLanes)
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g)
+      rows.add_edge(g, w + g * kLanes * cols + k, cols, lines - g * kLanes, p.in1 - k, x + k,
+                    stride);
   float sums[B * kGroups * kLanes];
 #pragma GCC unroll 8
   for (int b = 0; b < B; ++b)
 #pragma GCC unroll 4
-    for (int g = 0; g < kGroups; ++g) store(sums + (b * kGroups + g) * kLanes, sum[g][b]);
-  const int64_t end = out0 + kGroups * kLanes < p.out1 ? out0 + kGroups * kLanes : p.out1;
-  finish(p, sums, kGroups * kLanes, b0, B, out0, end);
+    for (int g = 0; g < kGroups; ++g) store(sums + (b * kGroups + g) * kLanes, rows.sum[g][b]);
+  const int64_t end = kGroups * kLanes < lines ? out0 + kGroups * kLanes : p.out1;
+  finish<kGroups>(p, sums, kGroups * kLanes, b0, B, out0, end);
 }
 
 template <int B>
-void fused_panel(const ReadPanel& p, int64_t b0) {
-  constexpr int kGroups = B == 1 ? 4 : B == 2 ? 2 : 1;
-  for (int64_t o = p.out0; o < p.out1; o += kGroups * kLanes) fused_rows<B>(p, b0, o);
+void fused_panel(const ReadPanel& p, int64_t b0, int64_t out0, int64_t out1) {
+  constexpr int kGroups = FusedRows<B>::kGroups;
+  for (int64_t o = out0; o < out1; o += kGroups * kLanes) fused_rows<B>(p, b0, o);
 }
 
+// Outputs outside, runs of at most eight samples inside: the weights stay in the nearest cache.
 void read_fused(const ReadPanel& p) {
-  for (int64_t b = 0; b < p.samples;) {
-    const int64_t left = p.samples - b;
-    switch (left < 8 ? left : 8) {
-      case 1: fused_panel<1>(p, b); b += 1; break;
-      case 2: fused_panel<2>(p, b); b += 2; break;
-      case 3: fused_panel<3>(p, b); b += 3; break;
-      case 4: fused_panel<4>(p, b); b += 4; break;
-      case 5: fused_panel<5>(p, b); b += 5; break;
-      case 6: fused_panel<6>(p, b); b += 6; break;
-      case 7: fused_panel<7>(p, b); b += 7; break;
-      default: fused_panel<8>(p, b); b += 8; break;
+  const int64_t runs = (p.samples + 7) / 8, step = runs == 1 ? kPanel : kLanes;
+  for (int64_t o = p.out0; o < p.out1; o += step) {
+    const int64_t end = o + step < p.out1 ? o + step : p.out1;
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t b = p.samples * run / runs, n = p.samples * (run + 1) / runs - b;
+      switch (n) {
+        case 1: fused_panel<1>(p, b, o, end); break;
+        case 2: fused_panel<2>(p, b, o, end); break;
+        case 3: fused_panel<3>(p, b, o, end); break;
+        case 4: fused_panel<4>(p, b, o, end); break;
+        case 5: fused_panel<5>(p, b, o, end); break;
+        case 6: fused_panel<6>(p, b, o, end); break;
+        case 7: fused_panel<7>(p, b, o, end); break;
+        default: fused_panel<8>(p, b, o, end); break;
+      }
     }
   }
 }
 
-constexpr int64_t kFusedSamples = 8;  // above, packing pays
+constexpr int64_t kFusedSamples = 16;  // above, packing pays
 
 void read_panel(const ReadPanel& p) {
   const ReadArgs& a = *p.args;
@@ -203,7 +259,7 @@ void read_panel(const ReadPanel& p) {
         register_tile_of<false>(rows, x, p.stride, w, w_stride, n, sums, kPanel);
       else
         register_tile_of<true>(rows, x, p.stride, w, w_stride, n, sums, kPanel);
-      if (k0 + n == p.in1) finish(p, sums, kPanel, b, rows, p.out0, p.out1);
+      if (k0 + n == p.in1) finish<kTileVectors>(p, sums, kPanel, b, rows, p.out0, p.out1);
       b += rows;
     }
   }

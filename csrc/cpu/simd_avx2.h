@@ -54,10 +54,6 @@ PL_HD F absolute(F x) { return as_float(as_bits(x) & U(0x7fffffffu)); }
 PL_HD F square_root(F x) { return _mm256_sqrt_ps(x.v); }
 PL_HD F fma(F a, F b, F c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 PL_HD F mac(F a, F b, F c) { return fma(a, b, c); }
-PL_HD F pow2_int(F n) {
-  const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
-}
 PL_HD F split_exponent(F x, F& e) {
   const U u = as_bits(x), s = (u - U(0x3f3504f3u)) & U(0xff800000u);
   e = _mm256_cvtepi32_ps(_mm256_srai_epi32(s.v, 23));
@@ -121,7 +117,10 @@ PL_HD F byte_sum(U h) {  // unsigned bytes times signed weights: pairs stay belo
   return to_float(sum - U(uint32_t(kByteMean)));
 }
 
-PL_HD void transpose(F* r) {  // kLanes x kLanes
+// r[k] lane l = w[l * stride + k]
+PL_HD void load_transposed(const float* w, int64_t stride, F* r) {
+#pragma GCC unroll 8
+  for (int l = 0; l < kLanes; ++l) r[l] = load(w + l * stride);
   __m256 t[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 4) {  // 4 x 4 blocks inside each 128-bit half

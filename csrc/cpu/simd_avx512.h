@@ -55,10 +55,6 @@ PL_HD F absolute(F x) { return as_float(as_bits(x) & U(0x7fffffffu)); }
 PL_HD F square_root(F x) { return _mm512_sqrt_ps(x.v); }
 PL_HD F fma(F a, F b, F c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 PL_HD F mac(F a, F b, F c) { return fma(a, b, c); }
-PL_HD F pow2_int(F n) {
-  const __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
-}
 PL_HD F split_exponent(F x, F& e) {
   const U u = as_bits(x), s = (u - U(0x3f3504f3u)) & U(0xff800000u);
   e = _mm512_cvtepi32_ps(_mm512_srai_epi32(s.v, 23));
@@ -126,11 +122,14 @@ PL_HD F byte_sum(U h) {
 #endif
 }
 
-PL_HD void transpose(F* r) {  // kLanes x kLanes
+// r[k] lane l = w[l * stride + k]. Whole cache lines are loaded: rows a power of two apart share
+// one set of the first-level cache and would evict each other between partial loads.
+PL_HD void load_transposed(const float* w, int64_t stride, F* r) {
   __m512 t[16];
 #pragma GCC unroll 4
-  for (int s = 0; s < 4; ++s) {  // gather 4 x 4 blocks: t[4 g + s] lane l = row s + 4 l, group g
-    const __m512 a = r[s].v, b = r[s + 4].v, c = r[s + 8].v, d = r[s + 12].v;
+  for (int s = 0; s < 4; ++s) {  // gather 4 x 4 blocks: t[4 g + s] 128-bit lane l = row s + 4 l
+    const __m512 a = load(w + s * stride).v, b = load(w + (s + 4) * stride).v;
+    const __m512 c = load(w + (s + 8) * stride).v, d = load(w + (s + 12) * stride).v;
     const __m512 p = _mm512_shuffle_f32x4(a, b, 0x44), q = _mm512_shuffle_f32x4(c, d, 0x44);
     const __m512 u = _mm512_shuffle_f32x4(a, b, 0xee), v = _mm512_shuffle_f32x4(c, d, 0xee);
     t[s] = _mm512_shuffle_f32x4(p, q, 0x88);

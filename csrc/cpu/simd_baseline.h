@@ -66,7 +66,6 @@ PL_HD F fma(F a, F b, F c) {
   return c;
 }
 PL_HD F mac(F a, F b, F c) { return a * b + c; }
-PL_HD F pow2_int(F n) { return as_float(U(u4((__builtin_convertvector(n.v, i4) + 127) << 23))); }
 PL_HD F split_exponent(F x, F& e) {
   const i4 u = i4(x.v), s = (u - 0x3f3504f3) & i4(u4{0, 0, 0, 0} + 0xff800000u);
   e = __builtin_convertvector(s >> 23, f4);
@@ -138,13 +137,10 @@ PL_HD F byte_sum(U h) {
   return to_float(sum - U(uint32_t(kByteMean)));
 }
 
-PL_HD void transpose(F* r) {  // kLanes x kLanes
-  for (int i = 0; i < kLanes; ++i)
-    for (int j = 0; j < i; ++j) {
-      const float t = r[i].v[j];
-      r[i].v[j] = r[j].v[i];
-      r[j].v[i] = t;
-    }
+// r[k] lane l = w[l * stride + k]
+PL_HD void load_transposed(const float* w, int64_t stride, F* r) {
+  for (int k = 0; k < kLanes; ++k)
+    r[k] = f4{w[k], w[stride + k], w[2 * stride + k], w[3 * stride + k]};
 }
 
 struct NoiseTables {  // cycle noise of `popcount_cubic` and sigma sqrt(n)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import devices, io, nn, ops, optim, presets
+from . import devices, io, nn, ops, optim, pipeline, presets
+from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
 from .tile import Tile
 
@@ -23,9 +24,11 @@ __all__ = [
     "StageFailed",
     "Tile",
     "devices",
+    "digest",
     "io",
     "nn",
     "ops",
     "optim",
+    "pipeline",
     "presets",
 ]

@@ -1,4 +1,7 @@
-"""The ``pulseline`` command: demo, train, schedule, info."""
+"""The ``pulseline`` command: demo, train, schedule, info.
+
+Exit codes: 0 done, 1 a stage or a kernel failed, 2 bad arguments, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from pulseline.errors import BackendError, ConfigError, StageFailed
+from . import __version__, ops, plots
+from .digest import digest
+from .errors import BackendError, ConfigError, StageFailed
+from .lab import digits
+from .lab.digits import Progress, Run
+from .pipeline import timeline
+from .pipeline.schedule import NAMES, named
 
-if TYPE_CHECKING:
-    from pulseline.lab.digits import Progress, Run
-
-SCHEDULES = ("async", "sync", "sequential")
-DEVICES = ("soft_bounds", "constant_step", "linear_step", "exp_step", "ideal", "digital")
 LAB_PACKAGES = ("sklearn", "matplotlib", "tqdm")
 
 
@@ -29,12 +33,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _whole(least: int) -> Callable[[str], int]:
+    """Converter for integers from ``least`` to 2^63 - 1."""
+
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
+        if not least <= value < 1 << 63:
             raise argparse.ArgumentTypeError(f"must be an integer >= {least}, got {text!r}")
         return value
 
@@ -66,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", choices=("digits",), default="digits")
     train.add_argument("--model", choices=("mlp",), default="mlp")
     train.add_argument("--stages", type=_whole(1), default=4)
-    train.add_argument("--schedule", choices=SCHEDULES, default="async")
-    train.add_argument("--device", choices=DEVICES, default="soft_bounds")
+    train.add_argument("--schedule", choices=NAMES, default="async")
+    train.add_argument("--device", choices=digits.DEVICES, default="soft_bounds")
     train.add_argument("--epochs", type=_whole(1), default=5)
     train.add_argument("--seed", type=_whole(0), default=0)
     train.add_argument("--lr", type=_positive, default=None, help="learning rate of epoch 1")
@@ -77,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, default=None, metavar="DIR")
 
-    schedule = commands.add_parser("schedule", help="print a schedule as a text grid")
-    schedule.set_defaults(run=_schedule)
-    schedule.add_argument("--schedule", choices=SCHEDULES, default="async")
-    schedule.add_argument("--stages", type=_whole(1), default=4)
-    schedule.add_argument("--micro-batches", type=_whole(1), default=8)
+    show = commands.add_parser("schedule", help="print a schedule as a text grid")
+    show.set_defaults(run=_schedule)
+    show.add_argument("--schedule", choices=NAMES, default="async")
+    show.add_argument("--stages", type=_whole(1), default=4)
+    show.add_argument("--micro-batches", type=_whole(1), default=8)
 
     info = commands.add_parser("info", help="print version, instruction set, threads and CUDA")
     info.set_defaults(run=_info)
@@ -92,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 @contextmanager
 def _bar(label: str, samples: int) -> Iterator[Progress]:
     """A progress bar on a terminal, nothing elsewhere."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     with tqdm(total=samples, desc=label, unit=" samples", disable=None, leave=False) as bar:
 
@@ -109,6 +115,11 @@ def _directory(path: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be a directory: {error.strerror}") from None
     return path
+
+
+def _window(epochs: int) -> str:
+    """What ``Run.accuracy`` is an average over."""
+    return f"mean of the last {min(3, epochs)} epochs" if epochs > 1 else "after 1 epoch"
 
 
 def _table(runs: dict[str, Run]) -> str:
@@ -145,9 +156,6 @@ def _table(runs: dict[str, Run]) -> str:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from pulseline import plots
-    from pulseline.lab import digits
-
     out = _directory(args.out)
     epochs = args.epochs or digits.EPOCHS
     stages, micro_batches = 4, 8
@@ -169,7 +177,7 @@ def _demo(args: argparse.Namespace) -> None:
             runs[name] = digits.train(pipe, data, epochs, seed=args.seed, progress=progress)
     print(_table(runs))
     print(
-        f"test accuracy: mean of the last {min(3, epochs)} epochs; synchronous: {micro_batches} "
+        f"test accuracy: {_window(epochs)}; synchronous: {micro_batches} "
         "micro-batches per update; speed-up in clock cycles at equal samples"
     )
     analog = {name: run for name, run in runs.items() if name.startswith("analog")}
@@ -179,9 +187,6 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from pulseline.digest import digest
-    from pulseline.lab import digits
-
     lr = digits.LR if args.lr is None else args.lr
     out = None if args.out is None else _directory(args.out)
     model = digits.network(args.device, args.seed)
@@ -197,7 +202,7 @@ def _train(args: argparse.Namespace) -> None:
     with _bar(f"{args.device} {args.schedule}", args.epochs * len(data.x_train)) as progress:
         run = digits.train(pipe, data, args.epochs, lr=lr, seed=args.seed, progress=progress)
     total = digest(model.state_dict())
-    print(f"test accuracy: {run.accuracy:.2f} % (mean of the last {min(3, args.epochs)} epochs)")
+    print(f"test accuracy: {run.accuracy:.2f} % ({_window(args.epochs)})")
     print(f"clock cycles: {run.cycles}")
     print(f"digest: {total}")
     if out is not None:
@@ -205,8 +210,6 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _write_run(out: Path, args: argparse.Namespace, lr: float, run: Run, total: str) -> None:
-    from pulseline import plots
-
     names = ("data", "model", "stages", "schedule", "device", "epochs", "seed", "batch_size")
     result = {
         "options": {name: getattr(args, name) for name in (*names, "micro_batches")} | {"lr": lr},
@@ -222,9 +225,7 @@ def _write_run(out: Path, args: argparse.Namespace, lr: float, run: Run, total: 
 
 
 def _schedule(args: argparse.Namespace) -> None:
-    from pulseline.pipeline import schedule, timeline
-
-    plan = schedule.named(args.schedule, args.micro_batches)
+    plan = named(args.schedule, args.micro_batches)
     shape = args.stages, args.micro_batches
     print(timeline.text_grid(plan.events(*shape)))
     print(
@@ -234,9 +235,7 @@ def _schedule(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from pulseline import ops
-
-    facts = ops.info()
+    facts = {"version": __version__, **ops.info()}
     if args.json:
         print(json.dumps(facts, indent=2))
         return

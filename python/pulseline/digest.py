@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pulseline.errors import ConfigError
+from .errors import ConfigError
 
 
 def digest(state: Mapping[str, object]) -> str:

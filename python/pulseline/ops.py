@@ -41,6 +41,10 @@ _LIBRARY.define("initial_normals(int rows, int cols, int seed, int tile_id) -> T
 
 _SOURCES = ("", "x", "d")
 _MASK64 = (1 << 64) - 1
+_F32 = torch.float32
+_INFINITY = float("inf")
+_threads = torch.get_num_threads
+_modes = torch._C._len_torch_dispatch_stack
 
 
 def use_isa(name: str) -> None:
@@ -69,15 +73,14 @@ def info() -> dict[str, object]:
     }
 
 
-def _matrix(name: str, t: Tensor, columns: int) -> Tensor:
+def _refuse_matrix(name: str, t: Tensor, columns: int) -> None:
     if t.dtype is not torch.float32:
         raise ConfigError(f"{name} has dtype {t.dtype}; convert it with .float()")
     if t.dim() != 2 or t.shape[1] != columns:
         raise ConfigError(f"{name} has shape {tuple(t.shape)}; use (samples, {columns})")
-    return t if t.is_contiguous() else t.contiguous()
 
 
-def _weight(t: Tensor) -> None:
+def _refuse_weight(t: Tensor) -> None:
     if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous():
         raise ConfigError(
             f"weight has dtype {t.dtype} and shape {tuple(t.shape)}; "
@@ -85,42 +88,53 @@ def _weight(t: Tensor) -> None:
         )
 
 
-def _finite(status: tuple[int, int]) -> None:
-    source, sample = status
-    if source:
-        raise ConfigError(
-            f"{_SOURCES[source]}[{sample}] holds a NaN or an infinity; nothing was written, "
-            "check the learning rate and the loss"
-        )
+def _refuse_value(source: int, sample: int) -> None:
+    raise ConfigError(
+        f"{_SOURCES[source]}[{sample}] holds a NaN or an infinity; nothing was written, "
+        "check the learning rate and the loss"
+    )
+
+
+def _refuse_device(name: str, t: Tensor) -> None:
+    if not t.is_cpu:
+        raise ConfigError(f"{name} is on {t.device} and the weight on the CPU; move it with .cpu()")
 
 
 def _read_cpu(
     x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
 ) -> Tensor:
-    _weight(weight)
     rows, cols = weight.shape
-    x = _matrix("d" if transposed else "x", x, rows if transposed else cols)
-    y = x.new_empty((x.shape[0], cols if transposed else rows))
+    inputs, outputs = (rows, cols) if transposed else (cols, rows)
+    if weight.dtype is not _F32 or not weight.is_contiguous():
+        _refuse_weight(weight)
+    if x.dtype is not _F32 or x.dim() != 2 or x.shape[1] != inputs:
+        _refuse_matrix("d" if transposed else "x", x, inputs)
+    if not x.is_cpu:
+        _refuse_device("d" if transposed else "x", x)
+    if not x.is_contiguous():
+        x = x.contiguous()
+    batch = x.shape[0]
+    y = torch.empty((batch, outputs))
     seed, tile_id, k, purpose, tile_in, tile_out = key
-    _finite(
-        _cpu.read(
-            weight.data_ptr(),
-            x.data_ptr(),
-            y.data_ptr(),
-            rows,
-            cols,
-            x.shape[0],
-            transposed,
-            tile_in,
-            tile_out,
-            seed & _MASK64,
-            tile_id,
-            k,
-            purpose,
-            io,
-            torch.get_num_threads(),
-        )
+    source, sample = _cpu.read(
+        weight.data_ptr(),
+        x.data_ptr(),
+        y.data_ptr(),
+        rows,
+        cols,
+        batch,
+        transposed,
+        tile_in,
+        tile_out,
+        seed,
+        tile_id,
+        k,
+        purpose,
+        io,
+        _threads(),
     )
+    if source:
+        _refuse_value(2 if transposed else 1, sample)
     return y
 
 
@@ -136,44 +150,60 @@ def _update_cpu(
     train: Sequence[float],
     key: Sequence[int],
 ) -> None:
-    _weight(weight)
     rows, cols = weight.shape
-    x, d = _matrix("x", x, cols), _matrix("d", d, rows)
-    if x.shape[0] != d.shape[0]:
-        raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")
-    lr = train[0]
-    if not 0 <= lr < float("inf"):
-        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
-    pairs = (0, 0, 0)
+    if weight.dtype is not _F32 or not weight.is_contiguous():
+        _refuse_weight(weight)
+    for name, t, columns in (("x", x, cols), ("d", d, rows)):
+        if t.dtype is not _F32 or t.dim() != 2 or t.shape[1] != columns:
+            _refuse_matrix(name, t, columns)
+        if not t.is_cpu:
+            _refuse_device(name, t)
+    batch = x.shape[0]
+    if batch != d.shape[0]:
+        raise ConfigError(f"x has {batch} samples and d has {d.shape[0]}; use as many of each")
+    if not 0 <= train[0] < _INFINITY:
+        raise ConfigError(f"lr is {train[0]}; use a finite learning rate >= 0")
+    x, d = x.contiguous(), d.contiguous()
+    index, pairs = -1, (0, 0, 0)
     if device != "Ideal":
-        if device not in DEVICE_INDEX or len(params) != len(FIELDS[device]):
-            raise ConfigError(f"device is {device!r} with {len(params)} parameters; see DEVICES")
-        if step is None or slope is None or bound is None:
-            raise ConfigError(f"device {device!r} lacks its parameters; build them with construct")
-        for name, t in (("step", step), ("slope", slope), ("bound", bound)):
-            if t.shape != weight.shape or t.dtype is not torch.int32 or not t.is_contiguous():
-                raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
-        pairs = (step.data_ptr(), slope.data_ptr(), bound.data_ptr())
+        index, pairs = _device_arguments(device, params, weight, step, slope, bound)
     seed, tile_id, k, fidelity = key
-    _finite(
-        _cpu.update(
-            weight.data_ptr(),
-            *pairs,
-            x.data_ptr(),
-            d.data_ptr(),
-            rows,
-            cols,
-            x.shape[0],
-            seed & _MASK64,
-            tile_id,
-            k,
-            train,
-            DEVICE_INDEX.get(device, -1),
-            params,
-            fidelity,
-            torch.get_num_threads(),
-        )
+    source, sample = _cpu.update(
+        weight.data_ptr(),
+        *pairs,
+        x.data_ptr(),
+        d.data_ptr(),
+        rows,
+        cols,
+        batch,
+        seed,
+        tile_id,
+        k,
+        train,
+        index,
+        params,
+        fidelity,
+        _threads(),
     )
+    if source:
+        _refuse_value(source, sample)
+
+
+def _device_arguments(
+    device: str, params: Sequence[float], weight: Tensor, *pairs: Tensor | None
+) -> tuple[int, tuple[int, int, int]]:
+    """Index of the compiled model and the addresses of step, slope and bound."""
+    index = DEVICE_INDEX.get(device, -1)
+    if index < 0 or len(params) != len(FIELDS[device]):
+        raise ConfigError(f"device is {device!r} with {len(params)} parameters; see DEVICES")
+    addresses = []
+    for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
+        if t is None:
+            raise ConfigError(f"device {device!r} lacks its {name}; build it with construct")
+        if t.shape != weight.shape or t.dtype is not torch.int32 or not t.is_contiguous():
+            raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
+        addresses.append(t.data_ptr())
+    return index, (addresses[0], addresses[1], addresses[2])
 
 
 def _construct(
@@ -239,7 +269,59 @@ def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int) -> Tens
     return torch.empty((rows, cols))
 
 
-read = torch.ops.pulseline.read.default
-update_ = torch.ops.pulseline.update_.default
+_read_op = torch.ops.pulseline.read.default
+_update_op = torch.ops.pulseline.update_.default
 construct = torch.ops.pulseline.construct.default
 initial_normals = torch.ops.pulseline.initial_normals.default
+
+
+def _direct(t: Tensor) -> bool:
+    """Plain eager CPU tensors skip torch's dispatcher: it costs as much as a small read."""
+    return t.is_cpu and type(t) is Tensor and not _modes() and not torch.compiler.is_compiling()
+
+
+def read(
+    x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
+) -> Tensor:
+    """``pulseline::read``: analog product of every row of ``x`` with the weight.
+
+    Args:
+        x: (samples, inputs) float32. weight: (rows, cols) float32, contiguous.
+        transposed: False: y = W x; True: y = W^T x.
+        key: seed, tile_id, k of the first sample, purpose, tile_in, tile_out.
+        io: :meth:`pulseline.io.ReadConfig.values`.
+
+    Returns:
+        (samples, outputs) float32.
+    """
+    if _direct(x):
+        return _read_cpu(x, weight, transposed, key, io)
+    y: Tensor = _read_op(x, weight, transposed, key, io)
+    return y
+
+
+def update_(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    device: str,
+    params: Sequence[float],
+    train: Sequence[float],
+    key: Sequence[int],
+) -> None:
+    """``pulseline::update_``: pulse the weight in place, samples in order.
+
+    Args:
+        weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct``, or None for
+            the ideal device. x: (samples, cols), d: (samples, rows) float32.
+        device, params: name and parameters of the model.
+        train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management.
+        key: seed, tile_id, k of the first sample, fidelity.
+    """
+    if _direct(x):
+        _update_cpu(weight, step, slope, bound, x, d, device, params, train, key)
+    else:
+        _update_op(weight, step, slope, bound, x, d, device, params, train, key)

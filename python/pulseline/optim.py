@@ -32,13 +32,14 @@ class AnalogSGD(torch.optim.Optimizer):
         _check_lr(lr)
         super().__init__(params, {"lr": lr})
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply all pending updates; returns the closure's loss, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for before in self._optimizer_step_pre_hooks.values():
+            before(self, (), {})
         for group in self.param_groups:
             lr = group["lr"]
             _check_lr(lr)
@@ -47,7 +48,13 @@ class AnalogSGD(torch.optim.Optimizer):
                     p.tile.step_pending(lr)
                 elif p.grad is not None:
                     p.data.sub_(p.grad, alpha=lr)
+        for after in self._optimizer_step_post_hooks.values():
+            after(self, (), {})
         return loss
+
+    # torch wraps `step` in a profiler scope that costs more than a small update; this mark says
+    # that hooks are taken care of above.
+    step.hooked = True  # type: ignore[attr-defined]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients and pending pairs."""

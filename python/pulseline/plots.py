@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pulseline.lab.digits import Run
+from .lab.digits import Run
+from .pipeline.timeline import COLOURS, gantt
 
 
 def accuracy_figure(runs: Mapping[str, Run], path: Path) -> None:
@@ -33,8 +32,6 @@ def gantt_figure(runs: Mapping[str, Run], path: Path) -> None:
     """One Gantt per run over its first clock cycles, on a common clock."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
-
-    from pulseline.pipeline.timeline import COLOURS, gantt
 
     figure = Figure(figsize=(12, 2 + 1.6 * len(runs)), layout="constrained")
     panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]

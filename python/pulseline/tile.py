@@ -92,6 +92,7 @@ class Tile:
     def _build(self) -> None:
         """Derive device state and the packed settings from the configuration."""
         rows, cols = self.weight.shape
+        self._sizes = (self.mapping.tile_in, self.mapping.tile_out)
         self.step: Tensor | None = None
         self.slope: Tensor | None = None
         self.bound: Tensor | None = None
@@ -184,22 +185,17 @@ class Tile:
 
     # ---- operations: (samples, features) in, (samples, features) out ----
 
-    def _key(self, k: int, purpose: int, transposed: bool) -> tuple[int, ...]:
-        m = self.mapping
-        sizes = (m.tile_out, m.tile_in) if transposed else (m.tile_in, m.tile_out)
-        return (self.seed, self.tile_id, k, purpose, *sizes)
-
     def forward(self, x: Tensor) -> Tensor:
         """Analog ``y = out_scale W x`` of every sample; advances the forward counter."""
-        key = self._key(self.forward_count, _FORWARD, False)
-        y: Tensor = ops.read(x, self.weight.data, False, key, self._forward_io)
+        key = (self.seed, self.tile_id, self.forward_count, _FORWARD, *self._sizes)
+        y: Tensor = ops.read(x, self.weight, False, key, self._forward_io)
         self.forward_count += x.shape[0]
         return y
 
     def backward(self, d: Tensor) -> Tensor:
         """Analog ``g = out_scale W^T d``; advances the backward counter."""
-        key = self._key(self.backward_count, _BACKWARD, True)
-        g: Tensor = ops.read(d, self.weight.data, True, key, self._backward_io)
+        key = (self.seed, self.tile_id, self.backward_count, _BACKWARD, *self._sizes[::-1])
+        g: Tensor = ops.read(d, self.weight, True, key, self._backward_io)
         self.backward_count += d.shape[0]
         return g
 
@@ -209,9 +205,10 @@ class Tile:
         Draws restart with :meth:`begin_evaluation`, so that an evaluation is reproducible and does
         not depend on how its samples are cut into batches.
         """
-        key = self._key(self.evaluation_count, _EVALUATION, transposed)
+        sizes = self._sizes[::-1] if transposed else self._sizes
+        key = (self.seed, self.tile_id, self.evaluation_count, _EVALUATION, *sizes)
         io = self._backward_io if transposed else self._forward_io
-        y: Tensor = ops.read(v, self.weight.data, transposed, key, io)
+        y: Tensor = ops.read(v, self.weight, transposed, key, io)
         self.evaluation_count += v.shape[0]
         return y
 
@@ -234,7 +231,7 @@ class Tile:
         self._train[0] = lr / self.out_scale
         key = (self.seed, self.tile_id, self.update_count, self._fidelity)
         ops.update_(
-            self.weight.data,
+            self.weight,
             self.step,
             self.slope,
             self.bound,

@@ -4,7 +4,8 @@
 //   up:   w += max(1 - A_up   e^( g_up   z), 0) s_up   (1 + sigma xi)
 //   down: w -= max(1 - A_down e^(-g_down z), 0) s_down (1 + sigma xi)
 // Source: the exponential fit of Gokmen, Onen & Haensch 2017 and Gong et al. 2018.
-// Computed as t = z * (g log2 e), 2^t by exp2_poly.
+// Computed as 2^t with t = w (2 a g log2 e / (hi - lo)) + b g log2 e, g = g_up or -g_down; the
+// dataclass keeps |t| < 100, so the exponential needs no clamp.
 #include "core/devices/pulsed.h"
 
 namespace pulseline {
@@ -23,17 +24,18 @@ struct ExpStep {
     return construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
   }
   PL_HD bool additive_noise() const { return false; }
-  // slope_up holds 2 a / (w_max_ij - w_min_ij) for the whole batch.
+  // The slopes hold d t / d w for the whole batch.
   template <class F>
   PL_HD void prepare(Crosspoint<F>& c) const {
-    c.slope_up = F(2.0f * p.a) / max(c.hi - c.lo, F(0x1p-40f));
+    const F r = F(2.0f * p.a) / max(c.hi - c.lo, F(0x1p-40f));
+    c.slope_up = r * F(p.gamma_up * kLog2e);
+    c.slope_down = r * F(-(p.gamma_down * kLog2e));
   }
   template <class F>
   PL_HD F step(const Crosspoint<F>& c, F w, decltype(F() < F()) up) const {
-    const float log2e = 0x1.715476p+0f;
-    const F z = fma(w, c.slope_up, F(p.b));
-    const F t = z * select(up, F(p.gamma_up * log2e), F(-(p.gamma_down * log2e)));
-    const F y = F(1.0f) - select(up, F(p.a_up), F(p.a_down)) * exp2_poly(t);
+    const F offset = select(up, F(p.b * (p.gamma_up * kLog2e)), F(-(p.b * (p.gamma_down * kLog2e))));
+    const F e = exp2_unclamped(fma(w, select(up, c.slope_up, c.slope_down), offset));
+    const F y = fma(select(up, F(-p.a_up), F(-p.a_down)), e, F(1.0f));
     return max(y, F(0.0f)) * select(up, c.up, c.down);
   }
 };

@@ -44,7 +44,7 @@ PL_HD Stored construct_pulsed(const PulsedParams& p, const Philox4& r) {
     hi = t;
   }
   const float xi = p.dw_min_dtod * probit(r.v[2]), bias = p.up_down_dtod * probit(r.v[3]);
-  const float gain = p.dw_min_dtod_log_normal != 0.0f ? exp2_poly(xi * 0x1.715476p+0f) : 1.0f + xi;
+  const float gain = p.dw_min_dtod_log_normal != 0.0f ? exp2_poly(xi * kLog2e) : 1.0f + xi;
   const float up = absolute((gain + min(p.up_down, 0.0f)) + bias) * p.dw_min;
   const float down = absolute((gain - max(p.up_down, 0.0f)) - bias) * p.dw_min;
   return {pack_pair(bf16_nearest(up), bf16_nearest(-down)), 0u,

@@ -33,6 +33,8 @@ class ExpStep(PulsedDevice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        exponent = max(abs(self.gamma_up), abs(self.gamma_down)) * (abs(self.b) + 2 * abs(self.a))
+        require(exponent < 69, self, "gamma_up", "use rates with gamma (|b| + 2 |a|) < 69")
         up, down = self.nominal_steps()
         require(up > 0, self, "a_up", "use a value with a_up e^(gamma_up b) < 1")
         require(down > 0, self, "a_down", "use a value with a_down e^(-gamma_down b) < 1")

@@ -2,8 +2,8 @@
 
 Data: the 1,797 8x8 digits that ship with scikit-learn (UCI optical recognition of handwritten
 digits, test part). Recipe: tanh 64-128-128-64-10 without bias, init std 2/sqrt(n_in), crosspoints
-with w in [-1, 1] and dw_min .001, micro-batches of one sample, lr .01 x .88 per epoch. Accuracy
-is the mean over the last three epochs.
+with w in [-1, 1] and dw_min .001, micro-batches of one sample, lr .01 x .8 per epoch, 10 epochs.
+Accuracy is the mean over the last three epochs. (lr .01 x .88 ends in the same place after 12.)
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pulseline import devices
-from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, UpdateConfig
-from pulseline.nn import to_analog
-from pulseline.optim import AnalogSGD
-from pulseline.pipeline import Event, Pipeline
+from .. import devices
+from ..errors import ConfigError
+from ..io import IOConfig, UpdateConfig
+from ..nn import to_analog
+from ..optim import AnalogSGD
+from ..pipeline import Event, Pipeline
 
 WIDTHS = (64, 128, 128, 64, 10)
 LR = 0.01
-LR_DECAY = 0.88
+LR_DECAY = 0.8
 EPOCHS = 10
 DEVICES = ("soft_bounds", "constant_step", "linear_step", "exp_step", "ideal", "digital")
 
@@ -85,8 +86,8 @@ class Run:
 
 def load() -> Digits:
     """The digits / 16, a stratified 80/20 split with random_state 0: 1,437 and 360 images."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(
@@ -99,7 +100,7 @@ def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
     """A digital tanh network without bias, weights normal with std 2/sqrt(n_in)."""
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in pairwise(widths):
         layer = nn.Linear(n_in, n_out, bias=False)
         with torch.no_grad():
             layer.weight.normal_(0.0, 2 / math.sqrt(n_in), generator=generator)
@@ -171,7 +172,7 @@ def train(
     for epoch in range(epochs):
         pipe.set_lr(lr * decay**epoch)
         losses: list[Tensor] = []
-        for part in torch.from_numpy(order.permutation(samples)).split(chunk):
+        for part in torch.split(torch.from_numpy(order.permutation(samples)), chunk):
             pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
             if progress is not None:
                 progress(len(part), note)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pulseline.pipeline.clock import Event, Op, clock
-from pulseline.pipeline.pipeline import Pipeline
-from pulseline.pipeline.schedule import Schedule, asynchronous, named, sequential, synchronous
-from pulseline.pipeline.simulate import Segment
-from pulseline.pipeline.stage import Record, Stage, Update
+from .clock import Event, Op, clock
+from .pipeline import Pipeline
+from .schedule import Schedule, asynchronous, named, sequential, synchronous
+from .simulate import Segment
+from .stage import Record, Stage, Update
 
 __all__ = [
     "Event",

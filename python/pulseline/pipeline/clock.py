@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pulseline.errors import ConfigError
+from ..errors import ConfigError
 
 _OP_TEXT = re.compile(r"(\d+)(F|B|U|flush)(\d+)")
 
@@ -134,9 +134,7 @@ class _Clock:
             self.next = [n + 1 for n in self.next]
 
 
-def clock(
-    programs: Sequence[Program], interval: int = 2, full_duplex: bool = False
-) -> list[Event]:
+def clock(programs: Sequence[Program], interval: int = 2, full_duplex: bool = False) -> list[Event]:
     """The events of an ideal run of the programs, ordered by cycle, stage and operation.
 
     ``interval``: cycles between two micro-batches that enter stage 1. ``full_duplex``: one F and

@@ -6,7 +6,7 @@ from collections import deque
 
 from torch import Tensor
 
-from pulseline.errors import StageFailed
+from ..errors import StageFailed
 
 
 class Link:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pulseline.errors import ConfigError
-from pulseline.pipeline.clock import Event
-from pulseline.pipeline.schedule import Schedule, named
-from pulseline.pipeline.simulate import Segment, Simulator
-from pulseline.pipeline.split import has_parameters, split
-from pulseline.pipeline.stage import Loss, Stage, is_finite
+from ..errors import ConfigError
+from .clock import Event
+from .schedule import Schedule, named
+from .simulate import Segment, Simulator
+from .split import has_parameters, split
+from .stage import Loss, Stage, is_finite
 
 EXECUTORS = ("sim",)
 
@@ -102,7 +102,9 @@ class Pipeline:
         if not is_finite(x) or not is_finite(target):
             raise ConfigError("x and target must be finite: remove NaN and infinity from the batch")
         size = self.micro_batch_size
-        for inputs, targets in zip(x.detach().split(size), target.split(size), strict=True):
+        for inputs, targets in zip(
+            torch.split(x.detach(), size), torch.split(target, size), strict=True
+        ):
             self._executor.feed(inputs, targets)
         self._executor.advance(losses)
 
@@ -161,7 +163,7 @@ class Pipeline:
         found: list[tuple[int, int, int, Event]] = []
         for stage in self.stages:
             m = stage.index
-            for k, v_f, v_b, t_f, t_b in (*stage.records, *stage.open_records()):
+            for k, v_f, v_b, t_f, t_b in (*stage.records, *stage.open_records):
                 found.append((t_f, m, 0, Event(t_f, m, "F", k, v_f)))
                 if t_b >= 0:
                     found.append((t_b, m, 1, Event(t_b, m, "B", k, v_b)))

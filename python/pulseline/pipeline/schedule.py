@@ -26,9 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from pulseline.errors import ConfigError
-from pulseline.pipeline.clock import Event, Op, Program, clock
+from ..errors import ConfigError
+from .clock import Event, Op, Program, clock
+
 
 def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
     """What a stage does next after that many passes: "F", "B", or "" when its work is done.
@@ -66,7 +68,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.kind not in ("sequential", "synchronous", "asynchronous"):
             raise ConfigError(
-                f"schedule {self.kind!r} does not exist: use sequential, synchronous or asynchronous"
+                f"schedule {self.kind!r} does not exist: use sequential, synchronous or "
+                "asynchronous"
             )
         if self.order not in ("1f1b", "gpipe"):
             raise ConfigError(f"order {self.order!r} does not exist: use '1f1b' or 'gpipe'")
@@ -86,7 +89,7 @@ class Schedule:
     def _check_depths(self, depths: tuple[int, ...]) -> None:
         for depth in depths:
             _count("every entry of inflight", depth)
-        if any(here < later for here, later in zip(depths, depths[1:], strict=False)):
+        if any(here < later for here, later in pairwise(depths)):
             raise ConfigError(
                 f"inflight must not grow towards the last stage or the pipeline deadlocks, "
                 f"got {list(depths)}"
@@ -218,9 +221,7 @@ class Schedule:
         """The programs: for each stage its operations in order. Nothing else decides results."""
         self.check_stages(stages)
         sizes = self.segments(micro_batches)
-        return tuple(
-            self._program(m, self.depth(stages, m), sizes) for m in range(1, stages + 1)
-        )
+        return tuple(self._program(m, self.depth(stages, m), sizes) for m in range(1, stages + 1))
 
     def _program(self, m: int, depth: int, sizes: list[int]) -> Program:
         ops: list[Op] = []

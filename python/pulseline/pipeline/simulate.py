@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pulseline.errors import BackendError, StageFailed
-from pulseline.pipeline.link import Link
-from pulseline.pipeline.schedule import Schedule
-from pulseline.pipeline.stage import Stage
+from ..errors import BackendError, StageFailed
+from .link import Link
+from .schedule import Schedule
+from .stage import Stage
 
 
 class Segment(NamedTuple):
@@ -89,6 +89,8 @@ class Simulator:
         except BaseException:
             self._abandon()
             raise
+        finally:
+            self._losses = None
 
     def _run_segment(self, drain: bool) -> bool:
         """Run the segment as far as it is decided; True if it ended and another may follow."""
@@ -107,6 +109,9 @@ class Simulator:
             self.cycles += 1
         if not closed:
             return False
+        if self.schedule.updates_at_flush:
+            for m in range(len(self.stages)):
+                self._update(m, end - 1)
         self.segments.append(Segment(end - self._start, self.cycles - self._start_cycle))
         self._start, self._start_cycle = end, self.cycles
         return True
@@ -157,10 +162,8 @@ class Simulator:
             elif backwards < forwards and after != "B" and self._grad_ready(m):
                 kind = "B"
                 self._backward(m, backwards, now)
-                if not self.schedule.updates_at_flush or backwards + 1 == end:
-                    kind = "U"
-                    self.stages[m].update(backwards)
-                    kind = "B"
+                if not self.schedule.updates_at_flush:
+                    self._update(m, backwards)
         except (StageFailed, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -188,6 +191,13 @@ class Simulator:
         if message is not None:
             self._up[m - 1].put(now, k, message)
         self._backwards[m] += 1
+
+    def _update(self, m: int, k: int) -> None:
+        """U closes the cycle of the stage's latest B, whose time it takes."""
+        try:
+            self.stages[m].update(k)
+        except Exception as error:
+            raise StageFailed(m + 1, "U", k, _reason(error)) from error
 
     def _abandon(self) -> None:
         """Drop everything in flight; the pipeline stands at a flush point again."""

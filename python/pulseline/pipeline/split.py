@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
 
-from pulseline.errors import ConfigError
+from ..errors import ConfigError
 
 
 def has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-def split(model: nn.Module, stages: int, balance: Sequence[int] | None = None) -> list[nn.Sequential]:
+def _is_torch_pipe(model: nn.Module) -> bool:
+    """torch.distributed.pipelining.Pipe, recognised without importing its package."""
+    kind = type(model)
+    return kind.__name__ == "Pipe" and kind.__module__.startswith("torch.distributed.pipelining")
+
+
+def split(
+    model: nn.Module, stages: int, balance: Sequence[int] | None = None
+) -> list[nn.Sequential]:
     """Consecutive parts of ``model``, sharing its layers; a part ends before a layer's weights.
 
     ``balance``: parameterised layers per stage (default: equal numbers, the first stages take the
     rest). Layers without parameters stay with the layer before them. Raises ConfigError for a
     model that is not a Sequential, for traced models, and for counts that do not fit.
     """
-    if isinstance(model, torch.fx.GraphModule) or type(model).__name__ == "Pipe":
+    if isinstance(model, torch.fx.GraphModule) or _is_torch_pipe(model):
         raise ConfigError(
             f"model is a traced {type(model).__name__}, which bypasses the tiles in backward: give "
             "the original nn.Sequential"
@@ -40,7 +49,7 @@ def split(model: nn.Module, stages: int, balance: Sequence[int] | None = None) -
     for count in counts[:-1]:
         firsts.append(firsts[-1] + count)
     cuts = [0, *(starts[first] for first in firsts[1:]), len(layers)]
-    return [nn.Sequential(*layers[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [nn.Sequential(*layers[a:b]) for a, b in pairwise(cuts)]
 
 
 def _counts(layers: int, stages: int, balance: Sequence[int] | None) -> list[int]:
@@ -48,7 +57,7 @@ def _counts(layers: int, stages: int, balance: Sequence[int] | None) -> list[int
     if balance is None:
         if stages > layers:
             raise ConfigError(
-                f"stages={stages} is more than the {layers} layers with parameters: use fewer stages"
+                f"stages={stages} is more than the {layers} layers with parameters: use fewer"
             )
         each, rest = divmod(layers, stages)
         return [each + (m < rest) for m in range(stages)]

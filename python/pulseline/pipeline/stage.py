@@ -15,13 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pulseline.errors import ConfigError, StageFailed
+from ..errors import ConfigError, StageFailed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # torch.autograd.backward spends 16 us on argument checks before it calls this; a stage's B on a
 # small layer takes about 40 us in all. The shape check that matters is done in Stage.backward.
-_run_backward = torch.autograd.Variable._execution_engine.run_backward  # type: ignore[attr-defined]
+_run_backward = torch.autograd.Variable._execution_engine.run_backward
 
 
 class Record(NamedTuple):
@@ -75,10 +75,11 @@ class Stage:
         self.first = True
         self.time = 0
         self.version = 0
-        self.records: deque[Record] = deque(maxlen=keep)
-        self.updates: deque[Update] = deque(maxlen=keep)
         self.peak = 0
         self._parameters = list(module.parameters())
+        # plain tuples: one is made per operation
+        self._records: deque[tuple[int, int, int, int, int]] = deque(maxlen=keep)
+        self._updates: deque[tuple[int, int, int]] = deque(maxlen=keep)
         self._saved: deque[tuple[int, Tensor, Tensor, int, int]] = deque()
         self._seed_grad: Tensor | None = None
 
@@ -87,8 +88,19 @@ class Stage:
         """Micro-batches between their F and their B."""
         return len(self._saved)
 
+    @property
+    def records(self) -> list[Record]:
+        """Micro-batches that went through F and B, newest last."""
+        return [Record(*record) for record in self._records]
+
+    @property
+    def updates(self) -> list[Update]:
+        """Updates so far, newest last."""
+        return [Update(*update) for update in self._updates]
+
+    @property
     def open_records(self) -> list[Record]:
-        """Records of the micro-batches in flight; their B is at time -1."""
+        """Micro-batches in flight; version and time of their B are -1."""
         return [Record(k, version, -1, time, -1) for k, _, _, version, time in self._saved]
 
     def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -132,8 +144,10 @@ class Stage:
         elif grad is None or grad.shape != out.shape:
             got = None if grad is None else tuple(grad.shape)
             raise StageFailed(self.index, "B", k, f"grad is {got}, not of shape {tuple(out.shape)}")
-        _run_backward((out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True)
-        self.records.append((k, version, self.version, time, self.time))  # type: ignore[arg-type]
+        _run_backward(
+            (out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True
+        )
+        self._records.append((k, version, self.version, time, self.time))
         if self.first:
             return None
         message = x.grad
@@ -146,7 +160,7 @@ class Stage:
         self.optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None
-        self.updates.append((k, self.version, self.time))  # type: ignore[arg-type]
+        self._updates.append((k, self.version, self.time))
         self.version += 1
 
     def abandon(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pulseline.pipeline.clock import Event
+from .clock import Event
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,72 @@
+"""Analog read against torch.mm of the same shape: 7-bit DAC, 9-bit ADC, noise, 512-wide tiles.
+
+The error column is the largest difference of the bare product (all converters off) to float64,
+relative to the largest output.
+
+    python bench/mvm.py --sizes 512 --batches 64
+"""
+
+from __future__ import annotations
+
+import torch
+from common import HEADER, Row, measure, numbers, parser, write
+
+import pulseline as pl
+
+IO = {
+    "analog": pl.io.IOConfig(
+        pl.io.ReadConfig(w_noise=0.01), pl.io.ReadConfig(w_noise=0.01, bound_management="none")
+    ),
+    "perfect": pl.io.IOConfig.perfect(),
+}
+
+
+def error_of(v: torch.Tensor, transposed: bool, size: int) -> float:
+    """Bare product against float64."""
+    tile = pl.Tile(size, size, pl.devices.Ideal(), IO["perfect"])
+    tile.initialise()
+    w = tile.weight.data.double()
+    exact = v.double() @ (w if transposed else w.t())
+    got = tile.backward(v) if transposed else tile.forward(v)
+    return float((got - exact).abs().max() / exact.abs().max())
+
+
+def main() -> None:
+    p = parser(__doc__.splitlines()[0])
+    p.add_argument("--ops", default="forward,backward")
+    p.add_argument("--profiles", default="analog,perfect", help="converters on or off")
+    args = p.parse_args()
+    rows: list[Row] = []
+    print(HEADER)
+    for op in args.ops.split(","):
+        for profile in args.profiles.split(","):
+            for size in numbers(args.sizes):
+                for batch in numbers(args.batches):
+                    for threads in numbers(args.threads):
+                        rows.append(case(op, profile, size, batch, threads, args.seconds))
+    write(rows, args.json)
+
+
+def case(op: str, profile: str, size: int, batch: int, threads: int, seconds: float) -> Row:
+    """One shape on one thread count."""
+    torch.set_num_threads(threads)
+    v = torch.randn(batch, size, generator=torch.Generator().manual_seed(1))
+    tile = pl.Tile(size, size, pl.devices.Ideal(), IO[profile])
+    tile.initialise()
+    w, out = tile.weight.data.clone(), torch.empty(batch, size)
+    backward = op == "backward"
+    ours = tile.backward if backward else tile.forward
+    other = w if backward else w.t()
+    return measure(
+        (op, "-", "-", profile),
+        (size, size, batch),
+        threads,
+        lambda: ours(v),
+        lambda: torch.mm(v, other, out=out),
+        error_of(v, backward, size),
+        seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

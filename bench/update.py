@@ -1,0 +1,86 @@
+"""Pulsed update against torch.addmm_ of the same shape (rank-B digital update).
+
+Checked first: the kernels give the same bits as the baseline ISA on the first samples; the error
+column is the largest difference. Cycle noise on, pulse generation included.
+
+    python bench/update.py --sizes 512 --batches 64 --profiles mnistlike --fidelities exact
+"""
+
+from __future__ import annotations
+
+import torch
+from common import HEADER, LR, Row, inputs, measure, numbers, parser, write
+
+import pulseline as pl
+
+SHORT = {
+    "constant_step": pl.devices.ConstantStep(),
+    "linear_step": pl.devices.LinearStep(gamma_up=0.2, gamma_down=0.2),
+    "soft_bounds": pl.devices.SoftBounds(),
+    "exp_step": pl.devices.ExpStep(),
+}
+
+
+def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Tile:
+    """A tile with small random weights."""
+    tile = pl.Tile(rows, cols, SHORT[device], update=pl.io.UpdateConfig(fidelity=fidelity))
+    tile.initialise()
+    return tile
+
+
+def check(device: str, fidelity: str, x: torch.Tensor, d: torch.Tensor, lr: float) -> float:
+    """Largest difference to the baseline instruction set on at most four samples."""
+    results = []
+    isa = str(pl.ops.info()["isa"])
+    for name in ("baseline", isa):
+        pl.ops.use_isa(name)
+        tile = tile_of(device, fidelity, d.shape[1], x.shape[1])
+        tile.update(x[:4].contiguous(), d[:4].contiguous(), lr)
+        results.append(tile.weight.data.clone())
+    return float((results[0] - results[1]).abs().max())
+
+
+def main() -> None:
+    p = parser(__doc__.splitlines()[0])
+    p.add_argument("--profiles", default="mnistlike,gauss_bl1,gauss_bl31,uniform_k5")
+    p.add_argument("--fidelities", default="exact")
+    p.add_argument("--devices", default="soft_bounds")
+    args = p.parse_args()
+    rows: list[Row] = []
+    print(HEADER)
+    for device in args.devices.split(","):
+        for fidelity in args.fidelities.split(","):
+            for profile in args.profiles.split(","):
+                for size in numbers(args.sizes):
+                    for batch in numbers(args.batches):
+                        rows += cases(device, fidelity, profile, size, batch, args)
+    write(rows, args.json)
+
+
+def cases(device: str, fidelity: str, profile: str, size: int, batch: int, args) -> list[Row]:
+    """One shape on every thread count."""
+    x, d = inputs(profile, batch, size, size)
+    lr = LR[profile]
+    error = check(device, fidelity, x, d, lr)
+    rows = []
+    for threads in numbers(args.threads):
+        torch.set_num_threads(threads)
+        tile = tile_of(device, fidelity, size, size)
+        w = torch.randn(size, size)
+        names = ("update", device, fidelity, profile)
+        rows.append(
+            measure(
+                names,
+                (size, size, batch),
+                threads,
+                lambda tile=tile: tile.update(x, d, lr),
+                lambda w=w: w.addmm_(d.t(), x, alpha=-1e-6),
+                error,
+                args.seconds,
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Randomness as a function of (seed, tile_id, purpose, k, index, draw); see csrc/core/rng.h.
+
+Philox4x32-10 (Salmon et al., SC'11) gives keys and device parameters, a keyed hash the inner
+loops. Words are int64 tensors in [0, 2^32).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .arithmetic import MASK32, f32, fma, from_bits
+
+DEVICE_PARAMETERS, INITIALISATION = 0, 1
+FORWARD, BACKWARD, EVALUATION = 2, 4, 6  # outputs; + 1: inputs
+PULSES, CYCLE_NOISE, SLOT_NOISE = 8, 9, 10
+
+ROW_STRIDE = 0x85EBCA77  # multiplies a row, a slot or a word number
+COLUMN_STRIDE = 0x9E3779B1  # multiplies a column or an output line
+
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Stream(NamedTuple):
+    """Whose randomness: one crossbar of one run."""
+
+    seed: int
+    tile_id: int
+
+
+class Keys(NamedTuple):
+    """Two key words of the hash."""
+
+    k0: Tensor
+    k1: Tensor
+
+
+def _high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    product = b * a  # the low 64 bits, as a signed number
+    return (product >> 32) & MASK32, product & MASK32
+
+
+def philox(key: tuple[int, int], counter: Words) -> Words:
+    """Philox4x32-10."""
+    (k0, k1), (c0, c1, c2, c3) = key, counter
+    for _ in range(10):
+        high0, low0 = _high_low(0xD2511F53, c0)
+        high1, low1 = _high_low(0xCD9E8D57, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) & MASK32, (k1 + 0xBB67AE85) & MASK32
+    return c0, c1, c2, c3
+
+
+def draw4(stream: Stream, purpose: int, k: Tensor | int, index: Tensor | int, draw: int) -> Words:
+    """Four words of one draw; ``k`` (64 bits) and ``index`` (32 bits) broadcast."""
+    k, index, word = (torch.as_tensor(v) for v in (k, index, purpose << 24 | draw))
+    key = (stream.seed & MASK32, (stream.seed >> 32 & MASK32) ^ stream.tile_id)
+    return philox(key, (index, k & MASK32, word, (k >> 32) & MASK32))
+
+
+def draw_keys(stream: Stream, purpose: int, k: Tensor | int, draw: int) -> Keys:
+    """Hash keys of vector k."""
+    return Keys(*draw4(stream, purpose, k, 0, draw)[:2])
+
+
+def _hash_rounds(base: Tensor, key: Keys) -> tuple[Tensor, Tensor]:
+    x = (base & MASK32) ^ key.k0
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & MASK32
+    inner = x ^ (x >> 15) ^ key.k1
+    x = (inner * 0x846CA68B) & MASK32
+    return inner, x ^ (x >> 16)
+
+
+def hash32(base: Tensor, key: Keys) -> Tensor:
+    """Hash of ``base = row ROW_STRIDE + column COLUMN_STRIDE``, modulo 2^32."""
+    return _hash_rounds(base, key)[1]
+
+
+def uniform24(x: Tensor) -> Tensor:
+    """[0, 1) on a grid of 2^-24."""
+    return (x >> 8).to(torch.float32) * 2.0**-24
+
+
+def cycle_normal(row: Tensor, column: Tensor, key: Keys) -> Tensor:
+    """Cycle noise: popcount of 16 hash bits through a cubic, plus a dither in [1/2, 1).
+
+    One hash serves two columns: those of a group of 32 that differ in bit 4 take its two halves.
+    """
+    high = column & 16
+    inner, outer = _hash_rounds(row * ROW_STRIDE + (column - high) * COLUMN_STRIDE, key)
+    bits = torch.where(high > 0, outer >> 16, outer & 0xFFFF)
+    dither = torch.where(high > 0, inner >> 9, inner & 0x7FFFFF)
+    count = torch.stack([bits >> b & 1 for b in range(16)]).sum(0)
+    v = count.to(torch.float32) - 8.0
+    cubic = fma(v, fma(f32(0.00075407764), v * v, f32(0.486047105)), f32(-0.75))
+    return cubic + from_bits(dither | 0x3F000000)
+
+
+def byte_sum_normal(h: Tensor) -> Tensor:
+    """Read noise: weighted sum of the four bytes of a hash through an odd polynomial."""
+    total = sum((h >> 8 * i & 255) * weight for i, weight in enumerate((32, 31, 29, 27)))
+    y = fma((total - torch.tensor(15172)).to(torch.float32), f32(2.1744084e-4), f32(-1.087e-4))
+    z = y * y
+    p = f32(4.27348e-4)
+    for coefficient in (-2.45236e-3, 1.91013e-2, 1.0):
+        p = fma(p, z, f32(coefficient))
+    return y * p

@@ -1,0 +1,231 @@
+"""The command line: what it prints, what it writes, how it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pulseline.cli import main
+from pulseline.lab import digits
+
+SAMPLES = 1437
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command."""
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else -1
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def results(out: str) -> tuple[float, int, str]:
+    """Accuracy, clock cycles and digest from what ``train`` printed."""
+    found = re.fullmatch(
+        r"test accuracy: ([\d.]+) % \(after 1 epoch\)\n"
+        r"clock cycles: (\d+)\ndigest: ([0-9a-f]{64})\n(wrote .*\n)?",
+        out,
+    )
+    assert found, out
+    return float(found[1]), int(found[2]), found[3]
+
+
+def test_train_prints_accuracy_cycles_and_digest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = "train --data digits --model mlp --stages 4 --schedule async --device soft_bounds"
+    argv = [*words.split(), "--epochs", "1", "--seed", "3"]
+    code, out, err = run(capsys, *argv, "--out", str(tmp_path / "run"))
+    assert (code, err) == (0, "")
+    right, cycles, total = results(out)
+    assert right > 85
+    assert cycles == 2 * (SAMPLES + 3)
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (saved["digest"], saved["clock_cycles"]) == (total, cycles)
+    assert (tmp_path / "run" / "accuracy.png").stat().st_size > 1000
+
+
+def test_the_digest_is_a_function_of_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--epochs", "1", "--batch-size", "16", "--seed"]
+    first, again, other = (results(run(capsys, *words, seed)[1]) for seed in ("3", "3", "4"))
+    assert first == again
+    assert first[2] != other[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "cycles"),
+    [
+        ("--schedule sequential --stages 3 --batch-size 8", 2 * 3 * 180),
+        ("--schedule sync --batch-size 8", 22 * 2 * (4 + 7) + 2 * (4 + 3)),
+        ("--schedule sync --batch-size 8 --micro-batches 5", 36 * 2 * (4 + 4)),
+        ("--schedule async --batch-size 8 --stages 2", 2 * (180 + 1)),
+        ("--schedule async --batch-size 2000 --stages 1 --lr 0.5", 2),
+    ],
+)
+def test_train_cycles(capsys: pytest.CaptureFixture[str], words: str, cycles: int) -> None:
+    """1,437 samples in micro-batches of 8 are 180 micro-batches, the last of them short."""
+    code, out, _ = run(capsys, "train", "--device", "digital", "--epochs", "1", *words.split())
+    assert code == 0
+    assert results(out)[1] == cycles
+
+
+@pytest.mark.parametrize("device", digits.DEVICES)
+def test_every_device_learns(capsys: pytest.CaptureFixture[str], device: str) -> None:
+    code, out, _ = run(
+        capsys, "train", "--device", device, "--epochs", "1", "--batch-size", "8", "--lr", "0.05"
+    )
+    assert code == 0
+    assert results(out)[0] > 70
+
+
+def test_schedules_agree_where_they_must(capsys: pytest.CaptureFixture[str]) -> None:
+    """One stage: asynchronous is sequential; one micro-batch per update: synchronous is too."""
+    words = ["train", "--epochs", "1", "--batch-size", "16"]
+    async_1 = results(run(capsys, *words, "--stages", "1")[1])[2]
+    sequential = results(run(capsys, *words, "--schedule", "sequential")[1])[2]
+    sync_1 = results(run(capsys, *words, "--schedule", "sync", "--micro-batches", "1")[1])[2]
+    async_4 = results(run(capsys, *words)[1])[2]
+    assert async_1 == sequential == sync_1
+    assert async_4 != sequential
+
+
+def test_demo_prints_the_table_and_writes_two_figures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, err = run(capsys, "demo", "--epochs", "1", "--out", str(tmp_path))
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("schedule "))
+    columns = ("test accuracy", "samples", "clock cycles", "computation density", "wall time")
+    for column in (*columns, "speed-up over sequential"):
+        assert column in lines[head]
+    rows = {" ".join(line.split()[:2]): line.split()[2:] for line in lines[head + 2 : head + 6]}
+    assert list(rows) == [
+        "digital sequential",
+        "analog sequential",
+        "analog synchronous",
+        "analog asynchronous",
+    ]
+    cycles = {name: int(row[3].replace(",", "")) for name, row in rows.items()}
+    assert cycles["digital sequential"] == cycles["analog sequential"] == 2 * 4 * SAMPLES
+    assert cycles["analog synchronous"] == 179 * 2 * (4 + 7) + 2 * (4 + 4)
+    assert cycles["analog asynchronous"] == 2 * (SAMPLES + 3)
+    for name in ("accuracy.png", "schedules.png"):
+        assert (tmp_path / name).stat().st_size > 1000
+        assert str(tmp_path / name) in out
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "info", "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert {"version", "isa", "threads", "cuda", "cuda_reason"} <= facts.keys()
+    code, out, _ = run(capsys, "info")
+    assert code == 0
+    for name in facts:
+        assert f"{name}: " in out
+
+
+def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "schedule", "--stages", "3", "--micro-batches", "4")
+    assert code == 0
+    assert "stage 3  .   .   F0  B0*" in out
+    assert "12 clock cycles, computation density 0.667, speed-up 2.00" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "the following arguments are required: command"),
+        ("fly", "invalid choice: 'fly'"),
+        ("train --epochs 0", "--epochs: must be an integer >= 1, got '0'"),
+        ("train --epochs two", "--epochs: must be an integer >= 1, got 'two'"),
+        ("train --seed -1", "--seed: must be an integer >= 0, got '-1'"),
+        ("train --seed 9223372036854775808", "--seed: must be an integer >= 0"),
+        ("train --lr -0.1", "--lr: must be a positive number, got '-0.1'"),
+        ("train --lr nan", "--lr: must be a positive number, got 'nan'"),
+        ("train --batch-size 0", "--batch-size: must be an integer >= 1"),
+        ("train --stages 5", "stages=5 is more than the 4 layers with parameters"),
+        ("train --device wood", "invalid choice: 'wood'"),
+        ("train --schedule fast", "invalid choice: 'fast'"),
+        ("train --data mnist", "invalid choice: 'mnist'"),
+        ("train --colour red", "unrecognized arguments: --colour red"),
+        (f"train --out {__file__}", "cannot be a directory"),
+        (f"demo --out {__file__}/below", "cannot be a directory"),
+        ("schedule --stages 0", "--stages: must be an integer >= 1"),
+    ],
+)
+def test_bad_arguments_give_one_sentence_and_code_2(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    code, out, err = run(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("pulseline: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_diverging_run_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "train", "--device", "digital", "--lr", "1e30")
+    assert code == 1
+    assert re.match(r"pulseline: error: stage \d failed at operation [FBU]\d+: ", err)
+    assert err.count("\n") == 1
+
+
+def test_a_missing_lab_package_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    code, _, err = run(capsys, "train", "--epochs", "1")
+    assert code == 2
+    assert "pip install 'pulseline[lab]'" in err
+    assert err.count("\n") == 1
+
+
+def test_module_runs_as_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pulseline", "train", "--epochs", "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_data_and_initial_weights() -> None:
+    data = digits.load()
+    assert data.x_train.shape == (SAMPLES, 64)
+    assert data.x_test.shape == (360, 64)
+    assert data.x_train.dtype is torch.float32
+    assert (data.x_train.min(), data.x_train.max()) == (0, 1)
+    model = digits.mlp(0)
+    weights = [p.detach() for p in model.parameters()]
+    assert [tuple(w.shape) for w in weights] == [(128, 64), (128, 128), (64, 128), (10, 64)]
+    for w in weights:
+        # the estimate of a standard deviation from n normals scatters by 1/sqrt(2n): 5 sigma
+        n = w.numel()
+        assert abs(w.std().item() * w.shape[1] ** 0.5 / 2 - 1) < 5 / (2 * n) ** 0.5
+    assert all(torch.equal(a, b) for a, b in zip(weights, digits.mlp(0).parameters(), strict=True))
+
+
+def test_asynchronous_keeps_accuracy_in_a_quarter_of_the_cycles() -> None:
+    """The claim of the demo on its first three epochs (fixed seed, so no tolerance for luck)."""
+    data = digits.load()
+    runs = {}
+    for schedule in ("sequential", "async"):
+        pipe = digits.pipeline(digits.network("soft_bounds", 0), 4, schedule=schedule)
+        runs[schedule] = digits.train(pipe, data, 3)
+    assert runs["sequential"].accuracy > 90
+    assert abs(runs["async"].accuracy - runs["sequential"].accuracy) < 2
+    assert runs["async"].cycles == 3 * 2 * (SAMPLES + 3)
+    assert runs["sequential"].cycles == 3 * 2 * 4 * SAMPLES
+    assert runs["async"].speedup == runs["sequential"].cycles / runs["async"].cycles

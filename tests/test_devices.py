@@ -1,0 +1,260 @@
+"""Device populations: the lists agree, and every crosspoint is the function that physics says.
+
+Tolerances: a bf16 value rounded to nearest is within 2^-8 of the unrounded one, relative, toward
+zero within 2^-7; 2e-6 is added for float32 arithmetic and the polynomials. Sampled moments get
+5 standard errors of N independent normals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Kernels
+from pulseline import devices, ops, reference
+from pulseline.devices import ConstantStep, ExpStep, LinearStep, PulsedDevice, SoftBounds
+from pulseline.errors import ConfigError
+from pulseline.reference import Crosspoints, Stored, rng
+from pulseline.reference.arithmetic import probit
+
+QUIET: dict[str, Any] = {
+    "dw_min_dtod": 0.0,
+    "dw_min_std": 0.0,
+    "up_down_dtod": 0.0,
+    "w_max_dtod": 0.0,
+    "w_min_dtod": 0.0,
+}
+VARIANTS: dict[str, PulsedDevice] = {
+    "constant": ConstantStep(),
+    "constant_skewed": ConstantStep(up_down=-0.3, w_max=1.0, w_min=-0.2, w_max_dtod=1.5),
+    "linear": LinearStep(gamma_up=0.3, gamma_down=0.5),
+    "linear_own_bound": LinearStep(gamma_up=0.4, gamma_down=-0.2, mean_bound_reference=False),
+    "linear_additive": LinearStep(gamma_up=0.1, gamma_down=0.1, mult_noise=False),
+    "soft": SoftBounds(),
+    "soft_log_normal": SoftBounds(dw_min_dtod_log_normal=True, dw_min_dtod=0.8, up_down=0.2),
+    "soft_additive": SoftBounds(mult_noise=False, w_max_dtod=0.9, w_min_dtod=0.9),
+    "exp": ExpStep(),
+}
+variants = pytest.mark.parametrize("device", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def construct(device: PulsedDevice, rows: int, cols: int, seed: int, tile_id: int) -> Stored:
+    pairs = ops.construct(device.name, device.parameters(), rows, cols, seed, tile_id)
+    return Stored(*pairs)
+
+
+def unpacked(device: PulsedDevice, rows: int = 129, cols: int = 257) -> Crosspoints:
+    return Crosspoints.unpack(construct(device, rows, cols, 1, 2))
+
+
+# ---- the lists ----
+
+
+def test_lists_agree() -> None:
+    """Compiled models, dataclasses and reference: the same names, fields and order."""
+    assert set(ops.FIELDS) == set(devices.DEVICES) == set(reference.DEVICES)
+    assert len(ops.FIELDS) == 4
+    for name, cls in devices.DEVICES.items():
+        assert cls.__name__ == name == cls().name
+        assert reference.DEVICES[name].parameters is cls
+        assert tuple(field.name for field in dataclasses.fields(cls)) == ops.FIELDS[name]
+        assert len(cls().parameters()) == len(ops.FIELDS[name])
+
+
+# ---- construction ----
+
+
+@variants
+@pytest.mark.parametrize(
+    ("rows", "cols", "seed", "tile_id"),
+    [(129, 257, 2**62 + 12345, 0), (33, 1, 0, 2**32 - 1), (1, 31, 7, 3), (0, 5, 0, 0)],
+)
+def test_reference_constructs_the_same_bits(
+    kernels: Kernels, device: PulsedDevice, rows: int, cols: int, seed: int, tile_id: int
+) -> None:
+    expected = reference.construct(device, rows, cols, seed, tile_id)
+    for _ in kernels.each():
+        for pair, answer in zip(
+            construct(device, rows, cols, seed, tile_id), expected, strict=True
+        ):
+            assert pair.dtype is torch.int32
+            assert torch.equal(pair, answer)
+
+
+@variants
+def test_a_crosspoint_does_not_depend_on_the_matrix(device: PulsedDevice) -> None:
+    small, large = construct(device, 10, 20, 5, 6), construct(device, 70, 90, 5, 6)
+    for a, b in zip(small, large, strict=True):
+        assert torch.equal(a, b[:10, :20])
+    other = construct(device, 10, 20, 5, 7)
+    assert (small.step != other.step).float().mean() > 0.9
+
+
+@variants
+def test_signs(device: PulsedDevice) -> None:
+    """Up raises, down lowers, the bounds enclose zero; a zero lower bound is stored as -0."""
+    c = unpacked(device)
+    assert (c.up >= 0).all()
+    assert (c.down <= 0).all()
+    assert (c.hi >= 0).all()
+    assert (c.lo <= 0).all()
+    assert torch.signbit(c.lo).all()
+    assert not torch.signbit(c.hi).any()
+
+
+CANCELLATION = 3e-7  # 1 + dtod xi near zero: float32 keeps its absolute, not relative, accuracy
+
+
+def close(stored: Tensor, exact: Tensor, bits: int, unit: float = 0.0) -> bool:
+    """Within 2^-bits of the exact value; ``unit`` is the nominal value of a sum that may cancel."""
+    slack = (2.0**-bits + 2e-6) * exact.abs() + CANCELLATION * unit
+    return bool(((stored.double() - exact).abs() <= slack).all())
+
+
+@pytest.mark.parametrize("log_normal", [False, True])
+@pytest.mark.parametrize("up_down", [0.0, 0.4, -0.4])
+def test_steps_and_bounds_follow_the_formula(log_normal: bool, up_down: float) -> None:
+    """physics.md section 2 in float64 on the drawn normals."""
+    device = ConstantStep(
+        dw_min=0.002,
+        dw_min_dtod_log_normal=log_normal,
+        up_down=up_down,
+        up_down_dtod=0.1,
+        w_max=0.8,
+        w_min=-0.5,
+    )
+    i, j = torch.arange(129)[:, None], torch.arange(257)
+    words = rng.draw4(rng.Stream(1, 2), rng.DEVICE_PARAMETERS, i, j, 0)
+    a, b, c, d = (probit(w).double() for w in words)
+    hi, lo = 0.8 * (1 + 0.3 * a), -0.5 * (1 + 0.3 * b)
+    hi, lo = torch.maximum(hi, lo).abs(), -torch.minimum(hi, lo).abs()
+    gain = torch.exp(0.3 * c) if log_normal else 1 + 0.3 * c
+    up = (gain + min(up_down, 0) + 0.1 * d).abs() * 0.002
+    down = (gain - max(up_down, 0) - 0.1 * d).abs() * 0.002
+    x = unpacked(device)
+    assert close(x.up, up, 8, unit=0.002)
+    assert close(x.down, -down, 8, unit=0.002)
+    assert close(x.hi, hi, 7, unit=0.8)
+    assert close(x.lo, lo, 7, unit=0.5)
+    inward = 1 + 2e-6  # bounds are rounded toward zero
+    assert (x.hi <= hi * inward + CANCELLATION).all()
+    assert (x.lo >= lo * inward - CANCELLATION).all()
+
+
+def test_without_variation_all_crosspoints_are_nominal() -> None:
+    c = unpacked(SoftBounds(dw_min=0.003, up_down=0.25, w_max=0.75, w_min=-0.5, **QUIET))
+    nominal = {"up": 0.003, "down": -0.003 * 0.75, "hi": 0.75, "lo": -0.5}
+    for field, value in nominal.items():
+        bf16 = torch.tensor(value).to(torch.bfloat16).float()
+        assert (getattr(c, field) == bf16).all(), field
+
+
+@pytest.mark.parametrize(("up_down", "up", "down"), [(0.3, 1.0, 0.7), (-0.3, 0.7, 1.0)])
+def test_up_down_weakens_one_direction(up_down: float, up: float, down: float) -> None:
+    c = unpacked(ConstantStep(dw_min=0.001, up_down=up_down, **QUIET), 2, 2)
+    assert c.up[0, 0].item() == pytest.approx(0.001 * up, rel=2**-8)
+    assert c.down[0, 0].item() == pytest.approx(-0.001 * down, rel=2**-8)
+
+
+def test_population_moments() -> None:
+    """Means, spreads and (absence of) correlations of 33,153 crosspoints."""
+    quiet = ConstantStep(dw_min=1.0, dw_min_dtod=0.1, up_down_dtod=0.05, w_max=1.0, w_min=-1.0)
+    c = unpacked(dataclasses.replace(quiet, w_max_dtod=0.2, w_min_dtod=0.1))
+    gain, bias = (c.up - c.down) / 2, (c.up + c.down) / 2
+    root = math.sqrt(gain.numel())
+    normals = []
+    # rounding toward zero takes half of 2^-7 .. 2^-8 of a bound off its mean
+    for value, mean, std, slack in (
+        (gain, 1.0, 0.1, 0.0),
+        (bias, 0.0, 0.05, 0.0),
+        (c.hi, 1.0, 0.2, 2**-8),
+        (c.lo, -1.0, 0.1, 2**-8),
+    ):
+        assert abs(value.mean() - mean) < 5 * std / root + slack
+        # rounding adds at most (2^-8)^2 / 3 to the variance
+        assert abs(value.var() / std**2 - 1) < 5 * math.sqrt(2) / root + 2**-16 / 3 / std**2
+        normals.append((value - value.mean()) / value.std())
+    for n, a in enumerate(normals):
+        for b in normals[n + 1 :]:
+            assert abs((a * b).mean()) < 5 / root
+        assert abs((a[:, 1:] * a[:, :-1]).mean()) < 5 / root
+        assert abs((a[1:] * a[:-1]).mean()) < 5 / root
+
+
+def test_slopes() -> None:
+    """Soft bounds: -s / own bound. Linear: -gamma s / mean or own bound."""
+    c = unpacked(SoftBounds(w_min=-0.3))
+    assert close(c.slope_up, -c.up.double() / c.hi, 8)
+    assert close(c.slope_down, c.down.double() / -c.lo, 8)
+    fixed = {"gamma_up": 0.3, "gamma_down": 0.6, "gamma_up_dtod": 0.0, "gamma_down_dtod": 0.0}
+    c = unpacked(LinearStep(w_min=-0.3, **fixed))
+    assert close(c.slope_up, -0.3 * c.up.double() / 0.6, 8)
+    assert close(c.slope_down, 0.6 * c.down.double() / 0.3, 8)
+    c = unpacked(LinearStep(w_min=-0.3, mean_bound_reference=False, **fixed))
+    assert close(c.slope_up, -0.3 * c.up.double() / c.hi, 8)
+    assert close(c.slope_down, 0.6 * c.down.double() / -c.lo, 8)
+    assert (unpacked(ConstantStep()).slope_up == 0).all()
+
+
+def test_linear_slopes_vary() -> None:
+    c = unpacked(LinearStep(gamma_up=1.0, gamma_down=1.0, gamma_up_dtod=0.2, w_max=1, w_min=-1))
+    relative = (-c.slope_up / c.up).double()
+    root = math.sqrt(relative.numel())
+    assert abs(relative.mean() - 1) < 5 * 0.2 / root
+    assert abs(relative.std() / 0.2 - 1) < 5 / math.sqrt(2) / root + 0.01  # two roundings
+
+
+def test_initial_normals(kernels: Kernels) -> None:
+    expected = reference.initial_normals(129, 257, seed=3, tile_id=4)
+    for _ in kernels.each():
+        drawn = ops.initial_normals(129, 257, 3, 4)
+        assert torch.equal(drawn.view(torch.int32), expected.view(torch.int32))
+    root = math.sqrt(drawn.numel())
+    assert abs(drawn.mean()) < 5 / root
+    assert abs(drawn.var() - 1) < 5 * math.sqrt(2) / root
+
+
+# ---- configuration ----
+
+
+def test_granularity() -> None:
+    assert SoftBounds(dw_min=0.004).granularity == 0.004
+    assert ConstantStep(dw_min=0.004, up_down=0.5).granularity == pytest.approx(0.003)
+    exp = ExpStep(dw_min=0.01)
+    up = 0.01 * (1 - 0.00081 * math.exp(12.44625 * 0.2425))
+    down = 0.01 * (1 - 0.36833 * math.exp(-12.78785 * 0.2425))
+    assert exp.nominal_steps() == pytest.approx((up, down))
+    assert exp.granularity == pytest.approx((up + down) / 2)
+
+
+def test_coarse_devices_default_to_strict() -> None:
+    assert SoftBounds(dw_min=0.001, w_max=1, w_min=-1).default_fidelity == "exact"
+    assert SoftBounds(dw_min=0.1, w_max=1, w_min=-1).default_fidelity == "strict"
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value"),
+    [
+        (ConstantStep, "dw_min", 0.0),
+        (ConstantStep, "dw_min", math.nan),
+        (ConstantStep, "dw_min_dtod", -0.1),
+        (ConstantStep, "dw_min_std", math.inf),
+        (ConstantStep, "w_max", -0.1),
+        (ConstantStep, "w_min", 0.1),
+        (ConstantStep, "up_down", 1.0),
+        (SoftBounds, "w_max", 0.0),
+        (LinearStep, "w_min", 0.0),
+        (LinearStep, "gamma_up", math.nan),
+        (ExpStep, "a_up", 10.0),
+        (ExpStep, "gamma_up", 1e4),
+    ],
+)
+def test_bad_values_are_refused(cls: type[PulsedDevice], field: str, value: float) -> None:
+    """One sentence that names the model, the field and the value."""
+    with pytest.raises(ConfigError, match=rf"^{cls.__name__}: {field} is {value}; .+$"):
+        cls(**{field: value})

@@ -1,0 +1,182 @@
+"""The operators as torch sees them: schema, fake kernels, compilation; and what runs here."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import pulseline as pl
+from pulseline import ops
+from pulseline.devices import DEVICES, SoftBounds
+from pulseline.errors import ConfigError
+from pulseline.io import ReadConfig
+from pulseline.nn import AnalogLinear
+
+ROWS, COLS = 5, 7
+IO = list(ReadConfig().values(1.0))
+TRAIN = [0.05, 0.001, 31.0, 1.0, 1.0, 1.0]
+OPS = torch.ops.pulseline
+
+
+def normals(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def read_key(purpose: str = "forward", k: int = 0) -> list[int]:
+    return [1, 2, k, ops.PURPOSES[purpose], 512, 512]
+
+
+def update_arguments(device: str) -> tuple[Any, ...]:
+    weight, x, d = 0.1 * normals(ROWS, COLS), normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
+    if device == "Ideal":
+        return weight, None, None, None, x, d, device, [], TRAIN, [1, 2, 0, 1]
+    params = list(DEVICES[device]().parameters())
+    pairs = OPS.construct.default(device, params, ROWS, COLS, 1, 2)
+    return weight, *pairs, x, d, device, params, TRAIN, [1, 2, 0, 1]
+
+
+# ---- torch.library ----
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_opcheck_read(transposed: bool) -> None:
+    x = normals(3, ROWS if transposed else COLS)
+    arguments = (x, normals(ROWS, COLS, seed=1), transposed, read_key(), IO)
+    torch.library.opcheck(OPS.read.default, arguments)
+
+
+@pytest.mark.parametrize("device", [*DEVICES, "Ideal"])
+def test_opcheck_update(device: str) -> None:
+    torch.library.opcheck(OPS.update_.default, update_arguments(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck_construct(device: str) -> None:
+    params = list(DEVICES[device]().parameters())
+    torch.library.opcheck(OPS.construct.default, (device, params, ROWS, COLS, 1, 2))
+
+
+def test_opcheck_initial_normals() -> None:
+    torch.library.opcheck(OPS.initial_normals.default, (ROWS, COLS, 1, 2))
+
+
+def test_functions_and_operators_agree() -> None:
+    """ops.read and ops.update_ may take a shorter way in; the bits are the operator's."""
+    x, w = normals(3, COLS), normals(ROWS, COLS, seed=1)
+    a, b = ops.read(x, w, False, read_key(), IO), OPS.read.default(x, w, False, read_key(), IO)
+    assert torch.equal(a, b)
+    first, second = update_arguments("SoftBounds"), update_arguments("SoftBounds")
+    before = first[0].clone()
+    ops.update_(*first)
+    OPS.update_.default(*second)
+    assert not torch.equal(first[0], before)
+    assert torch.equal(first[0], second[0])
+
+
+def test_device_and_fidelity_lists_agree() -> None:
+    assert list(DEVICES) == list(ops.DEVICE_INDEX)
+    assert ops.FIDELITY_INDEX == {"strict": 0, "exact": 1, "expected": 2}
+    for name, cls in DEVICES.items():
+        assert ops.FIELDS[name] == tuple(cls.__dataclass_fields__)
+
+
+# ---- FakeTensor and torch.compile ----
+
+
+def test_fake_tensors_have_the_shapes_of_real_ones() -> None:
+    with FakeTensorMode() as mode:
+        x, d, w = (
+            mode.from_tensor(t) for t in (normals(3, COLS), normals(3, ROWS), normals(ROWS, COLS))
+        )
+        y, g = ops.read(x, w, False, read_key(), IO), ops.read(d, w, True, read_key(), IO)
+        assert (y.shape, g.shape) == ((3, ROWS), (3, COLS))
+        params = list(SoftBounds().parameters())
+        pairs = ops.construct("SoftBounds", params, ROWS, COLS, 0, 0)
+        assert [(p.shape, p.dtype) for p in pairs] == [((ROWS, COLS), torch.int32)] * 3
+        ops.update_(w, *pairs, x, d, "SoftBounds", params, TRAIN, [1, 2, 0, 1])
+        assert ops.initial_normals(ROWS, COLS, 0, 0).shape == (ROWS, COLS)
+
+
+# Dynamo itself instantiates torch.autograd.Function, which torch deprecates.
+quiet = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+@pytest.fixture
+def _fresh_compiler() -> Any:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_compiled_read_is_one_graph_with_the_same_bits() -> None:
+    w = normals(ROWS, COLS)
+
+    def read(x: Tensor, k: int) -> Tensor:
+        return torch.tanh(ops.read(x, w, False, read_key(k=k), IO))
+
+    compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
+    for k in (0, 3, 5):
+        x = normals(3, COLS, seed=k)
+        assert torch.equal(compiled(x, k), read(x, k))
+
+
+@quiet
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_compiled_layer_trains_with_the_same_bits() -> None:
+    plain = AnalogLinear(COLS, ROWS, seed=1)
+    twin = copy.deepcopy(plain)
+    compiled = torch.compile(twin, backend="aot_eager")
+    for step in range(3):
+        x = normals(4, COLS, seed=step)
+        for layer, module in ((plain, plain), (twin, compiled)):
+            module(x).square().sum().backward()
+            layer.tile.step_pending(0.05)
+    assert twin.tile.update_count == plain.tile.update_count == 12
+    assert torch.equal(twin.weight.data, plain.weight.data)
+    assert torch.equal(twin.tile.state(), plain.tile.state())
+
+
+# ---- what runs here ----
+
+
+def test_info() -> None:
+    facts = pl.ops.info()
+    assert facts["isa"] in facts["isas"]  # type: ignore[operator]
+    assert "baseline" in facts["isas"]  # type: ignore[operator]
+    assert facts["cuda"] is False
+    assert facts["cuda_reason"]
+
+
+def test_use_isa_refuses_unknown_names(kernels: Any) -> None:
+    before = ops.info()["isa"]
+    with pytest.raises(ConfigError, match=r"'sse'.*baseline"):
+        ops.use_isa("sse")
+    assert ops.info()["isa"] == before
+    ops.use_isa("baseline")
+    assert ops.info()["isa"] == "baseline"
+
+
+@pytest.mark.parametrize(("isa", "expected"), [("baseline", "baseline"), ("sse", "ConfigError")])
+def test_environment_chooses_the_instruction_set(isa: str, expected: str) -> None:
+    code = (
+        "import sys\n"
+        "try:\n    import pulseline as pl; print(pl.ops.info()['isa'])\n"
+        "except ValueError as error:\n    print(type(error).__name__, error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PULSELINE_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith(expected), result.stdout + result.stderr

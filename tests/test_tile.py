@@ -1,0 +1,291 @@
+"""Tile: programming, bounds, counters, pending pairs, state. Equality of bits throughout."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+import pulseline as pl
+from pulseline.devices import ConstantStep, Ideal, SoftBounds
+from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
+
+ROWS, COLS = 5, 7
+PLAIN = ConstantStep(w_max=1.0, w_min=-1.0, w_max_dtod=0.0, w_min_dtod=0.0)  # bounds are +-1
+
+
+def tile(**options: object) -> pl.Tile:
+    made = pl.Tile(ROWS, COLS, **options)  # type: ignore[arg-type]
+    made.initialise()
+    return made
+
+
+def normals(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- programming ----
+
+
+def test_programmed_weights_lie_within_the_bounds_of_each_crosspoint() -> None:
+    t = pl.Tile(40, 50, SoftBounds(w_max_dtod=0.5, w_min_dtod=0.5), seed=3)
+    lo, hi = t.bounds
+    assert lo.dtype == hi.dtype == torch.float32
+    assert (lo <= 0).all()
+    assert (hi >= 0).all()
+    assert hi.unique().numel() > 100  # each crosspoint has its own
+    t.program(torch.full((40, 50), 9.0))
+    assert torch.equal(t.weight.data, hi)
+    t.program(torch.full((40, 50), -9.0))
+    assert torch.equal(t.weight.data, lo)
+    target = normals(40, 50)
+    t.program(target)
+    assert torch.equal(t.weight.data, target.clamp(lo, hi))
+
+
+def test_ideal_tile_has_no_bounds() -> None:
+    t = pl.Tile(ROWS, COLS, Ideal())
+    target = 1e6 * normals(ROWS, COLS)
+    t.program(target)
+    assert torch.equal(t.weight.data, target)
+    assert t.step is None
+
+
+def test_clip_leaves_no_negative_zero() -> None:
+    t = pl.Tile(ROWS, COLS, PLAIN)
+    t.program(torch.full((ROWS, COLS), -0.0))
+    assert not torch.signbit(t.weight.data).any()
+
+
+def test_omega_scales_the_largest_weight_to_omega() -> None:
+    t = pl.Tile(ROWS, COLS, PLAIN, mapping=Mapping(omega=0.5))
+    target = 8 * normals(ROWS, COLS)
+    t.program(target)
+    largest = float(target.abs().max())
+    assert t.out_scale == largest / 0.5
+    # One division and one product, each rounded once: 2 ulp of the value.
+    torch.testing.assert_close(t.effective_weight(), target, rtol=2 * 2**-23, atol=0.0)
+    assert abs(float(t.weight.data.abs().max()) - 0.5) <= 2**-24
+
+
+def test_omega_scales_reads_and_updates() -> None:
+    """out_scale W x with lr / out_scale is what the unscaled matrix does (powers of two: exact)."""
+    target = normals(ROWS, COLS)
+    target[0, 0] = 8.0
+    scaled = pl.Tile(ROWS, COLS, Ideal(), IOConfig.perfect(), mapping=Mapping(omega=0.5))
+    plain = pl.Tile(ROWS, COLS, Ideal(), IOConfig.perfect())
+    scaled.program(target)
+    plain.program(target)
+    assert scaled.out_scale == 16.0
+    x, d = normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
+    for _ in range(2):
+        assert torch.equal(scaled.forward(x), plain.forward(x))
+        assert torch.equal(scaled.backward(d), plain.backward(d))
+        scaled.update(x, d, 0.25)
+        plain.update(x, d, 0.25)
+        assert torch.equal(scaled.effective_weight(), plain.weight.data)
+
+
+def test_zero_matrix_with_omega() -> None:
+    t = pl.Tile(ROWS, COLS, PLAIN, mapping=Mapping(omega=0.5))
+    t.program(torch.zeros(ROWS, COLS))
+    assert t.out_scale == 1.0
+
+
+def test_identity_decides_devices_and_weights() -> None:
+    same, other_seed, other_id = tile(seed=1), tile(seed=2), tile(seed=1, tile_id=1)
+    again = tile(seed=1)
+    assert torch.equal(same.weight.data, again.weight.data)
+    for this in ("step", "slope", "bound"):
+        assert torch.equal(getattr(same, this), getattr(again, this))
+    for t in (other_seed, other_id):
+        assert not torch.equal(same.weight.data, t.weight.data)
+        assert not torch.equal(same.bounds[1], t.bounds[1])
+
+
+def test_torch_random_state_is_neither_used_nor_moved() -> None:
+    before = torch.get_rng_state()
+    torch.manual_seed(1)
+    a = tile()
+    ya = a.forward(torch.ones(2, COLS))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    b = tile()
+    assert torch.equal(b.forward(torch.ones(2, COLS)), ya)
+    b.update(torch.ones(2, COLS), torch.ones(2, ROWS), 0.1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.set_rng_state(before)
+
+
+# ---- counters ----
+
+
+def test_counters_count_samples() -> None:
+    t = tile()
+    t.forward(normals(3, COLS))
+    t.backward(normals(4, ROWS))
+    t.update(normals(2, COLS), normals(2, ROWS), 0.1)
+    t.update(normals(6, COLS), normals(6, ROWS), 0.1)
+    assert (t.forward_count, t.backward_count, t.update_count, t.update_calls) == (3, 4, 8, 2)
+
+
+@pytest.mark.parametrize("cuts", [(5,), (1, 4), (2, 0, 3), (1, 1, 1, 1, 1)])
+def test_cutting_a_batch_changes_no_bit(cuts: tuple[int, ...]) -> None:
+    x, d = normals(5, COLS, seed=1), normals(5, ROWS, seed=2)
+    whole, cut = tile(), tile()
+    y, g = whole.forward(x), whole.backward(d)
+    whole.update(x, d, 0.05)
+    assert torch.equal(torch.cat([cut.forward(part) for part in x.split(cuts)]), y)
+    assert torch.equal(torch.cat([cut.backward(part) for part in d.split(cuts)]), g)
+    for x_part, d_part in zip(x.split(cuts), d.split(cuts), strict=True):
+        cut.update(x_part, d_part, 0.05)
+    assert torch.equal(cut.weight.data, whole.weight.data)
+
+
+def test_evaluation_is_reproducible_and_free() -> None:
+    t = tile()
+    x, d = normals(6, COLS), normals(6, ROWS)
+    before = t.state()
+    y = t.evaluate(x)
+    assert not torch.equal(t.evaluate(x), y)  # fresh noise within one evaluation
+    t.begin_evaluation()
+    assert torch.equal(torch.cat([t.evaluate(part) for part in x.split((1, 3, 2))]), y)
+    t.evaluate(d, transposed=True)
+    assert torch.equal(t.state(), before)
+    assert not torch.equal(t.forward(x), y)  # training reads have other draws
+
+
+# ---- pending pairs ----
+
+
+def pairs() -> list[tuple[Tensor, Tensor]]:
+    return [(normals(n, COLS, seed=n), normals(n, ROWS, seed=10 + n)) for n in (3, 1, 2)]
+
+
+@pytest.mark.parametrize("fidelity", ["strict", "exact"])
+def test_pending_pairs_are_one_concatenated_update(fidelity: str) -> None:
+    update = UpdateConfig(fidelity=fidelity)
+    together, one_by_one, left = tile(update=update), tile(update=update), tile(update=update)
+    start = together.weight.data.clone()
+    together.update(torch.cat([x for x, _ in pairs()]), torch.cat([d for _, d in pairs()]), 0.05)
+    for x, d in pairs():
+        one_by_one.update(x, d, 0.05)
+        left.pending.append((x, d))
+    left.step_pending(0.05)
+    assert not torch.equal(together.weight.data, start)
+    assert torch.equal(one_by_one.weight.data, together.weight.data)
+    assert torch.equal(left.weight.data, together.weight.data)
+    assert left.update_count == 6
+    assert not left.pending
+
+
+def test_no_pending_pair_no_update() -> None:
+    t = tile()
+    before = t.weight.data.clone(), t.state()
+    t.step_pending(0.1)
+    assert torch.equal(t.weight.data, before[0])
+    assert torch.equal(t.state(), before[1])
+
+
+def test_lr_zero_moves_nothing_but_counts() -> None:
+    t = tile()
+    before = t.weight.data.clone()
+    t.update(normals(3, COLS), normals(3, ROWS), 0.0)
+    assert torch.equal(t.weight.data, before)
+    assert t.update_count == 3
+
+
+# ---- copies and state ----
+
+
+def worked(**options: object) -> pl.Tile:
+    t = tile(**options)
+    t.forward(normals(2, COLS))
+    t.backward(normals(3, ROWS))
+    t.update(normals(4, COLS), normals(4, ROWS), 0.05)
+    return t
+
+
+def continued(t: pl.Tile) -> tuple[Tensor, ...]:
+    y, g = t.forward(normals(2, COLS, seed=5)), t.backward(normals(2, ROWS, seed=6))
+    t.update(normals(3, COLS, seed=7), normals(3, ROWS, seed=8), 0.05)
+    return y, g, t.weight.data.clone(), t.state()
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_copies_are_independent_and_continue_equally(clone: object) -> None:
+    original = worked(seed=4, mapping=Mapping(tile_in=3))
+    copied: pl.Tile = clone(original)  # type: ignore[operator]
+    assert type(copied.weight) is type(original.weight)
+    assert copied.weight.tile is copied
+    before = original.weight.data.clone()
+    results = continued(copied)
+    assert torch.equal(original.weight.data, before)
+    for a, b in zip(results, continued(original), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_moves_identity_devices_and_counters() -> None:
+    original, other = worked(seed=4, tile_id=9), tile(seed=5)
+    other.load_state(original.state())
+    other.weight.data.copy_(original.weight.data)
+    assert torch.equal(other.bounds[0], original.bounds[0])
+    for a, b in zip(continued(original), continued(other), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_carries_out_scale() -> None:
+    original, other = (pl.Tile(ROWS, COLS, PLAIN, mapping=Mapping(omega=0.3)) for _ in range(2))
+    original.program(normals(ROWS, COLS))
+    other.load_state(original.state())
+    assert other.out_scale == original.out_scale != 1.0
+
+
+def test_equal_settings_have_equal_fingerprints() -> None:
+    a = tile(device=SoftBounds(w_max=1, w_min=-1), io=IOConfig(ReadConfig(out_noise=0)))
+    b = tile(device=SoftBounds(w_max=1.0, w_min=-1.0), io=IOConfig(ReadConfig(out_noise=0.0)))
+    assert a.device == b.device
+    assert a.fingerprint() == b.fingerprint()
+
+
+CHANGED = {
+    "device": {"device": SoftBounds(dw_min=0.002)},
+    "model": {"device": ConstantStep()},
+    "io": {"io": IOConfig.perfect()},
+    "update": {"update": UpdateConfig(desired_bl=7)},
+    "mapping": {"mapping": Mapping(tile_in=2)},
+}
+
+
+@pytest.mark.parametrize("options", CHANGED.values(), ids=CHANGED.keys())
+def test_fingerprints_tell_settings_apart(options: dict[str, object]) -> None:
+    assert tile(**options).fingerprint() != tile().fingerprint()
+
+
+def test_auto_fidelity_is_strict_for_coarse_devices() -> None:
+    """One step above 1 % of the range: strict; the same tile asked for strict gives equal bits."""
+    coarse = SoftBounds(dw_min=0.05)
+    assert coarse.default_fidelity == "strict"
+    auto, strict = tile(device=coarse), tile(device=coarse, update=UpdateConfig(fidelity="strict"))
+    exact = tile(device=coarse, update=UpdateConfig(fidelity="exact"))
+    for t in (auto, strict, exact):
+        t.update(normals(20, COLS), normals(20, ROWS, seed=1), 0.1)
+    assert torch.equal(auto.weight.data, strict.weight.data)
+    assert not torch.equal(auto.weight.data, exact.weight.data)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 4), (4, 0), (1, 1)])
+@pytest.mark.parametrize("device", [SoftBounds(), Ideal()], ids=["SoftBounds", "Ideal"])
+def test_sizes_zero_and_one(shape: tuple[int, int], device: SoftBounds | Ideal) -> None:
+    t = pl.Tile(*shape, device, IOConfig.perfect())
+    t.initialise()
+    for batch in (0, 1, 2):
+        x, d = normals(batch, shape[1]), normals(batch, shape[0])
+        y, g = t.forward(x), t.backward(d)
+        torch.testing.assert_close(y, x @ t.weight.data.T, rtol=2**-22, atol=0.0)
+        torch.testing.assert_close(g, d @ t.weight.data, rtol=2**-22, atol=0.0)
+        t.update(x, d, 0.1)
+    assert t.update_count == 3
