@@ -11,7 +11,9 @@ import torch
 import pulseline as pl
 from pulseline import _cpu
 
-hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.register_profile(
+    "fixed", deadline=None, derandomize=True, database=None, max_examples=60
+)
 hypothesis.settings.load_profile("fixed")
 
 torch.set_num_threads(1)  # tests are small; those about threads ask for two

@@ -191,7 +191,12 @@ def test_slopes() -> None:
     c = unpacked(SoftBounds(w_min=-0.3))
     assert close(c.slope_up, -c.up.double() / c.hi, 8)
     assert close(c.slope_down, c.down.double() / -c.lo, 8)
-    fixed = {"gamma_up": 0.3, "gamma_down": 0.6, "gamma_up_dtod": 0.0, "gamma_down_dtod": 0.0}
+    fixed: dict[str, Any] = {
+        "gamma_up": 0.3,
+        "gamma_down": 0.6,
+        "gamma_up_dtod": 0.0,
+        "gamma_down_dtod": 0.0,
+    }
     c = unpacked(LinearStep(w_min=-0.3, **fixed))
     assert close(c.slope_up, -0.3 * c.up.double() / 0.6, 8)
     assert close(c.slope_down, 0.6 * c.down.double() / 0.3, 8)
@@ -256,5 +261,6 @@ def test_coarse_devices_default_to_strict() -> None:
 )
 def test_bad_values_are_refused(cls: type[PulsedDevice], field: str, value: float) -> None:
     """One sentence that names the model, the field and the value."""
+    arguments: dict[str, Any] = {field: value}
     with pytest.raises(ConfigError, match=rf"^{cls.__name__}: {field} is {value}; .+$"):
-        cls(**{field: value})
+        cls(**arguments)

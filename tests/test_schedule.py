@@ -25,11 +25,21 @@ SCHEDULES = {
     "async_flush_5": asynchronous(flush_every=5),
     "duplex": asynchronous(full_duplex=True),
     "duplex_flush_4": asynchronous(full_duplex=True, flush_every=4),
+    "warmup_6": asynchronous(warmup=6, micro_batches=4),
+    "warmup_duplex": asynchronous(True, flush_every=5, warmup=3, micro_batches=3),
 }
+CLOSED = {name: plan for name, plan in SCHEDULES.items() if not plan.warmup}
 
 
 @pytest.fixture(params=SCHEDULES.values(), ids=SCHEDULES.keys())
 def plan(request: pytest.FixtureRequest) -> Schedule:
+    found: Schedule = request.param
+    return found
+
+
+@pytest.fixture(params=CLOSED.values(), ids=CLOSED.keys())
+def closed(request: pytest.FixtureRequest) -> Schedule:
+    """A schedule whose cycles have closed forms."""
     found: Schedule = request.param
     return found
 
@@ -72,7 +82,8 @@ def longest_path(plan: Schedule, stages: int, count: int) -> dict[tuple[str, int
     return start
 
 
-def test_closed_forms_equal_clock(plan: Schedule) -> None:
+def test_closed_forms_equal_clock(closed: Schedule) -> None:
+    plan = closed
     for stages in STAGES:
         for count in COUNTS:
             events = plan.events(stages, count)
@@ -84,7 +95,8 @@ def test_closed_forms_equal_clock(plan: Schedule) -> None:
             assert plan.cycles(stages, count) == max(event.cycle for event in events) + 1
 
 
-def test_clock_equals_longest_path(plan: Schedule) -> None:
+def test_clock_equals_longest_path(closed: Schedule) -> None:
+    plan = closed
     for stages in STAGES:
         count = 13
         brute = longest_path(plan, stages, count)
@@ -115,6 +127,25 @@ def test_published_synchronous_bars() -> None:
     for m, bar in ((2, 1.78), (4, 2.91), (8, 4.27), (12, 5.05), (16, 5.57)):
         assert synchronous(8).speedup(m, 800) == pytest.approx(8 * m / (m + 7))
         assert abs(synchronous(8).speedup(m, 800) - bar) < 0.006
+
+
+@pytest.mark.parametrize("stages", range(1, 17))
+def test_table_of_clock_cycles(stages: int) -> None:
+    """M = 1..16: what the clock counts, the closed forms of AP, and the published 8M/(M+7)."""
+    count = 40
+    table = {
+        sequential(): 2 * stages * count,
+        synchronous(8): 2 * (stages + 7) * count // 8,
+        synchronous(8, "gpipe"): 2 * (stages + 7) * count // 8,
+        asynchronous(): 2 * (count + stages - 1),
+        asynchronous(full_duplex=True): count + 2 * stages - 2,
+    }
+    for plan, cycles in table.items():
+        clocked = max(event.cycle for event in plan.events(stages, count)) + 1
+        assert clocked == cycles == plan.cycles(stages, count)
+        assert plan.speedup(stages, count) == 2 * stages * count / cycles
+    assert synchronous(8).speedup(stages, count) == pytest.approx(8 * stages / (stages + 7))
+    assert asynchronous().density(stages, count) == count / (count + stages - 1)
 
 
 def test_no_stage_does_two_passes_in_a_cycle(plan: Schedule) -> None:
@@ -229,6 +260,12 @@ def test_text_form() -> None:
         (lambda: asynchronous().staleness(2, 3), "stage must be 1..2, got 3"),
         (lambda: asynchronous().cycle(2, Op(1, "U", 0), 4), "no closed form"),
         (lambda: asynchronous().cycle(2, Op(1, "F", 4), 4), "not part of a run of 4"),
+        (lambda: synchronous(8, update="mean"), "update 'mean' does not exist"),
+        (lambda: Schedule("asynchronous", update="averaged"), "needs a mini-batch to average"),
+        (lambda: Schedule("synchronous", warmup=4), "belong to the asynchronous"),
+        (lambda: asynchronous(warmup=-1), "warmup must be an integer >= 0"),
+        (lambda: asynchronous(warmup=4, micro_batches=0), "micro_batches must be an integer >= 1"),
+        (lambda: asynchronous(warmup=4).cycle(2, Op(1, "F", 0), 4), "no closed form"),
         (lambda: named("fast"), "schedule 'fast' does not exist: use one of async"),
     ],
 )
@@ -240,7 +277,8 @@ def test_errors_are_one_sentence(make, message: str) -> None:  # type: ignore[no
 
 def test_schedules_import_no_torch() -> None:
     folder = Path(schedule_module.__file__).parent
-    for name in ("clock.py", "schedule.py", "timeline.py"):
+    names = ("clock.py", "plan.py", "schedule.py", "timing.py", "timeline.py", "torch_csv.py")
+    for name in names:
         for node in ast.walk(ast.parse((folder / name).read_text())):
             if isinstance(node, ast.Import):
                 assert all(alias.name.split(".")[0] != "torch" for alias in node.names)

@@ -1,11 +1,17 @@
-"""The three views of an event list."""
+"""The three views of an event list, of clock cycles and of spans in time."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
+
+import pulseline.cli
 from pulseline.pipeline import asynchronous, sequential, synchronous
-from pulseline.pipeline.timeline import chrome_trace, gantt, text_grid
+from pulseline.pipeline.clock import Span
+from pulseline.pipeline.timeline import chrome_trace, gantt, text_grid, write_timelines
+from pulseline.pipeline.timing import modelled_spans
 
 ASYNC_3_4 = """\
 cycle    0   1   2   3    4    5    6    7    8    9    10   11
@@ -65,3 +71,136 @@ def test_chrome_trace() -> None:
     for key, start in starts.items():
         assert abs(start["tid"] - ends[key]["tid"]) == 1
         assert ends[key]["ts"] >= start["ts"] + 2.0
+
+
+TIMES = [(130.0, 130.0, 310.0), (70.0, 90.0, 310.0), (50.0, 60.0, 70.0)]
+
+
+def test_counters_show_what_is_in_flight() -> None:
+    for events in (asynchronous().events(3, 8), modelled_spans(asynchronous(), TIMES, 8)):
+        rows = chrome_trace(events)["traceEvents"]
+        for m in (1, 2, 3):
+            name = f"in flight at stage {m}"
+            counts = [
+                row["args"]["micro-batches"]
+                for row in rows
+                if row["ph"] == "C" and row["name"] == name
+            ]
+            assert max(counts) == asynchronous().inflight(3, m)
+            assert min(counts) >= 0
+            assert counts[-1] == 0
+
+
+def test_spans_give_the_same_trace_in_time() -> None:
+    """Times count from the first span; versions, staleness and arrows as for cycles."""
+    stages, count = 3, 6
+    spans = modelled_spans(asynchronous(), TIMES, count)
+    late = [span._replace(start=span.start + 1e4, end=span.end + 1e4) for span in spans]
+    trace = chrome_trace(late, 1e-3, "chip", 5)
+    assert trace == chrome_trace(spans, 1e-3, "chip", 5)
+    rows = trace["traceEvents"]
+    assert {row["pid"] for row in rows} == {5}
+    assert [row["args"]["name"] for row in rows if row["name"] == "process_name"] == ["chip"]
+    slices = {(row["tid"], row["name"]): row for row in rows if row["ph"] == "X"}
+    assert len(slices) == 3 * stages * count
+    for span in spans:
+        row = slices[span.stage, f"{span.kind}{span.mb}"]
+        assert row["ts"] == pytest.approx(span.start / 1000)
+        assert row["dur"] == pytest.approx((span.end - span.start) / 1000)
+        assert row["args"]["version"] == span.version
+        assert "cycle" not in row["args"]
+        if span.kind == "B":
+            assert row["args"]["staleness"] == min(span.mb, stages - span.stage)
+    arrows = {(row["id"], row["ph"]): row for row in rows if row["ph"] in "sf"}
+    assert len(arrows) == 2 * 2 * (stages - 1) * count
+    for (key, phase), row in arrows.items():
+        if phase == "s":
+            assert row["ts"] < arrows[key, "f"]["ts"]
+
+
+def test_gantt_of_spans() -> None:
+    from matplotlib.figure import Figure
+
+    spans = modelled_spans(synchronous(4), TIMES, 4)
+    axes = Figure().subplots()
+    gantt(axes, spans, "modelled", 1e-3, "us")
+    assert len(axes.patches) == len(spans)
+    assert axes.get_xlim()[1] == pytest.approx(max(span.end for span in spans) / 1000)
+    assert axes.get_xlabel() == "us"
+
+
+@pytest.mark.parametrize("measured", [False, True], ids=["cycles", "seconds"])
+def test_write_timelines(tmp_path: Path, measured: bool) -> None:
+    """The run and the modelled hardware side by side, as two processes of one trace."""
+    plan = asynchronous()
+    events = plan.events(3, 6)
+    spans = [Span(e.stage, e.kind, e.mb, e.version, 7.0 + e.cycle, 7.5 + e.cycle) for e in events]
+    modelled = modelled_spans(plan, TIMES, 6)
+    paths = write_timelines(tmp_path, spans if measured else events, modelled, "chip", 4)
+    assert [path.name for path in paths] == ["timeline.json", "timeline.png", "timeline.svg"]
+    rows = json.loads(paths[0].read_text())["traceEvents"]
+    names = {row["pid"]: row["args"]["name"] for row in rows if row["name"] == "process_name"}
+    assert names == {0: "run" if measured else "run, clock cycles", 1: "modelled, chip"}
+    for pid in (0, 1):
+        assert sum(row["ph"] == "X" and row["pid"] == pid for row in rows) == 3 * 3 * 6
+    first = min(row["ts"] for row in rows if row["ph"] == "X" and row["pid"] == 0)
+    assert first == 0
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    drawn = paths[2].read_text()
+    assert "<svg" in drawn
+    write_timelines(tmp_path, spans if measured else events, modelled, "chip", 4)
+    assert paths[2].read_text() == drawn
+
+
+def test_schedule_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pulseline schedule --out` prints the grid and writes figures, trace and CSV."""
+    words = "schedule --stages 4 --micro-batches 8 --schedule async --times 130,130,310 --out"
+    assert pulseline.cli.main([*words.split(), str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "stage 4  .   .   .   F0  B0*" in out
+    assert "22 clock cycles, computation density 0.727, speed-up 2.91" in out
+    assert "stage 1: in flight 4, staleness 3" in out
+    assert "modelled: 5340 ns, 667.5 ns per micro-batch" in out
+    names = ("timeline.json", "timeline.png", "timeline.svg", "schedule.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert all(str(tmp_path / name) in out for name in names)
+
+
+def test_schedule_command_options(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(words: str) -> str:
+        assert pulseline.cli.main(["schedule", *words.split()]) == 0
+        return capsys.readouterr().out
+
+    auto = run("--inflight auto --times 1,1,0 --latency 1 --stages 3")
+    assert "stage 1: in flight 5, staleness 4" in auto
+    assert "in flight 7" in run("--inflight 7,4,1 --stages 3")
+    assert "28 clock cycles" in run("--warmup 3")
+    assert "in flight 2, staleness 3" in run("--flush-every 2")
+    assert "6,400 (1.00)" in run("--table")
+    assert "1,606 (3.99)" in run("--table")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--inflight 4,x", "--inflight is '4,x'; use numbers like 4,3,2,1 or auto"),
+        ("--inflight auto", "inflight='auto' needs times="),
+        ("--inflight 1,2,3,4", "must not grow towards the last stage"),
+        ("--schedule sync --warmup 3", "belong to --schedule async, not to sync"),
+        ("--times 1,2", "--times is '1,2'; use F,B,U in ns"),
+        ("--times 1,2,3/4,5,6", "one for all stages or 4 with / between"),
+        ("--times 1,2,-3", "use three finite numbers >= 0"),
+        ("--latency -1", "--latency: must be a number >= 0"),
+    ],
+)
+def test_schedule_command_errors(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    try:
+        code = pulseline.cli.main(["schedule", *words.split()])
+    except SystemExit as stop:  # argparse's own checks
+        code = int(str(stop.code))
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1

@@ -23,7 +23,7 @@ T* pointer(uint64_t address) {
 py::tuple result(const cpu::Status& s) { return py::make_tuple(s.source, s.sample); }
 
 // shape: rows, cols, batch. key: seed, tile, k. train: lr, granularity, desired_bl, fixed_bl,
-// update_management, update_bl_management. device < 0: the ideal device.
+// update_management, update_bl_management, group_size, coarseness. device < 0: the ideal device.
 py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x, uint64_t d,
                  int64_t rows, int64_t cols, int64_t batch, uint64_t seed, uint32_t tile, uint64_t k,
                  const std::vector<float>& train, int device, const std::vector<float>& params,
@@ -43,6 +43,10 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
   a.train = {train.at(0),          train.at(1),          int32_t(train.at(2)),
              int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
   a.fidelity = fidelity;
+  if (train.size() > 6) {  // grouped alone
+    a.group_size = int64_t(train.at(6));
+    a.coarseness = train.at(7);
+  }
   py::gil_scoped_release nogil;
   const cpu::Status s = device < 0 ? cpu::update_ideal(a, threads)
                                    : cpu::update(a, device, params.data(), threads);

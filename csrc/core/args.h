@@ -7,7 +7,10 @@
 
 namespace pulseline {
 
-enum Fidelity : int32_t { kStrict = 0, kExact = 1, kExpected = 2 };
+enum Fidelity : int32_t { kStrict = 0, kExact = 1, kExpected = 2, kGrouped = 3, kMoments = 4 };
+
+constexpr int64_t kGroupSamples = 256;   // most samples that are relaxed together
+constexpr float kGroupTravel = 0.3f;     // most expected steps of a group, as a part of the range
 
 // W[rows, cols] <- W - lr d x^T realised by pulses, samples in order.
 struct UpdateArgs {
@@ -19,6 +22,8 @@ struct UpdateArgs {
   uint64_t k;                              // running number of the first sample
   TrainConfig train;
   int32_t fidelity;
+  int64_t group_size;                      // grouped: most samples of a group
+  float coarseness;                        // granularity / (w_max - w_min)
 };
 
 struct ReadArgs {

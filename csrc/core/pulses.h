@@ -22,12 +22,13 @@ struct TrainConfig {
 struct Train {   // of one sample
   int32_t bl;    // slots; 0: the sample fires nothing
   float scale_x, scale_d;
+  float pulses;  // k = lr x_max d_max / granularity: expected pulses where both are largest
 };
 
 // x_max, d_max: largest magnitude of the sample's x and d. lr > 0.
 PL_HD Train manage(const TrainConfig& c, float x_max, float d_max) {
-  if (!(x_max > 0.0f) || !(d_max > 0.0f) || !(c.lr > 0.0f)) return {0, 0.0f, 0.0f};
-  const float k = ((c.lr * x_max) * d_max) / c.granularity;
+  if (!(x_max > 0.0f) || !(d_max > 0.0f) || !(c.lr > 0.0f)) return {0, 0.0f, 0.0f, 0.0f};
+  const float k = min(((c.lr * x_max) * d_max) / c.granularity, 1e30f);  // finite if it overflows
   const float desired = float(c.desired_bl);
   float bl = desired, base;
   if (c.update_bl_management) {
@@ -41,9 +42,11 @@ PL_HD Train manage(const TrainConfig& c, float x_max, float d_max) {
   } else {
     base = square_root(c.lr / (c.granularity * bl));
   }
-  if (!c.update_management) return {int32_t(bl), base, base};
+  if (!c.update_management) return {int32_t(bl), base, base, k};
   const float d = k > desired ? d_max * (desired / k) : d_max;
-  return {int32_t(bl), base * square_root(d / x_max), base * square_root(x_max / d)};
+  // Roots first: the quotient of extreme magnitudes would overflow.
+  const float x = square_root(x_max), r = square_root(d);
+  return {int32_t(bl), base * (r / x), base * (x / r), k};
 }
 
 PL_HD int words_of(int bl) { return (bl + kSlotsPerWord - 1) / kSlotsPerWord; }

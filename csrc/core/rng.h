@@ -28,6 +28,7 @@ enum Purpose : uint32_t {
   kPulses = 8,          // draw = word of a long pulse train; words 0,1 key columns, 2,3 key rows
   kCycleNoise = 9,      // exact: draw = word
   kSlotNoise = 10,      // strict: draw = word << 5 | slot
+  kGroupNoise = 11,     // grouped, moments: k of the group's first sample
 };
 
 struct Philox4 {
@@ -80,7 +81,7 @@ PL_HD U hash_inner(U base, uint32_t k0, uint32_t k1) {
   U x = base ^ U(k0);
   x = x ^ (x >> 16);
   x = x * U(0x7feb352du);
-  return x ^ (x >> 15) ^ U(k1);
+  return xor3(x, x >> 15, U(k1));
 }
 template <class U>
 PL_HD U hash_outer(U x) {

@@ -15,7 +15,8 @@ PL_HD F clip(F w, F hi, F lo) {
   return max(min(w, hi), lo);
 }
 
-// root = sigma sqrt(n); a crosspoint with n = 0 stays where it is.
+// root = sigma sqrt(n). A crosspoint with n = 0 stays where it is, provided that it lies within its
+// bounds, which programming and every update guarantee.
 template <class Device, class F>
 PL_HD F pulse(const Device& device, const Crosspoint<F>& c, F w, decltype(F() < F()) up, F n, F root,
               F xi, bool additive) {

@@ -23,7 +23,8 @@ const Entry* entries() {  // best first
   static const Entry list[kEntries] = {
       {&table_avx512, avx512f && __builtin_cpu_supports("avx512vpopcntdq") &&
                           __builtin_cpu_supports("avx512bitalg") &&
-                          __builtin_cpu_supports("avx512vnni")},
+                          __builtin_cpu_supports("avx512vnni") &&
+                          __builtin_cpu_supports("avx512vbmi2")},
       {&table_avx512f, avx512f},
       {&table_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
       {&table_baseline, true},

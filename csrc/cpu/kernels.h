@@ -3,7 +3,7 @@
 // Everything else in such an object has internal linkage and uses no std:: templates: an inline
 // function in a shared header would let the linker keep one ISA's copy for everybody.
 #include "core/args.h"
-#include "core/update.h"
+#include "core/relax.h"
 
 namespace pulseline::cpu {
 
@@ -23,6 +23,11 @@ struct Sample {                  // a sub-sample: one word of one sample's train
   Keys columns, rows, cycle;
 };
 
+struct Group {                   // sub-samples that are relaxed together
+  int64_t first, last;           // within the slice
+  Keys noise;
+};
+
 struct UpdateJob {
   const UpdateArgs* args;
   const Sample* samples;
@@ -34,6 +39,11 @@ struct UpdateJob {
   uint32_t* row_words;           // [padded_rows][count]
   uint64_t *row_hits, *row_negative;  // [padded_rows][words]
   const Keys* slot_keys;         // strict: [count][31]
+  const Group* groups;           // grouped: [group_count]; moments: one
+  int64_t group_count;
+  int64_t merged;                // moments: samples of the group
+  float* column_factors[4];      // moments: [merged][padded_cols] signed count and spread, magnitudes
+  float* row_factors[4];         // moments: [padded_rows][merged] the same, normalised
 };
 
 using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, int64_t row1);
@@ -80,7 +90,10 @@ struct KernelTable {
   uint32_t (*absmax)(const float* v, int64_t n);
   void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_trains)(const UpdateJob&, int64_t group0, int64_t group1);
-  UpdateRows exact[kDevices], strict[kDevices], expected[kDevices];
+  void (*column_moments)(const UpdateJob&, int64_t group0, int64_t group1);
+  void (*row_moments)(const UpdateJob&, int64_t group0, int64_t group1);
+  UpdateRows exact[kDevices], strict[kDevices], expected[kDevices], grouped[kDevices],
+      moments[kDevices];
   void (*prepare_input)(const InputJob&);
   void (*read_panel)(const ReadPanel&);
   void (*accumulate_outer)(const OuterJob&, int64_t row0, int64_t row1);

@@ -14,12 +14,15 @@
 #include "cpu/read.inl"
 #include "cpu/trains.inl"
 #include "cpu/update.inl"
+#include "cpu/relax.inl"
 
 namespace pulseline::cpu {
 
 #define PL_EXACT(D) exact<D>,
 #define PL_STRICT(D) strict<D>,
 #define PL_EXPECTED(D) expected<D>,
+#define PL_GROUPED(D) grouped<D>,
+#define PL_MOMENTS(D) moments<D>,
 
 extern const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME);
 const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
@@ -29,9 +32,13 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     absmax,
     column_trains,
     row_trains,
+    column_moments,
+    row_moments,
     {PULSELINE_DEVICES(PL_EXACT)},
     {PULSELINE_DEVICES(PL_STRICT)},
     {PULSELINE_DEVICES(PL_EXPECTED)},
+    {PULSELINE_DEVICES(PL_GROUPED)},
+    {PULSELINE_DEVICES(PL_MOMENTS)},
     prepare_input,
     read_panel,
     accumulate_outer,

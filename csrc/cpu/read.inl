@@ -11,7 +11,8 @@ constexpr int kTileVectors = kLanes == 16 ? 4 : 2;  // output vectors of a regis
 constexpr int64_t kPanel = int64_t(kLanes) * kTileVectors;
 
 // y[r][0..panel) (+)= sum over n of x[r][k] w[k][0..panel)
-template <int R, bool LOAD>
+// FUSED: by fma whatever the hardware (updates), else by mac (reads).
+template <int R, bool LOAD, bool FUSED = false>
 PL_HD void register_tile(const float* x, int64_t x_stride, const float* w, int64_t w_stride,
                          int64_t n, float* y, int64_t y_stride) {
   F sum[R][kTileVectors];
@@ -28,7 +29,8 @@ PL_HD void register_tile(const float* x, int64_t x_stride, const float* w, int64
     for (int r = 0; r < R; ++r) {
       const F xv(x[r * x_stride]);
 #pragma GCC unroll 4
-      for (int v = 0; v < kTileVectors; ++v) sum[r][v] = mac(xv, wv[v], sum[r][v]);
+      for (int v = 0; v < kTileVectors; ++v)
+        sum[r][v] = FUSED ? fma(xv, wv[v], sum[r][v]) : mac(xv, wv[v], sum[r][v]);
     }
   }
 #pragma GCC unroll 8
@@ -37,16 +39,16 @@ PL_HD void register_tile(const float* x, int64_t x_stride, const float* w, int64
     for (int v = 0; v < kTileVectors; ++v) store(y + r * y_stride + v * kLanes, sum[r][v]);
 }
 
-template <bool LOAD>
+template <bool LOAD, bool FUSED = false>
 void register_tile_of(int rows, const float* x, int64_t x_stride, const float* w, int64_t w_stride,
                       int64_t n, float* y, int64_t y_stride) {
   switch (rows) {
-    case 1: return register_tile<1, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 2: return register_tile<2, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 3: return register_tile<3, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 4: return register_tile<4, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 5: return register_tile<5, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
-    default: return register_tile<6, LOAD>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 1: return register_tile<1, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 2: return register_tile<2, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 3: return register_tile<3, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 4: return register_tile<4, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 5: return register_tile<5, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    default: return register_tile<6, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
   }
 }
 
@@ -313,14 +315,14 @@ void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
       const float* a = job.a + i * job.batch;
       float* w = job.w + i * job.cols + j;
       if (n >= kPanel) {
-        register_tile_of<true>(rows, a, job.batch, job.x + j, job.cols, job.batch, w, job.cols);
+        register_tile_of<true, true>(rows, a, job.batch, job.x + j, job.cols, job.batch, w, job.cols);
       } else {
         for (int r = 0; r < rows; ++r)
           for (int v = 0; v < kTileVectors; ++v) {
             const int64_t o = v * kLanes;
             F sum = load_partial(w + r * job.cols + o, n - o);
             for (int64_t b = 0; b < job.batch; ++b)
-              sum = mac(F(a[r * job.batch + b]), load_partial(job.x + b * job.cols + j + o, n - o),
+              sum = fma(F(a[r * job.batch + b]), load_partial(job.x + b * job.cols + j + o, n - o),
                         sum);
             store_partial(w + r * job.cols + o, sum, n - o);
           }

@@ -42,6 +42,13 @@ PL_HD U operator^(U a, U b) { return _mm256_xor_si256(a.v, b.v); }
 PL_HD U operator>>(U a, int s) { return _mm256_srli_epi32(a.v, s); }
 PL_HD U operator<<(U a, int s) { return _mm256_slli_epi32(a.v, s); }
 
+PL_HD U xor3(U a, U b, U c) { return a ^ b ^ c; }
+// x >> S with `high` moved in from above.
+template <int S>
+PL_HD U shift_in(U x, uint32_t high) {
+  return (x >> S) | U(high << (32 - S));
+}
+
 PL_HD U as_bits(F x) { return _mm256_castps_si256(x.v); }
 PL_HD F as_float(U x) { return _mm256_castsi256_ps(x.v); }
 PL_HD F to_float(U x) { return _mm256_cvtepi32_ps(x.v); }

@@ -43,6 +43,17 @@ PL_HD U operator^(U a, U b) { return _mm512_xor_si512(a.v, b.v); }
 PL_HD U operator>>(U a, int s) { return _mm512_srli_epi32(a.v, unsigned(s)); }
 PL_HD U operator<<(U a, int s) { return _mm512_slli_epi32(a.v, unsigned(s)); }
 
+PL_HD U xor3(U a, U b, U c) { return _mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x96); }
+// x >> S with `high` moved in from above.
+template <int S>
+PL_HD U shift_in(U x, uint32_t high) {
+#if defined(__AVX512VBMI2__)
+  return _mm512_shldi_epi32(U(high).v, x.v, 32 - S);
+#else
+  return (x >> S) | U(high << (32 - S));
+#endif
+}
+
 PL_HD U as_bits(F x) { return _mm512_castps_si512(x.v); }
 PL_HD F as_float(U x) { return _mm512_castsi512_ps(x.v); }
 PL_HD F to_float(U x) { return _mm512_cvtepi32_ps(x.v); }

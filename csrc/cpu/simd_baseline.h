@@ -48,6 +48,13 @@ PL_HD U operator^(U a, U b) { return a.v ^ b.v; }
 PL_HD U operator>>(U a, int s) { return a.v >> s; }
 PL_HD U operator<<(U a, int s) { return a.v << s; }
 
+PL_HD U xor3(U a, U b, U c) { return a ^ b ^ c; }
+// x >> S with `high` moved in from above.
+template <int S>
+PL_HD U shift_in(U x, uint32_t high) {
+  return (x >> S) | U(high << (32 - S));
+}
+
 PL_HD U as_bits(F x) { return u4(x.v); }
 PL_HD F as_float(U x) { return f4(x.v); }
 PL_HD F to_float(U x) { return __builtin_convertvector(i4(x.v), f4); }
@@ -100,9 +107,9 @@ PL_HD void store_partial(float* p, F x, int64_t n) {
   for (int i = 0; i < kLanes && i < n; ++i) p[i] = x.v[i];
 }
 
-// Lanes vector*kLanes.. of a bit mask over 32 columns.
+// Lanes vector*kLanes.. of bit masks over 32 columns each.
 PL_HD M load_mask(const uint32_t* bits, int vector) {
-  const uint32_t b = *bits >> (vector * kLanes);
+  const uint32_t b = bits[vector * kLanes / 32] >> (vector * kLanes % 32);
   return {i4{-int32_t(b & 1), -int32_t(b >> 1 & 1), -int32_t(b >> 2 & 1), -int32_t(b >> 3 & 1)}};
 }
 PL_HD uint32_t to_bits(M m) { return (m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8); }

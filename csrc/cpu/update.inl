@@ -5,66 +5,88 @@
 namespace pulseline::cpu {
 namespace {
 
-constexpr int kBlock = kGroup / kLanes;   // vectors of a block
-constexpr int kHashes = kBlock / 2;       // one hash serves columns c and c + 16
+constexpr int kHashes = kGroup / kLanes / 2;  // one hash serves columns c and c + 16 of a group
 
-// One row and 32 columns of weights and device parameters.
+PL_HD F first_of(U pair) { return as_float(pair & U(0xffff0000u)); }
+PL_HD F second_of(U pair) { return as_float(pair << 16); }
+
+// Device parameters of kLanes crosspoints at `o`, of which the first n exist.
 template <class Device>
+PL_HD Crosspoint<F> load_crosspoint(const UpdateArgs& a, const Device& device, int64_t o,
+                                    int64_t n) {
+  const bool whole = n >= kLanes;
+  const U step = whole ? load(a.step + o) : load_partial(a.step + o, n);
+  const U bound = whole ? load(a.bound + o) : load_partial(a.bound + o, n);
+  Crosspoint<F> c;
+  c.up = first_of(step);
+  c.down = second_of(step);
+  c.hi = first_of(bound);
+  c.lo = second_of(bound);
+  if (Device::kSlopes) {
+    const U slope = whole ? load(a.slope + o) : load_partial(a.slope + o, n);
+    c.slope_up = first_of(slope);
+    c.slope_down = second_of(slope);
+  }
+  device.prepare(c);
+  return c;
+}
+
+// One row and GROUPS groups of columns: weights and device parameters.
+template <class Device, int GROUPS>
 struct Block {
-  F w[kBlock];
-  Crosspoint<F> c[kBlock];
+  static constexpr int kVectors = GROUPS * kGroup / kLanes;
+  static constexpr int kColumns = GROUPS * kGroup;
+  F w[kVectors];
+  Crosspoint<F> c[kVectors];
 
   PL_HD void load_from(const UpdateArgs& a, const Device& device, int64_t offset, int64_t columns) {
+    if (columns >= kColumns) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kBlock; ++v) {
-      const int64_t o = offset + v * kLanes, n = columns - v * kLanes;
-      w[v] = columns >= kGroup ? load(a.w + o) : load_partial(a.w + o, n);
-      const U step = fetch(a.step + o, columns, n), bound = fetch(a.bound + o, columns, n);
-      c[v].up = first(step);
-      c[v].down = second(step);
-      c[v].hi = first(bound);
-      c[v].lo = second(bound);
-      if (Device::kSlopes) {
-        const U slope = fetch(a.slope + o, columns, n);
-        c[v].slope_up = first(slope);
-        c[v].slope_down = second(slope);
+      for (int v = 0; v < kVectors; ++v) {
+        w[v] = load(a.w + offset + v * kLanes);
+        c[v] = load_crosspoint(a, device, offset + v * kLanes, kLanes);
       }
-      device.prepare(c[v]);
+    } else {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t n = columns - v * kLanes;
+        w[v] = load_partial(a.w + offset + v * kLanes, n);
+        c[v] = load_crosspoint(a, device, offset + v * kLanes, n < kLanes ? n : kLanes);
+      }
     }
   }
   // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
   PL_HD void store_to(const UpdateArgs& a, int64_t offset, int64_t columns) const {
 #pragma GCC unroll 8
-    for (int v = 0; v < kBlock; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       const int64_t o = offset + v * kLanes;
       const F x = w[v] + F(0.0f);
-      columns >= kGroup ? store(a.w + o, x) : store_partial(a.w + o, x, columns - v * kLanes);
+      columns >= kColumns ? store(a.w + o, x) : store_partial(a.w + o, x, columns - v * kLanes);
     }
   }
-  static PL_HD U fetch(const uint32_t* p, int64_t columns, int64_t n) {
-    return columns >= kGroup ? load(p) : load_partial(p, n);
-  }
-  static PL_HD F first(U pair) { return as_float(pair & U(0xffff0000u)); }
-  static PL_HD F second(U pair) { return as_float(pair << 16); }
 };
 
 // Cycle noise of a block: the vector form of cycle_normal.
+template <int GROUPS>
 struct BlockNoise {
-  U base[kHashes];
+  U base[GROUPS * kHashes];
 
   PL_HD BlockNoise(int64_t row, int64_t column) {
 #pragma GCC unroll 8
-    for (int h = 0; h < kHashes; ++h)
-      base[h] = U(uint32_t(row) * kRowStride) +
-                (lane_index() + U(uint32_t(column + h * kLanes))) * U(kColumnStride);
+    for (int h = 0; h < GROUPS * kHashes; ++h) {
+      const int64_t first = column + h / kHashes * kGroup + h % kHashes * kLanes;
+      base[h] = lane_index() * U(kColumnStride) +
+                U(uint32_t(row) * kRowStride + uint32_t(first) * kColumnStride);
+    }
   }
   PL_HD void draw(const NoiseTables& tables, Keys key, F* xi) const {
     const U mantissa(0x7fffffu), half(0x3f000000u);
 #pragma GCC unroll 8
-    for (int h = 0; h < kHashes; ++h) {
+    for (int h = 0; h < GROUPS * kHashes; ++h) {
+      const int low = h / kHashes * 2 * kHashes + h % kHashes;
       const U inner = hash_inner(base[h], key.k0, key.k1), counts = popcount16(hash_outer(inner));
-      xi[h] = tables.cubic_low(counts) + as_float((inner & mantissa) | half);
-      xi[h + kHashes] = tables.cubic_high(counts) + as_float((inner >> 9) | half);
+      xi[low] = tables.cubic_low(counts) + as_float((inner & mantissa) | half);
+      xi[low + kHashes] = tables.cubic_high(counts) + as_float(shift_in<9>(inner, 0x7eu));
     }
   }
 };
@@ -75,8 +97,17 @@ PL_HD int64_t strip_columns(const UpdateJob& job) {
   return fit < 64 ? 64 : fit < job.padded_cols ? fit : job.padded_cols;
 }
 
-// Calls body(block, samples' hit words ...) for every (row, 32 columns) that any sample touches.
-template <class Body>
+// Samples that touch a row and `groups` groups of columns.
+struct Hits {
+  const uint64_t *row, *column;
+  int64_t words;
+  PL_HD uint64_t at(int64_t q, int groups) const {
+    return row[q] & (groups == 2 ? column[q] | column[words + q] : column[q]);
+  }
+};
+
+// Calls body(row, column, hits) for every row and `groups` groups of columns that any sample touches.
+template <int GROUPS, class Body>
 PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, Body body) {
   const int64_t cols = job.args->cols, strip = strip_columns(job);
   for (int64_t j0 = 0; j0 < cols; j0 += strip) {
@@ -86,39 +117,41 @@ PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, 
       uint64_t row_any = 0;
       for (int64_t q = 0; q < job.words; ++q) row_any |= row[q];
       if (!row_any) continue;
-      for (int64_t j = j0; j < j1; j += kGroup) {
-        const uint64_t* column = job.column_hits + j / kGroup * job.words;
-        uint64_t both = 0;
-        for (int64_t q = 0; q < job.words; ++q) both |= row[q] & column[q];
-        if (both) body(i, j, row, column);
+      for (int64_t j = j0; j < j1; j += GROUPS * kGroup) {
+        const Hits hits = {row, job.column_hits + j / kGroup * job.words, job.words};
+        uint64_t any = 0;
+        for (int64_t q = 0; q < job.words; ++q) any |= hits.at(q, GROUPS);
+        if (any) body(i, j, hits);
       }
     }
   }
 }
 
 // NOISE: 0 none, 1 proportional to the step, 2 additive.
-template <class Device, int NOISE>
-void exact_rows(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
-  const UpdateArgs& a = *job.args;
+template <class Device, int NOISE, int GROUPS>
+void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
+  // Copies: vector stores may alias anything, so fields behind a reference are read again each time.
+  const UpdateJob job = shared;
+  const UpdateArgs a = *job.args;
+  const Device device = model;
   const NoiseTables tables(device.p.pulsed.dw_min_std);
   const int64_t groups = job.padded_cols / kGroup;
-  for_touched_blocks(job, row0, row1, [&](int64_t i, int64_t j, const uint64_t* row,
-                                          const uint64_t* column) PL_LAMBDA {
-    Block<Device> b;
+  for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
+    Block<Device, GROUPS> b;
     b.load_from(a, device, i * a.cols + j, a.cols - j);
-    const BlockNoise noise(i, j);
+    const BlockNoise<GROUPS> noise(i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
-      for (uint64_t m = row[q] & column[q]; m; m &= m - 1) {
+      for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
         const int bit = __builtin_ctzll(m);
         const int64_t s = q * 64 + bit;
         const U row_word(job.row_words[i * job.count + s]);
         const uint32_t* words = job.column_words + s * job.padded_cols + j;
         const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
-        F xi[kBlock];
+        F xi[Block<Device, GROUPS>::kVectors];
         if (NOISE) noise.draw(tables, job.samples[s].cycle, xi);
 #pragma GCC unroll 8
-        for (int v = 0; v < kBlock; ++v) {
+        for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const U n = popcount(load(words + v * kLanes) & row_word);
           const F root = NOISE ? tables.root(n) : F(0.0f);
           b.w[v] = NOISE ? pulse(device, b.c[v], b.w[v], load_mask(up, v), to_float(n), root, xi[v],
@@ -134,30 +167,32 @@ void exact_rows(const UpdateJob& job, const Device& device, int64_t row0, int64_
 }
 
 // Every pulse on its own, in slot order.
-template <class Device>
-void strict_rows(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
-  const UpdateArgs& a = *job.args;
+template <class Device, int GROUPS = 1>
+void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
+  // Copies: vector stores may alias anything, so fields behind a reference are read again each time.
+  const UpdateJob job = shared;
+  const UpdateArgs a = *job.args;
+  const Device device = model;
   const NoiseTables tables(device.p.pulsed.dw_min_std);
   const F sigma(device.p.pulsed.dw_min_std);
   const bool additive = device.additive_noise();
   const int64_t groups = job.padded_cols / kGroup;
-  for_touched_blocks(job, row0, row1, [&](int64_t i, int64_t j, const uint64_t* row,
-                                          const uint64_t* column) PL_LAMBDA {
-    Block<Device> b;
+  for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
+    Block<Device, GROUPS> b;
     b.load_from(a, device, i * a.cols + j, a.cols - j);
-    const BlockNoise noise(i, j);
+    const BlockNoise<GROUPS> noise(i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
-      for (uint64_t m = row[q] & column[q]; m; m &= m - 1) {
+      for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
         const int bit = __builtin_ctzll(m);
         const int64_t s = q * 64 + bit;
         const uint32_t* words = job.column_words + s * job.padded_cols + j;
         const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
         for (uint32_t slots = job.row_words[i * job.count + s]; slots; slots &= slots - 1) {
           const int slot = __builtin_ctz(slots);
-          F xi[kBlock];
+          F xi[Block<Device, GROUPS>::kVectors];
           noise.draw(tables, job.slot_keys[s * kSlotsPerWord + slot], xi);
-          for (int v = 0; v < kBlock; ++v) {
+          for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
             const M fires = nonzero(load(words + v * kLanes) & U(1u << slot));
             const F moved = pulse(device, b.c[v], b.w[v], load_mask(up, v), F(1.0f), sigma, xi[v],
                                   additive);
@@ -171,18 +206,18 @@ void strict_rows(const UpdateJob& job, const Device& device, int64_t row0, int64
 }
 
 // No trains: the expected update of the response functions, sample by sample.
-template <class Device>
+template <class Device, int GROUPS = 1>
 void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
   const UpdateArgs& a = *job.args;
   for (int64_t i = row0; i < row1; ++i) {
-    for (int64_t j = 0; j < a.cols; j += kGroup) {
-      Block<Device> b;
+    for (int64_t j = 0; j < a.cols; j += Block<Device, GROUPS>::kColumns) {
+      Block<Device, GROUPS> b;
       b.load_from(a, device, i * a.cols + j, a.cols - j);
       for (int64_t s = 0; s < a.batch; ++s) {
         const float d = a.d[s * a.rows + i];
         if (d == 0.0f) continue;
         const F pulses((a.train.lr * pulseline::absolute(d)) / a.train.granularity);
-        for (int v = 0; v < kBlock; ++v) {
+        for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const int64_t o = j + v * kLanes;
           const F x = load_partial(a.x + s * a.cols + o, a.cols - o);
           const M up = d > 0.0f ? is_negative(x) : is_negative(F(0.0f) - x);
@@ -195,12 +230,30 @@ void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int
   }
 }
 
+// A long chain of dependent operations wants two groups of columns at a time, if most samples hit
+// both of them anyway.
+template <class Device>
+bool wide(const UpdateJob& job) {
+  if (!Device::kLongStep || kLanes != 16) return false;
+  const int64_t n = job.padded_cols / kGroup * job.words;
+  int64_t hits = 0;
+  for (int64_t q = 0; q < n; ++q) hits += __builtin_popcountll(job.column_hits[q]);
+  return hits * kGroup * 5 > job.count * job.args->cols * 4;
+}
+
+template <class Device, int NOISE>
+void exact_of_width(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
+  constexpr int kWide = Device::kLongStep && kLanes == 16 ? 2 : 1;
+  if (wide<Device>(job)) return exact_rows<Device, NOISE, kWide>(job, device, row0, row1);
+  exact_rows<Device, NOISE, 1>(job, device, row0, row1);
+}
+
 template <class Device>
 void exact(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
   const Device& d = *static_cast<const Device*>(device);
-  if (d.p.pulsed.dw_min_std == 0.0f) return exact_rows<Device, 0>(job, d, row0, row1);
-  if (d.additive_noise()) return exact_rows<Device, 2>(job, d, row0, row1);
-  exact_rows<Device, 1>(job, d, row0, row1);
+  if (d.p.pulsed.dw_min_std == 0.0f) return exact_of_width<Device, 0>(job, d, row0, row1);
+  if (d.additive_noise()) return exact_of_width<Device, 2>(job, d, row0, row1);
+  exact_of_width<Device, 1>(job, d, row0, row1);
 }
 template <class Device>
 void strict(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {

@@ -9,7 +9,7 @@ from .devices.pulsed import require
 
 NOISE_MANAGEMENTS = ("none", "abs_max")
 BOUND_MANAGEMENTS = ("none", "iterative")
-FIDELITIES = ("strict", "exact", "expected")
+FIDELITIES = ("strict", "exact", "expected", "grouped", "moments")  # order of the compiled enum
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,14 @@ class UpdateConfig:
         update_management: balance the probabilities of rows and columns.
         update_bl_management: shorten the train to what the sample needs.
         fidelity: ``strict`` (every pulse on its own), ``exact`` (one step per sample and
-            crosspoint), ``expected`` (no trains, no noise) or ``auto`` (the device's default).
+            crosspoint), ``grouped`` (pulses of consecutive samples in one relaxation step),
+            ``moments`` (mean and variance of the counts of a batch), ``expected`` (no trains, no
+            noise) or ``auto`` (the device's default).
+        group_size: grouped: most samples of a group; 0: as many as the rule allows (256, or an
+            expected travel of 30 % of the weight range).
 
     Raises:
-        ConfigError: desired_bl < 1 or an unknown fidelity.
+        ConfigError: desired_bl < 1, group_size < 0 or an unknown fidelity.
     """
 
     desired_bl: int = 31
@@ -139,8 +143,11 @@ class UpdateConfig:
     update_management: bool = True
     update_bl_management: bool = True
     fidelity: str = "auto"
+    group_size: int = 0
 
     def __post_init__(self) -> None:
+        ok = isinstance(self.group_size, int) and 0 <= self.group_size <= 256
+        require(ok, self, "group_size", "use an integer from 0 to 256")
         ok = isinstance(self.desired_bl, int) and 1 <= self.desired_bl <= 1 << 20
         require(ok, self, "desired_bl", "use an integer from 1 to 1048576")
         known = ", ".join(("auto", *FIDELITIES))

@@ -43,6 +43,7 @@ _SOURCES = ("", "x", "d")
 _MASK64 = (1 << 64) - 1
 _F32 = torch.float32
 _INFINITY = float("inf")
+_MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
 _threads = torch.get_num_threads
 _modes = torch._C._len_torch_dispatch_stack
 
@@ -163,6 +164,11 @@ def _update_cpu(
         raise ConfigError(f"x has {batch} samples and d has {d.shape[0]}; use as many of each")
     if not 0 <= train[0] < _INFINITY:
         raise ConfigError(f"lr is {train[0]}; use a finite learning rate >= 0")
+    if not (train[3] or train[5]) and train[0] > train[1] * _MOST_SLOTS:
+        raise ConfigError(
+            f"lr is {train[0]}, a train of more than {_MOST_SLOTS} slots of {train[1]}; "
+            "lower it, or switch fixed_bl or update_bl_management on"
+        )
     x, d = x.contiguous(), d.contiguous()
     index, pairs = -1, (0, 0, 0)
     if device != "Ideal":
@@ -318,7 +324,8 @@ def update_(
         weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct``, or None for
             the ideal device. x: (samples, cols), d: (samples, rows) float32.
         device, params: name and parameters of the model.
-        train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management.
+        train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
+            group_size, granularity / (w_max - w_min).
         key: seed, tile_id, k of the first sample, fidelity.
     """
     if _direct(x):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .devices import Ideal
 from .errors import ConfigError
 from .tile import AnalogParameter
 
@@ -66,6 +67,32 @@ class AnalogSGD(torch.optim.Optimizer):
                     p.grad = None
                 elif p.grad is not None:
                     p.grad.zero_()
+
+
+def check_averaging(parameters: Iterable[Tensor]) -> None:
+    """Raise ConfigError unless every parameter is digital or lives on an Ideal tile.
+
+    A crossbar cannot hold the mean of n updates back and pulse it once: it pulses each of them.
+    """
+    for p in parameters:
+        if isinstance(p, AnalogParameter) and not isinstance(p.tile.device, Ideal):
+            raise ConfigError(
+                f"update='averaged' is not possible on tile {p.tile.tile_id} of device "
+                f"{p.tile.device.name}: use update='pulsed', Ideal tiles or digital layers"
+            )
+
+
+def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
+    """Turn what ``micro_batches`` backward passes left, a sum, into their mean; ``step()`` follows.
+
+    Gradients of digital parameters and errors pending on Ideal tiles are divided in place, as
+    torch's pipelines do with ``scale_grads=True``. Costs nothing where it is not called.
+    """
+    for p in parameters:
+        if isinstance(p, AnalogParameter):
+            p.tile.pending[:] = [(x, d / micro_batches) for x, d in p.tile.pending]
+        elif p.grad is not None:
+            p.grad.div_(micro_batches)
 
 
 def _check_lr(lr: float | Tensor) -> None:

@@ -97,10 +97,11 @@ class Tile:
         self.slope: Tensor | None = None
         self.bound: Tensor | None = None
         self._params: tuple[float, ...] = ()
-        granularity = 1.0
+        granularity = coarseness = 1.0
         if isinstance(self.device, PulsedDevice):
             self._params = self.device.parameters()
             granularity = self.device.granularity
+            coarseness = granularity / (self.device.w_max - self.device.w_min)
             pairs = ops.construct(
                 self.device.name, self._params, rows, cols, self.seed, self.tile_id
             )
@@ -117,6 +118,8 @@ class Tile:
             float(config.fixed_bl),
             float(config.update_management),
             float(config.update_bl_management),
+            float(config.group_size),
+            coarseness,
         ]
         self._set_scale(self.out_scale)
 

@@ -9,6 +9,8 @@ namespace pulseline {
 struct ConstantStep {
   static constexpr const char* kName = "ConstantStep";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS;
+  static constexpr bool kAffine = true;
+  static constexpr bool kLongStep = false;
   static constexpr bool kSlopes = false;
   struct Params {
     PulsedParams pulsed;
@@ -20,8 +22,8 @@ struct ConstantStep {
   PL_HD bool additive_noise() const { return false; }
   template <class F>
   PL_HD void prepare(Crosspoint<F>&) const {}
-  template <class F>
-  PL_HD F step(const Crosspoint<F>& c, F, decltype(F() < F()) up) const {
+  template <class F, class Up>
+  PL_HD F step(const Crosspoint<F>& c, F, Up up) const {
     return select(up, c.up, c.down);
   }
 };

@@ -14,6 +14,8 @@ struct ExpStep {
   static constexpr const char* kName = "ExpStep";
   static constexpr const char* kFields =
       PULSELINE_PULSED_FIELDS ",a_up,a_down,gamma_up,gamma_down,a,b";
+  static constexpr bool kAffine = false;
+  static constexpr bool kLongStep = true;
   static constexpr bool kSlopes = false;
   struct Params {
     PulsedParams pulsed;
@@ -31,8 +33,8 @@ struct ExpStep {
     c.slope_up = r * F(p.gamma_up * kLog2e);
     c.slope_down = r * F(-(p.gamma_down * kLog2e));
   }
-  template <class F>
-  PL_HD F step(const Crosspoint<F>& c, F w, decltype(F() < F()) up) const {
+  template <class F, class Up>
+  PL_HD F step(const Crosspoint<F>& c, F w, Up up) const {
     const F offset = select(up, F(p.b * (p.gamma_up * kLog2e)), F(-(p.b * (p.gamma_down * kLog2e))));
     const F e = exp2_unclamped(fma(w, select(up, c.slope_up, c.slope_down), offset));
     const F y = fma(select(up, F(-p.a_up), F(-p.a_down)), e, F(1.0f));

@@ -15,6 +15,8 @@ struct LinearStep {
   static constexpr const char* kName = "LinearStep";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS
       ",gamma_up,gamma_down,gamma_up_dtod,gamma_down_dtod,mult_noise,mean_bound_reference";
+  static constexpr bool kAffine = true;
+  static constexpr bool kLongStep = false;
   static constexpr bool kSlopes = true;
   struct Params {
     PulsedParams pulsed;
@@ -36,8 +38,8 @@ struct LinearStep {
   PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }
   template <class F>
   PL_HD void prepare(Crosspoint<F>&) const {}
-  template <class F>
-  PL_HD F step(const Crosspoint<F>& c, F w, decltype(F() < F()) up) const {
+  template <class F, class Up>
+  PL_HD F step(const Crosspoint<F>& c, F w, Up up) const {
     return affine_step(c, w, up);
   }
 };

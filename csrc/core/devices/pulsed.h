@@ -51,8 +51,21 @@ PL_HD Stored construct_pulsed(const PulsedParams& p, const Philox4& r) {
           pack_pair(bf16_toward_zero(absolute(hi)), bf16_toward_zero(-absolute(lo)))};
 }
 
+// Directions known in advance: `select` needs no mask.
+struct Always {};
+struct Never {};
 template <class F>
-PL_HD F affine_step(const Crosspoint<F>& c, F w, decltype(F() < F()) up) {
+PL_HD F select(Always, F a, F) {
+  return a;
+}
+template <class F>
+PL_HD F select(Never, F, F b) {
+  return b;
+}
+
+// `up`: lanes that move up, a mask or Always or Never.
+template <class F, class Up>
+PL_HD F affine_step(const Crosspoint<F>& c, F w, Up up) {
   return fma(select(up, c.slope_up, c.slope_down), w, select(up, c.up, c.down));
 }
 

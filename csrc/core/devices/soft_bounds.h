@@ -13,6 +13,8 @@ namespace pulseline {
 struct SoftBounds {
   static constexpr const char* kName = "SoftBounds";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS ",mult_noise";
+  static constexpr bool kAffine = true;
+  static constexpr bool kLongStep = false;
   static constexpr bool kSlopes = true;
   struct Params {
     PulsedParams pulsed;
@@ -29,8 +31,8 @@ struct SoftBounds {
   PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }
   template <class F>
   PL_HD void prepare(Crosspoint<F>&) const {}
-  template <class F>
-  PL_HD F step(const Crosspoint<F>& c, F w, decltype(F() < F()) up) const {
+  template <class F, class Up>
+  PL_HD F step(const Crosspoint<F>& c, F w, Up up) const {
     return affine_step(c, w, up);
   }
 };

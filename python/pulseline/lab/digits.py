@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..errors import ConfigError
 from ..io import IOConfig, UpdateConfig
 from ..nn import to_analog
 from ..optim import AnalogSGD
-from ..pipeline import Event, Pipeline
+from ..pipeline import Event, Pipeline, checkpoint
 
 WIDTHS = (64, 128, 128, 64, 10)
 LR = 0.01
@@ -33,6 +34,7 @@ EPOCHS = 10
 DEVICES = ("soft_bounds", "constant_step", "linear_step", "exp_step", "ideal", "digital")
 
 Progress = Callable[[int, str], None]
+Notice = Callable[[str], None]
 
 
 class Digits(NamedTuple):
@@ -51,6 +53,20 @@ class Epoch(NamedTuple):
     cycles: int
     accuracy: float
     loss: float
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Checkpoints of a run: a directory, one every so many epochs and at the end.
+
+    ``resume``: continue from the newest one, or start where there is none. ``config``: what a run
+    must share to continue this one, see ``checkpoint.save``.
+    """
+
+    directory: Path
+    every: int = 1
+    resume: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,8 +100,11 @@ class Run:
         return 2 * self.stages * self.micro_batches / self.cycles
 
 
-def load() -> Digits:
-    """The digits / 16, a stratified 80/20 split with random_state 0: 1,437 and 360 images."""
+def load(samples: int | None = None) -> Digits:
+    """The digits / 16, a stratified 80/20 split with random_state 0: 1,437 and 360 images.
+
+    ``samples``: take only the first so many training images.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -93,6 +112,9 @@ def load() -> Digits:
     x_train, x_test, y_train, y_test = train_test_split(
         (images / 16).astype(np.float32), labels, test_size=0.2, random_state=0, stratify=labels
     )
+    if samples is not None and samples > len(x_train):
+        raise ConfigError(f"samples is {samples}; there are {len(x_train)} training images")
+    x_train, y_train = x_train[:samples], y_train[:samples]
     return Digits(*(torch.from_numpy(a) for a in (x_train, y_train, x_test, y_test)))
 
 
@@ -155,34 +177,75 @@ def train(
     decay: float = LR_DECAY,
     seed: int = 0,
     progress: Progress | None = None,
+    notice: Notice | None = None,
+    saving: Saving | None = None,
     timeline_cycles: int = 48,
 ) -> Run:
     """Train for ``epochs`` passes over the training images; drain and test after each.
 
     The learning rate of epoch e is lr decay^e; the order of the images comes from a numpy
-    Generator with ``seed``. ``progress(samples, note)`` is called as work is done. The run keeps
-    the events of the first ``timeline_cycles`` clock cycles.
+    Generator with ``seed``. ``progress(samples, note)`` is called as work is done, ``notice``
+    with a sentence when a checkpoint is continued. The run keeps the events of the first
+    ``timeline_cycles`` clock cycles. Under "dist" all processes make this call.
     """
     run = Run(stages=len(pipe.stages))
+    if saving is not None:
+        _resume(pipe, run, saving, epochs, notice or (lambda _: None))
+    before = run.wall_s
     order = np.random.default_rng(seed)
     samples = len(data.x_train)
     chunk = pipe.micro_batch_size * max(1, 64 // pipe.micro_batch_size)
     start = time.perf_counter()
     note = ""
     for epoch in range(epochs):
+        shuffled = torch.from_numpy(order.permutation(samples))
+        if epoch < len(run.epochs):
+            if progress is not None:
+                progress(samples, note)
+            continue
         pipe.set_lr(lr * decay**epoch)
         losses: list[Tensor] = []
-        for part in torch.split(torch.from_numpy(order.permutation(samples)), chunk):
+        for part in torch.split(shuffled, chunk):
             pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
             if progress is not None:
                 progress(len(part), note)
         pipe.drain(losses)
-        if not run.events:
+        if epoch == 0:
             run.events = pipe.events(before=timeline_cycles)
         right = accuracy(pipe, data.x_test, data.y_test)
         loss = torch.stack(losses).mean().item()
         run.epochs.append(Epoch((epoch + 1) * samples, pipe.cycles, right, loss))
         note = f"{right:.1f} %"
-    run.wall_s = time.perf_counter() - start
+        run.wall_s = before + time.perf_counter() - start
+        if saving is not None and ((epoch + 1) % saving.every == 0 or epoch + 1 == epochs):
+            _save(pipe, run, saving)
     run.micro_batches = pipe.micro_batches
     return run
+
+
+def _save(pipe: Pipeline, run: Run, saving: Saving) -> None:
+    state = {"epochs": [list(epoch) for epoch in run.epochs], "wall_s": run.wall_s}
+    step = len(run.epochs)
+    checkpoint.save(pipe, saving.directory, step, config=saving.config, state=state)
+
+
+def _resume(pipe: Pipeline, run: Run, saving: Saving, epochs: int, notice: Notice) -> None:
+    """Bring pipeline and run to where the newest checkpoint left them."""
+    root = saving.directory
+    if not saving.resume:
+        if pipe.share(bool(checkpoint.steps(root)))[0]:
+            raise ConfigError(
+                f"{root} holds a checkpoint: add --resume to continue from it, or use another "
+                "directory"
+            )
+        return
+    if any(step > epochs for step in pipe.share(checkpoint.steps(root))[0]):
+        raise ConfigError(f"{root} holds a checkpoint of a later epoch than --epochs {epochs}")
+    loaded = checkpoint.load(pipe, root, config=saving.config)
+    if loaded is None:
+        notice(f"no checkpoint in {root}: starting with epoch 1")
+        return
+    run.epochs = [Epoch(*epoch) for epoch in loaded.state["epochs"]]
+    run.wall_s = loaded.state["wall_s"]
+    passed = f" ({'; '.join(loaded.skipped)})" if loaded.skipped else ""
+    notice(f"resumed after epoch {loaded.step}{passed}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .clock import Event, Op, clock
+from . import checkpoint
+from .clock import Event, Op, Span, clock
 from .pipeline import Pipeline
+from .planner import Segment
 from .schedule import Schedule, asynchronous, named, sequential, synchronous
-from .simulate import Segment
 from .stage import Record, Stage, Update
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "Record",
     "Schedule",
     "Segment",
+    "Span",
     "Stage",
     "Update",
     "asynchronous",
+    "checkpoint",
     "clock",
     "named",
     "sequential",

@@ -1,10 +1,10 @@
-"""Operations, events, and the clock that turns programs into events.
+"""Operations, events, and the two clocks that turn programs into events.
 
 A program is the list of operations of one stage, in order. The clock knows nothing of schedules:
 it starts each operation in the first cycle in which its stage is free, its place in the list has
 come, and its input has arrived. A message that is sent in cycle t can be used from cycle t + 1
 on. It is therefore an independent check of the closed forms in ``schedule.py``, and it finds
-programs that deadlock.
+programs that deadlock. :func:`timed` does the same with durations in place of cycles.
 """
 
 from __future__ import annotations
@@ -57,7 +57,22 @@ class Event(NamedTuple):
     version: int
 
 
+class Span(NamedTuple):
+    """An operation that took place, or would on modelled hardware, with its start and end.
+
+    Times are in any one unit: seconds of a measured run, nanoseconds of a modelled one.
+    """
+
+    stage: int
+    kind: str
+    mb: int
+    version: int
+    start: float
+    end: float
+
+
 Program = Sequence[Op]
+Times = tuple[float, float, float]  # t_F, t_B, t_U of one micro-batch at one stage
 
 
 class _Clock:
@@ -141,3 +156,87 @@ def clock(programs: Sequence[Program], interval: int = 2, full_duplex: bool = Fa
     one B per cycle and stage instead of one of the two. Raises ConfigError on a deadlock.
     """
     return _Clock(programs, interval, full_duplex).run()
+
+
+class _TimedClock:
+    """State of one run with durations; stages are numbered from 0 here."""
+
+    def __init__(self, programs: Sequence[Program], times: Sequence[Times], latency: float) -> None:
+        self.programs, self.times, self.latency = programs, times, latency
+        stages = len(programs)
+        self.next = [0] * stages
+        self.version = [0] * stages
+        self.applied = [-1] * stages
+        self.free = [0.0] * stages
+        self.arrived: dict[tuple[str, int, int], float] = {}
+        self.spans: list[Span] = []
+
+    def run(self, per_micro_batch: bool) -> list[Span]:
+        while True:
+            moved = [self.advance(m, per_micro_batch) for m in range(len(self.programs))]
+            if any(moved):
+                continue
+            if all(n == len(p) for n, p in zip(self.next, self.programs, strict=True)):
+                self.spans.sort(key=lambda span: span.start)
+                return self.spans
+            self.pass_flush()
+
+    def advance(self, m: int, per_micro_batch: bool) -> bool:
+        """Run everything of stage m whose input is there; True if there was anything."""
+        program, first, last = self.programs[m], self.next[m], len(self.programs) - 1
+        t_f, t_b, t_u = self.times[m]
+        while self.next[m] < len(program):
+            _, kind, mb = program[self.next[m]]
+            start = self.free[m]
+            if kind == "F":
+                arrival = self.arrived.get(("F", m, mb)) if m else start
+                length = t_f
+            elif kind == "B":
+                arrival = self.arrived.get(("B", m, mb)) if m < last else start
+                length = t_b
+            elif kind == "U":
+                arrival = start
+                length = t_u * (mb - self.applied[m] if per_micro_batch else 1)
+            else:
+                break
+            if arrival is None:
+                break
+            start = max(start, arrival)
+            self.free[m] = end = start + length
+            self.spans.append(Span(m + 1, kind, mb, self.version[m], start, end))
+            if kind == "U":
+                self.version[m] += 1
+                self.applied[m] = mb
+            elif kind == "F":
+                self.arrived["F", m + 1, mb] = end + self.latency
+            else:
+                self.arrived["B", m - 1, mb] = end + self.latency
+            self.next[m] += 1
+        return self.next[m] > first
+
+    def pass_flush(self) -> None:
+        """Let all stages past a flush once every one of them stands at it."""
+        ended = [n == len(p) for n, p in zip(self.next, self.programs, strict=True)]
+        heads = [p[n] for n, p, end in zip(self.next, self.programs, ended, strict=True) if not end]
+        if any(ended) or any(op.kind != "flush" for op in heads):
+            stuck = ", ".join(map(str, heads))
+            raise ConfigError(f"the schedule deadlocks, waiting at {stuck}")
+        self.free = [max(self.free)] * len(self.free)
+        self.next = [n + 1 for n in self.next]
+
+
+def timed(
+    programs: Sequence[Program],
+    times: Sequence[Times],
+    latency: float = 0.0,
+    per_micro_batch: bool = True,
+) -> list[Span]:
+    """When each operation runs if stage m takes ``times[m]`` = (t_F, t_B, t_U), ordered by start.
+
+    A stage is half duplex: one operation at a time, its input having arrived ``latency`` after
+    the neighbour's pass ended (the error leaves before the neighbour's update). Micro-batches
+    enter stage 1 as soon as it is free. An update that applies n micro-batches takes n t_U, or
+    one t_U with ``per_micro_batch=False`` (their mean is applied at once). Raises ConfigError on
+    a deadlock.
+    """
+    return _TimedClock(programs, times, latency).run(per_micro_batch)

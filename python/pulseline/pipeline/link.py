@@ -1,40 +1,98 @@
-"""The FIFO between two neighbouring stages."""
+"""The FIFO between two neighbouring stages of one process.
+
+With one writer and one reader per link, and programs of fixed order, the stages form a Kahn
+process network: results cannot depend on timing.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from torch import Tensor
 
-from ..errors import StageFailed
+
+class LinkFailed(Exception):
+    """A message did not come, or is not the one that was due; the text says why."""
+
+
+class Poisoned(Exception):
+    """The stage at the other end failed; what went wrong is said there."""
+
+
+class Source(Protocol):
+    """Where a stage takes its messages from."""
+
+    def get(self, k: int) -> Tensor:
+        """The next message, which must be that of micro-batch k."""
+
+
+class Sink(Protocol):
+    """Where a stage puts its messages."""
+
+    def put(self, k: int, message: Tensor) -> None:
+        """Send micro-batch k's message."""
+
+
+def check_order(got: int, k: int) -> None:
+    """Raise LinkFailed unless the message that came is that of micro-batch k."""
+    if got != k:
+        raise LinkFailed(f"the message of micro-batch {got} came in place of that of {k}")
 
 
 class Link:
-    """Messages in order, each usable from the cycle after the one it was sent in.
-
-    With one writer and one reader per link, and programs of fixed order, the stages form a Kahn
-    process network: results cannot depend on timing.
-    """
+    """Messages in order, between stages of one thread."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[int, int, Tensor]] = deque()
+        self._queue: deque[tuple[int, Tensor]] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, time: int, k: int, message: Tensor) -> None:
-        """Send micro-batch k's message in cycle ``time``."""
-        self._queue.append((time, k, message))
+    def put(self, k: int, message: Tensor) -> None:
+        self._queue.append((k, message))
 
-    def ready(self, time: int) -> bool:
-        """Is there a message that was sent before cycle ``time``?"""
-        return bool(self._queue) and self._queue[0][0] < time
-
-    def get(self, stage: int, kind: str, k: int) -> Tensor:
-        """The oldest message, which must be that of micro-batch k."""
-        if not self._queue or self._queue[0][1] != k:
-            raise StageFailed(stage, kind, k, "its message is missing or out of order")
-        return self._queue.popleft()[2]
+    def get(self, k: int) -> Tensor:
+        if not self._queue:
+            raise LinkFailed("its message is missing")
+        got, message = self._queue.popleft()
+        check_order(got, k)
+        return message
 
     def clear(self) -> None:
+        """Drop everything."""
         self._queue.clear()
+
+
+class ThreadLink:
+    """Messages in order, between two threads; ``get`` waits up to ``timeout`` seconds.
+
+    Without a bound: the order of operations keeps at most the schedule's depth in flight.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._queue: SimpleQueue[tuple[int, Tensor] | None] = SimpleQueue()
+        self._timeout = timeout
+
+    def put(self, k: int, message: Tensor) -> None:
+        self._queue.put((k, message))
+
+    def get(self, k: int) -> Tensor:
+        try:
+            item = self._queue.get(timeout=self._timeout)
+        except Empty:
+            raise LinkFailed(f"no message came for {self._timeout:g} s") from None
+        if item is None:
+            raise Poisoned
+        check_order(item[0], k)
+        return item[1]
+
+    def poison(self) -> None:
+        """Make the reader stop with Poisoned."""
+        self._queue.put(None)
+
+    def clear(self) -> None:
+        """Drop everything, poison too; only while nobody reads."""
+        while not self._queue.empty():
+            self._queue.get()

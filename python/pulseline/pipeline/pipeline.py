@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..digest import digest
 from ..errors import ConfigError
-from .clock import Event
+from ..hardware import Hardware
+from ..hardware.presets import DEFAULT
+from ..optim import check_averaging
+from .clock import Event, Span
+from .executors import EXECUTORS, make
+from .plan import one_of
+from .planner import Planner, Segment
 from .schedule import Schedule, named
-from .simulate import Segment, Simulator
-from .split import has_parameters, split
+from .split import Balance, has_parameters, split
 from .stage import Loss, Stage, is_finite
 
-EXECUTORS = ("sim",)
+# Micro-batches that one call of the executor gets at most; cutting changes no result.
+_CHUNK = 1024
 
+T = TypeVar("T")
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -27,6 +37,13 @@ class Pipeline:
     "sequential", or a ``Schedule``. ``micro_batch_size``: samples per micro-batch. A synchronous
     update is one ``optimizer.step()`` for all pending micro-batches: that many pulse updates in a
     row on tiles, the summed gradient on digital parameters. Loss = mean over the micro-batch.
+
+    ``executor``: "sim" (one thread), "threads" (one per stage), "dist" (one process per stage,
+    under torchrun), "streams" (CUDA). They run the same operations in the same order per stage:
+    the same bits, as far as the matrix products run on tiles. ``timeout``: seconds that a stage
+    of "threads" or "dist" waits for another. ``measure``: keep wall-clock times, see
+    :meth:`spans`. Under "dist" every process builds the whole pipeline and makes the same calls;
+    only the stage of its rank lives there (:attr:`local`).
     """
 
     def __init__(
@@ -37,11 +54,12 @@ class Pipeline:
         executor: str = "sim",
         micro_batch_size: int = 1,
         micro_batches: int = 8,
+        timeout: float = 60.0,
+        measure: bool = False,
     ) -> None:
         self.stages = list(stages)
         _check_stages(self.stages)
-        if executor not in EXECUTORS:
-            raise ConfigError(f"executor {executor!r} does not exist: use one of {EXECUTORS}")
+        one_of("executor", executor, EXECUTORS)
         if (
             isinstance(micro_batch_size, bool)
             or not isinstance(micro_batch_size, int)
@@ -56,17 +74,24 @@ class Pipeline:
         for index, stage in enumerate(self.stages, start=1):
             stage.index, stage.first = index, index == 1
             stage.module.train()
-        self._executor = Simulator(self.stages, schedule)
+            stage.averaged = schedule.update == "averaged"
+            if stage.averaged:
+                check_averaging(stage.module.parameters())
+            stage.spans = deque(maxlen=65536) if measure else None
+        self._planner = Planner(schedule, len(self.stages))
+        self._executor = make(executor, self.stages, schedule, timeout)
 
     @classmethod
     def from_model(
         cls,
         model: nn.Module,
         stages: int = 4,
-        balance: Sequence[int] | None = None,
+        balance: Balance = None,
         *,
         optimizer: OptimizerFactory,
         loss: Loss,
+        hardware: str | Hardware = DEFAULT,
+        example: Tensor | None = None,
         **options: Any,
     ) -> Pipeline:
         """Cut ``model`` (an nn.Sequential) into ``stages`` that hold whole layers; see ``split``.
@@ -74,15 +99,14 @@ class Pipeline:
         ``optimizer`` makes each stage's optimizer from its parameters; ``options`` are those of
         the constructor.
         """
-        parts = split(model, stages, balance)
-        last = len(parts) - 1
-        return cls(
-            [
-                Stage(part, optimizer(part.parameters()), loss if m == last else None)
-                for m, part in enumerate(parts)
-            ],
-            **options,
-        )
+        parts = split(model, stages, balance, hardware=hardware, example=example)
+        names = iter(model._modules)  # split keeps the order, so each part takes its share
+        made = []
+        for m, part in enumerate(parts, start=1):
+            mine = loss if m == len(parts) else None
+            taken = tuple(islice(names, len(part)))
+            made.append(Stage(part, optimizer(part.parameters()), mine, names=taken))
+        return cls(made, **options)
 
     def step(self, x: Tensor, *, target: Tensor, losses: list[Tensor] | None = None) -> None:
         """Feed ``x``, cut into micro-batches, and run every clock cycle that is decided.
@@ -103,14 +127,32 @@ class Pipeline:
             raise ConfigError("x and target must be finite: remove NaN and infinity from the batch")
         size = self.micro_batch_size
         for inputs, targets in zip(
-            torch.split(x.detach(), size), torch.split(target, size), strict=True
+            torch.split(x.detach(), size * _CHUNK),
+            torch.split(target, size * _CHUNK),
+            strict=True,
         ):
-            self._executor.feed(inputs, targets)
-        self._executor.advance(losses)
+            first = self._planner.micro_batches
+            parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+            for k, (one, its_target) in enumerate(parts, start=first):
+                self._executor.feed(k, one, its_target)
+                self._planner.feed()
+            self._advance(losses)
 
     def drain(self, losses: list[Tensor] | None = None) -> None:
-        """Flush: finish everything in flight, with a short last mini-batch if need be."""
-        self._executor.advance(losses, drain=True)
+        """Flush: finish everything in flight, with a short last mini-batch if need be.
+
+        Under "dist" this call, not :meth:`step`, hands out the losses since the last flush, to
+        every process.
+        """
+        self._advance(losses, drain=True)
+
+    def _advance(self, losses: list[Tensor] | None, drain: bool = False) -> None:
+        try:
+            self._executor.run(self._planner.advance(drain), losses, drain)
+        except BaseException:
+            self._planner.abandon()
+            self._executor.abandon()
+            raise
 
     def eval(self, x: Tensor) -> Tensor:
         """The network's output for ``x``, modules in eval mode; at a flush point only."""
@@ -118,13 +160,10 @@ class Pipeline:
         try:
             for stage in self.stages:
                 stage.module.eval()
-            with torch.no_grad():
-                for stage in self.stages:
-                    x = stage.module(x)
+            return self._executor.eval(x)
         finally:
             for stage in self.stages:
                 stage.module.train()
-        return x
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every stage; at a flush point only."""
@@ -141,27 +180,55 @@ class Pipeline:
     @property
     def flushed(self) -> bool:
         """True when no micro-batch is in flight."""
-        return self._executor.flushed
+        return self._planner.flushed
 
     @property
     def cycles(self) -> int:
         """Clock cycles so far."""
-        return self._executor.cycles
+        return self._planner.cycles
 
     @property
     def micro_batches(self) -> int:
         """Micro-batches fed so far."""
-        return self._executor.micro_batches
+        return self._planner.micro_batches
 
     @property
     def segments(self) -> list[Segment]:
         """Finished segments, newest last: micro-batches and clock cycles of each."""
-        return list(self._executor.segments)
+        return list(self._planner.segments)
+
+    @property
+    def rank(self) -> int:
+        """Number of this process under "dist", else 0."""
+        return self._executor.rank
+
+    @property
+    def local(self) -> list[Stage]:
+        """The stages that live in this process: all but under "dist"."""
+        return self._executor.local
+
+    def share(self, value: T) -> list[T]:
+        """``value`` of every process, by rank; under "dist" all of them must call it."""
+        return self._executor.share(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of all stages under the names of the whole model; at a flush point only.
+
+        Under "dist" all processes must call it, as :meth:`digest`, :meth:`events` and
+        :meth:`spans`; all get the whole.
+        """
+        self.check_flushed("state_dict")
+        mine = {name: value for stage in self.local for name, value in stage.state().items()}
+        return {name: value for part in self.share(mine) for name, value in part.items()}
+
+    def digest(self) -> str:
+        """sha256 of :meth:`state_dict`, in order of names: equal if and only if all bits are."""
+        return digest(self.state_dict())
 
     def events(self, before: int | None = None) -> list[Event]:
         """What ran, with the weight versions, in order (of cycles < ``before``)."""
         found: list[tuple[int, int, int, Event]] = []
-        for stage in self.stages:
+        for stage in self.local:
             m = stage.index
             for k, v_f, v_b, t_f, t_b in (*stage.records, *stage.open_records):
                 found.append((t_f, m, 0, Event(t_f, m, "F", k, v_f)))
@@ -169,8 +236,35 @@ class Pipeline:
                     found.append((t_b, m, 1, Event(t_b, m, "B", k, v_b)))
             for k, version, time in stage.updates:
                 found.append((time, m, 2, Event(time, m, "U", k, version)))
-        found.sort()
-        return [event for *_, event in found if before is None or event.cycle < before]
+        if before is not None:
+            found = [one for one in found if one[0] < before]
+        merged = sorted(one for part in self.share(found) for one in part)
+        return [event for *_, event in merged]
+
+    def spans(self) -> list[Span]:
+        """Wall-clock times of the operations (``measure=True``), by start, in seconds.
+
+        The clock is that of ``time.perf_counter``: common to the processes of one machine.
+        """
+        mine = [span for stage in self.local for span in stage.spans or ()]
+        return sorted(
+            (span for part in self.share(mine) for span in part), key=lambda span: span.start
+        )
+
+    def restore(self, micro_batches: int, cycles: int) -> None:
+        """Count on from a flush point of an earlier run: see ``checkpoint``."""
+        self.check_flushed("restore")
+        self._planner.restore(micro_batches, cycles)
+
+    def close(self) -> None:
+        """Give threads and connections back; the stages keep their weights."""
+        self._executor.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _check_stages(stages: list[Stage]) -> None:

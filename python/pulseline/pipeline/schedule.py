@@ -1,287 +1,85 @@
-"""Pipeline schedules as data: who does what, in which order, at which clock cycle.
+"""The schedules by name: sequential, synchronous (1F1B and GPipe), asynchronous.
 
-Notation of Analog-SGD-AP (arXiv 2410.15155): M stages m = 1..M, micro-batches k = 0, 1, ...
-In one clock cycle a stage does one forward (F) or one backward (B) pass of one micro-batch; with
-``full_duplex`` one of each. An update (U) takes no cycle of its own: it closes the cycle of the
-backward pass before it. A message that is sent in cycle t can be used from cycle t + 1 on. A
-*flush* is a point where nothing is in flight; what lies between two flushes is a *segment*.
-
-======================  ===============  ====================  ==============  =================
-schedule                F(k, m) in       B(k, m) in            cycles for K    in flight at m
-======================  ===============  ====================  ==============  =================
-sequential              2Mk + m - 1      2Mk + 2M - m          2MK             1
-synchronous 1F1B        s + 2b + m - 1   s + 2b + 2M - m       2(M+B-1) K/B    min(B, M-m+1)
-synchronous GPipe       s + b + m - 1    s + B+M-1 + b + M-m   2(M+B-1) K/B    B
-asynchronous            2k + m - 1       2k + 2M - m           2(K+M-1)        M - m + 1
-asynchronous duplex     k + m - 1        k + 2M - 1 - m        K + 2M - 2      2(M-m) + 1
-======================  ===============  ====================  ==============  =================
-
-(k = sB' + b inside mini-batch s of B micro-batches; a short last mini-batch of B' costs
-2(M+B'-1).) Every program is the one-forward-one-backward order with a *depth* D(m): at most D
-micro-batches are in flight at stage m. Updates after every B then make F stale by D - 1.
-The closed forms above and the clock (:func:`clock`) are independent; the tests compare them.
+What a schedule is, its closed forms and its programs: ``plan.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 from ..errors import ConfigError
-from .clock import Event, Op, Program, clock
+from .clock import Times
+from .plan import Schedule, count_of, next_kind, one_of
+from .timing import auto_depths
+
+__all__ = [
+    "NAMES",
+    "Schedule",
+    "asynchronous",
+    "named",
+    "next_kind",
+    "sequential",
+    "synchronous",
+]
 
 
-def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
-    """What a stage does next after that many passes: "F", "B", or "" when its work is done.
-
-    The one rule behind every program: keep ``depth`` micro-batches in flight while there are more
-    of the ``known`` ones, take a backward pass otherwise.
-    """
-    if forwards < known and forwards - backwards < depth:
-        return "F"
-    return "B" if backwards < forwards else ""
-
-
-def _count(name: str, value: int, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be an integer >= {least}, got {value!r}")
-    return value
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """One schedule; build it with :func:`sequential`, :func:`synchronous`, :func:`asynchronous`.
-
-    ``micro_batches``: micro-batches per update and flush (sequential and synchronous only).
-    ``order``: "1f1b" or "gpipe". ``depths``: micro-batches in flight per stage, replacing the
-    schedule's own. ``flush_every``: micro-batches between two flushes of the asynchronous one.
-    """
-
-    kind: str
-    micro_batches: int = 1
-    order: str = "1f1b"
-    full_duplex: bool = False
-    depths: tuple[int, ...] | None = None
-    flush_every: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("sequential", "synchronous", "asynchronous"):
-            raise ConfigError(
-                f"schedule {self.kind!r} does not exist: use sequential, synchronous or "
-                "asynchronous"
-            )
-        if self.order not in ("1f1b", "gpipe"):
-            raise ConfigError(f"order {self.order!r} does not exist: use '1f1b' or 'gpipe'")
-        _count("micro_batches", self.micro_batches)
-        if self.kind != "asynchronous" and (
-            self.full_duplex or self.depths is not None or self.flush_every is not None
-        ):
-            raise ConfigError(
-                f"full_duplex, inflight and flush_every belong to the asynchronous schedule, "
-                f"not to the {self.kind} one"
-            )
-        if self.flush_every is not None:
-            _count("flush_every", self.flush_every)
-        if self.depths is not None:
-            self._check_depths(self.depths)
-
-    def _check_depths(self, depths: tuple[int, ...]) -> None:
-        for depth in depths:
-            _count("every entry of inflight", depth)
-        if any(here < later for here, later in pairwise(depths)):
-            raise ConfigError(
-                f"inflight must not grow towards the last stage or the pipeline deadlocks, "
-                f"got {list(depths)}"
-            )
-
-    @property
-    def updates_at_flush(self) -> bool:
-        """True: one update per mini-batch, at its flush. False: one after every backward pass."""
-        return self.kind != "asynchronous"
-
-    @property
-    def segment(self) -> int | None:
-        """Micro-batches between two flushes that the schedule itself asks for; None: no limit."""
-        return self.micro_batches if self.updates_at_flush else self.flush_every
-
-    @property
-    def interval(self) -> int:
-        """Clock cycles between two micro-batches that enter stage 1."""
-        return 1 if self.full_duplex or self.order == "gpipe" else 2
-
-    def check_stages(self, stages: int) -> int:
-        """Raise ConfigError unless the schedule can run on that many stages."""
-        _count("stages", stages)
-        if self.depths is not None and len(self.depths) != stages:
-            raise ConfigError(
-                f"inflight has {len(self.depths)} entries for {stages} stages: give one per stage"
-            )
-        return stages
-
-    def _below(self, stages: int, m: int) -> int:
-        self.check_stages(stages)
-        _count("stage", m)
-        if m > stages:
-            raise ConfigError(f"stage must be 1..{stages}, got {m!r}")
-        return stages - m
-
-    def depth(self, stages: int, m: int) -> int:
-        """Bound on the micro-batches in flight at stage m: D(m) of the module's text."""
-        below = self._below(stages, m)
-        if self.depths is not None:
-            return self.depths[m - 1]
-        if self.kind == "sequential":
-            return 1
-        if self.order == "gpipe":
-            return self.micro_batches
-        return 2 * below + 1 if self.full_duplex else below + 1
-
-    def inflight(self, stages: int, m: int, micro_batches: int | None = None) -> int:
-        """Peak of the micro-batches in flight at stage m (of a run of ``micro_batches``)."""
-        depth = self.depth(stages, m)
-        bounds = [n for n in (self.segment, micro_batches) if n is not None]
-        return min([depth, *bounds])
-
-    def staleness(self, stages: int, m: int) -> int:
-        """Updates between the weights that F and that B of one micro-batch see, steady state."""
-        return 0 if self.updates_at_flush else self.depth(stages, m) - 1
-
-    def versions(self, stages: int, m: int, k: int) -> tuple[int, int]:
-        """Weight versions that F(k, m) and B(k, m) use, counted in updates since the start.
-
-        Asynchronous: F uses max(version at the last flush, k - (D(m) - 1)), B uses k.
-        """
-        stale = self.staleness(stages, m)
-        if self.updates_at_flush:
-            return k // self.micro_batches, k // self.micro_batches
-        start = 0 if self.flush_every is None else k - k % self.flush_every
-        return max(start, k - stale), k
-
-    def segments(self, micro_batches: int) -> list[int]:
-        """Sizes of the segments that a run of so many micro-batches falls into."""
-        _count("micro_batches", micro_batches, 0)
-        size = self.segment or max(micro_batches, 1)
-        whole, rest = divmod(micro_batches, size)
-        return [size] * whole + ([rest] if rest else [])
-
-    def segment_cycles(self, stages: int, size: int) -> int:
-        """Clock cycles of one segment of ``size`` micro-batches, from fill to flush."""
-        self.check_stages(stages)
-        if size == 0:
-            return 0
-        if self.depths is not None:
-            whole = Schedule(self.kind, full_duplex=self.full_duplex, depths=self.depths)
-            events = clock(whole.ops(stages, size), whole.interval, self.full_duplex)
-            return max(event.cycle for event in events) + 1
-        if self.kind == "sequential":
-            return 2 * stages * size
-        if self.full_duplex:
-            return size + 2 * stages - 2
-        return 2 * (size + stages - 1)
-
-    def cycles(self, stages: int, micro_batches: int) -> int:
-        """Clock cycles of a run: the sum over its segments."""
-        sizes = self.segments(micro_batches)
-        return sum(sizes.count(n) * self.segment_cycles(stages, n) for n in set(sizes))
-
-    def density(self, stages: int, micro_batches: int) -> float:
-        """Share of the cycles in which a stage computes (full duplex: of its 2 slots a cycle)."""
-        slots = self.cycles(stages, micro_batches) * (2 if self.full_duplex else 1)
-        return 2 * micro_batches / slots if slots else 0.0
-
-    def speedup(self, stages: int, micro_batches: int) -> float:
-        """Cycles of the sequential schedule over the cycles of this one, at equal samples."""
-        cycles = self.cycles(stages, micro_batches)
-        return 2 * stages * micro_batches / cycles if cycles else 1.0
-
-    def cycle(self, stages: int, op: Op, micro_batches: int) -> int:
-        """Clock cycle of an F or B in a run of so many micro-batches, by the closed form.
-
-        Raises ConfigError for other operations and for ``inflight`` depths, which have none.
-        """
-        below = self._below(stages, op.stage)
-        if self.depths is not None or op.kind not in ("F", "B"):
-            raise ConfigError(f"operation {op} has no closed form: take its cycle from events()")
-        if not 0 <= op.mb < micro_batches:
-            raise ConfigError(f"operation {op} is not part of a run of {micro_batches}")
-        size = self.segment or micro_batches
-        before, k = divmod(op.mb, size)
-        size = min(size, micro_batches - before * size)
-        start = before * self.segment_cycles(stages, self.segment or 0)
-        step = 2 * stages if self.kind == "sequential" else self.interval
-        enter = start + step * k
-        if op.kind == "F":
-            return enter + op.stage - 1
-        if self.order == "gpipe":
-            return enter + size + stages - 1 + below
-        return enter + stages + below - (1 if self.full_duplex else 0)
-
-    def ops(self, stages: int, micro_batches: int) -> tuple[Program, ...]:
-        """The programs: for each stage its operations in order. Nothing else decides results."""
-        self.check_stages(stages)
-        sizes = self.segments(micro_batches)
-        return tuple(self._program(m, self.depth(stages, m), sizes) for m in range(1, stages + 1))
-
-    def _program(self, m: int, depth: int, sizes: list[int]) -> Program:
-        ops: list[Op] = []
-        done = 0
-        for size in sizes:
-            forwards = backwards = done
-            done += size
-            while kind := next_kind(forwards, backwards, done, depth):
-                if kind == "F":
-                    ops.append(Op(m, "F", forwards))
-                    forwards += 1
-                    continue
-                ops.append(Op(m, "B", backwards))
-                if not self.updates_at_flush:
-                    ops.append(Op(m, "U", backwards))
-                backwards += 1
-            if self.updates_at_flush:
-                ops.append(Op(m, "U", done - 1))
-            ops.append(Op(m, "flush", done - 1))
-        return tuple(ops)
-
-    def events(self, stages: int, micro_batches: int) -> list[Event]:
-        """What the clock makes of the programs: the events of an ideal run."""
-        return clock(self.ops(stages, micro_batches), self.interval, self.full_duplex)
-
-
-def sequential(micro_batches: int = 1) -> Schedule:
+def sequential(micro_batches: int = 1, update: str = "pulsed") -> Schedule:
     """One micro-batch at a time through all stages; one update per ``micro_batches`` of them."""
-    return Schedule("sequential", micro_batches)
+    return Schedule("sequential", micro_batches, update=update)
 
 
-def synchronous(micro_batches: int = 8, order: str = "1f1b") -> Schedule:
+def synchronous(micro_batches: int = 8, order: str = "1f1b", update: str = "pulsed") -> Schedule:
     """Mini-batches of ``micro_batches``, flushed and updated together ("1f1b" or "gpipe")."""
-    return Schedule("synchronous", micro_batches, order)
+    return Schedule("synchronous", micro_batches, order, update=update)
 
 
 def asynchronous(
     full_duplex: bool = False,
-    inflight: Sequence[int] | None = None,
+    inflight: Sequence[int] | str | None = None,
     flush_every: int | None = None,
+    *,
+    warmup: int = 0,
+    micro_batches: int = 8,
+    times: Sequence[Times] | None = None,
+    latency: float = 0.0,
 ) -> Schedule:
     """Analog-SGD-AP: no flush, every stage updates right after each of its backward passes.
 
     ``full_duplex``: an F and a B per cycle (pipelined back-propagation, staleness 2(M-m)).
-    ``inflight``: depth per stage instead of M-m+1 (staleness = depth - 1). ``flush_every``: empty
-    the pipeline after so many micro-batches.
+    ``inflight``: depth per stage instead of M-m+1 (staleness = depth - 1); "auto": the least
+    that keeps the slowest stage busy, given the stages' ``times`` (t_F, t_B, t_U) and the
+    ``latency`` of a message in the same unit. ``flush_every``: empty the pipeline after so many
+    micro-batches. ``warmup``: micro-batches run synchronously at first, in mini-batches of
+    ``micro_batches``.
     """
-    depths = None if inflight is None else tuple(inflight)
-    return Schedule("asynchronous", 1, "1f1b", full_duplex, depths, flush_every)
+    if inflight == "auto":
+        if times is None or full_duplex:
+            raise ConfigError(
+                "inflight='auto' needs times=, one (t_F, t_B, t_U) per stage, and half duplex"
+            )
+        inflight = auto_depths(times, latency)
+    elif isinstance(inflight, str):
+        raise ConfigError(f"inflight is {inflight!r}; use 'auto' or one number per stage")
+    return Schedule(
+        "asynchronous",
+        count_of("micro_batches", micro_batches) if warmup else 1,
+        full_duplex=full_duplex,
+        depths=None if inflight is None else tuple(inflight),
+        flush_every=flush_every,
+        warmup=warmup,
+    )
 
 
-NAMES = ("async", "sync", "sequential")
+NAMES = ("async", "sync", "sequential", "gpipe", "duplex")
 
 
 def named(name: str, micro_batches: int = 8) -> Schedule:
-    """The schedule of a command-line name; ``micro_batches`` counts for "sync" only."""
-    if name == "async":
-        return asynchronous()
+    """The schedule of a command-line name; ``micro_batches`` counts for "sync" and "gpipe"."""
+    one_of("schedule", name, NAMES)
     if name == "sync":
         return synchronous(micro_batches)
+    if name == "gpipe":
+        return synchronous(micro_batches, "gpipe")
     if name == "sequential":
         return sequential()
-    raise ConfigError(f"schedule {name!r} does not exist: use one of {', '.join(NAMES)}")
+    return asynchronous(full_duplex=name == "duplex")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..hardware import Hardware
+from ..hardware.presets import DEFAULT
+from .modelled import modelled_balance
+
+# Parameterised layers per stage; "modelled": by modelled time; None: equal numbers.
+Balance = Sequence[int] | Literal["modelled"] | None
 
 
 def has_parameters(module: nn.Module) -> bool:
@@ -21,20 +28,33 @@ def _is_torch_pipe(model: nn.Module) -> bool:
     return kind.__name__ == "Pipe" and kind.__module__.startswith("torch.distributed.pipelining")
 
 
+def refuse_traced(model: nn.Module) -> None:
+    """Raise ConfigError if ``model`` or a part of it is a traced graph or torch's Pipe."""
+    for name, part in model.named_modules():
+        if isinstance(part, torch.fx.GraphModule) or _is_torch_pipe(part):
+            raise ConfigError(
+                f"{name or 'model'} is a traced {type(part).__name__}, which bypasses the tiles in "
+                "backward: give the original module"
+            )
+
+
 def split(
-    model: nn.Module, stages: int, balance: Sequence[int] | None = None
+    model: nn.Module,
+    stages: int,
+    balance: Balance = None,
+    *,
+    hardware: str | Hardware = DEFAULT,
+    example: Tensor | None = None,
 ) -> list[nn.Sequential]:
     """Consecutive parts of ``model``, sharing its layers; a part ends before a layer's weights.
 
     ``balance``: parameterised layers per stage (default: equal numbers, the first stages take the
-    rest). Layers without parameters stay with the layer before them. Raises ConfigError for a
-    model that is not a Sequential, for traced models, and for counts that do not fit.
+    rest), or "modelled": the cut with the fastest slowest stage on ``hardware``, where a
+    convolution costs its output positions and needs an ``example`` input. Layers without
+    parameters stay with the layer before them. Raises ConfigError for a model that is not a
+    Sequential, for traced models, and for counts that do not fit.
     """
-    if isinstance(model, torch.fx.GraphModule) or _is_torch_pipe(model):
-        raise ConfigError(
-            f"model is a traced {type(model).__name__}, which bypasses the tiles in backward: give "
-            "the original nn.Sequential"
-        )
+    refuse_traced(model)
     if not isinstance(model, nn.Sequential):
         raise ConfigError(
             f"model must be an nn.Sequential to be cut into stages, got {type(model).__name__}: "
@@ -42,8 +62,13 @@ def split(
         )
     if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
         raise ConfigError(f"stages must be an integer >= 1, got {stages!r}")
-    layers = list(model.children())
+    layers = list(model)  # a layer used twice counts twice, unlike in children()
     starts = [i for i, layer in enumerate(layers) if has_parameters(layer)]
+    if balance == "modelled":
+        _counts(len(starts), stages, None)
+        balance = modelled_balance(model, stages, hardware, example).counts
+    elif isinstance(balance, str):
+        raise ConfigError(f"balance is {balance!r}; use 'modelled' or layers per stage")
     counts = _counts(len(starts), stages, balance)
     firsts = [0]
     for count in counts[:-1]:

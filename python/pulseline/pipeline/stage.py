@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, StageFailed
+from ..optim import average_pending
+from .clock import Span
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,8 +55,12 @@ class Stage:
     ``loss(output, target)`` returns a scalar, the mean over the micro-batch. ``optimizer.step()``
     must move parameters without telling autograd (``AnalogSGD`` does): F of later micro-batches
     has already run on them. ``index`` (from 1) and ``first`` are set by the pipeline, ``time`` is
-    set by the executor before each operation. The newest ``keep`` records are held.
+    set by the executor before each operation. The newest ``keep`` records are held. ``names``:
+    what the module's children are called in the whole model, for :meth:`state`. ``averaged``: an
+    update applies the mean of its micro-batches instead of their sum; set by the pipeline.
     """
+
+    finite: Callable[[Tensor], bool] = staticmethod(is_finite)
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class Stage:
         optimizer: torch.optim.Optimizer,
         loss: Loss | None = None,
         keep: int = 65536,
+        names: Sequence[str] | None = None,
     ) -> None:
         if isinstance(module, torch.fx.GraphModule):
             raise ConfigError(
@@ -71,6 +78,9 @@ class Stage:
         self.module = module
         self.optimizer = optimizer
         self.loss = loss
+        self.names = names
+        self.averaged = False
+        self.spans: deque[Span] | None = None
         self.index = 1
         self.first = True
         self.time = 0
@@ -82,6 +92,7 @@ class Stage:
         self._updates: deque[tuple[int, int, int]] = deque(maxlen=keep)
         self._saved: deque[tuple[int, Tensor, Tensor, int, int]] = deque()
         self._seed_grad: Tensor | None = None
+        self._unapplied = 0
 
     @property
     def in_flight(self) -> int:
@@ -121,7 +132,7 @@ class Stage:
                     f"{tuple(out.shape)}"
                 )
         message = out.detach()
-        if not is_finite(message):
+        if not self.finite(message):
             raise StageFailed(self.index, "F", k, "its output is NaN or infinite")
         self._saved.append((k, x, out, self.version, self.time))
         if len(self._saved) > self.peak:
@@ -147,17 +158,21 @@ class Stage:
         _run_backward(
             (out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True
         )
+        self._unapplied += 1
         self._records.append((k, version, self.version, time, self.time))
         if self.first:
             return None
         message = x.grad
-        if message is None or not is_finite(message):
+        if message is None or not self.finite(message):
             raise StageFailed(self.index, "B", k, "its input gradient is missing, NaN or infinite")
         return message
 
     def update(self, k: int) -> None:
         """U: apply everything pending, up to micro-batch k, as one step of the optimizer."""
+        if self.averaged:
+            average_pending(self._parameters, self._unapplied)
         self.optimizer.step()
+        self._unapplied = 0
         for parameter in self._parameters:
             parameter.grad = None
         self._updates.append((k, self.version, self.time))
@@ -166,4 +181,23 @@ class Stage:
     def abandon(self) -> None:
         """Forget everything in flight and pending; weights stay as they are."""
         self._saved.clear()
+        self._unapplied = 0
         self.optimizer.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """The module's ``state_dict()`` under the names of the whole model.
+
+        A stage without ``names`` puts its number in front.
+        """
+        return {self._full(name): value for name, value in self.module.state_dict().items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` gave; raises what ``load_state_dict`` raises."""
+        short = {self._full(name): name for name in self.module.state_dict()}
+        self.module.load_state_dict({short.get(name, name): v for name, v in state.items()})
+
+    def _full(self, name: str) -> str:
+        if self.names is None:
+            return f"{self.index}.{name}"
+        child, _, rest = name.partition(".")
+        return f"{self.names[int(child)]}.{rest}"

@@ -1,20 +1,56 @@
 """One event list, three views: a text grid, a Gantt chart, a Perfetto/Chrome trace.
 
-Events come from ``Schedule.events`` (planned) or ``Pipeline.events`` (recorded).
+Events come from ``Schedule.events`` (planned) or ``Pipeline.events`` (recorded) in clock cycles,
+or as spans with start and end: measured in seconds (``Pipeline.spans``) or modelled in
+nanoseconds (``timing.modelled_spans``). All views take both kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .clock import Event
+from .clock import Event, Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito (2008): blue, orange and green that colour-blind readers tell apart.
 COLOURS = {"F": "#56B4E9", "B": "#E69F00", "U": "#009E73"}
+
+_UPDATE = 0.1  # share of its cycle in which an update is drawn
+
+
+class _Bar(NamedTuple):
+    """An operation as it is drawn; ``cycle`` is -1 for spans."""
+
+    start: float
+    end: float
+    stage: int
+    kind: str
+    mb: int
+    version: int
+    cycle: int
+
+
+def _bars(events: Iterable[Event | Span]) -> list[_Bar]:
+    """Everything as bars, by start; spans count from the first one's start."""
+    bars = []
+    for event in events:
+        if isinstance(event, Event):
+            t, stage, kind, mb, version = event
+            start, end = (t + 1 - _UPDATE, t + 1.0) if kind == "U" else (t, t + 1 - _UPDATE)
+            bars.append(_Bar(start, end, stage, kind, mb, version, t))
+        else:
+            stage, kind, mb, version, t0, t1 = event
+            bars.append(_Bar(t0, t1, stage, kind, mb, version, -1))
+    bars.sort(key=lambda bar: bar.start)
+    if bars and bars[0].cycle < 0:
+        zero = bars[0].start
+        bars = [bar._replace(start=bar.start - zero, end=bar.end - zero) for bar in bars]
+    return bars
 
 
 def text_grid(events: Iterable[Event]) -> str:
@@ -43,80 +79,167 @@ def text_grid(events: Iterable[Event]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def gantt(axes: Axes, events: Iterable[Event], title: str = "") -> None:
-    """Draw the events on matplotlib ``axes``: a bar per F and B with its micro-batch number.
+def gantt(
+    axes: Axes,
+    events: Iterable[Event | Span],
+    title: str = "",
+    scale: float = 1.0,
+    unit: str = "clock cycle",
+) -> None:
+    """Draw the events on matplotlib ``axes``: a bar per F, B and U, with micro-batch numbers.
 
-    An update is a narrow bar at the end of its cycle. A stage that does both passes in one cycle
-    shows them on two half rows.
+    An update closes its cycle as a narrow bar. A stage that does both passes in one cycle shows
+    them on two half rows. ``scale``: what spans are multiplied with to be in ``unit``.
     """
     from matplotlib.patches import Rectangle
 
-    events = list(events)
+    bars = _bars(events)
     busy: dict[tuple[int, int], set[str]] = {}
-    for event in events:
-        busy.setdefault((event.stage, event.cycle), set()).add(event.kind)
-    stages = max((event.stage for event in events), default=1)
-    cycles = max((event.cycle for event in events), default=0) + 1
-    for cycle, stage, kind, mb, _ in events:
-        both = {"F", "B"} <= busy[stage, cycle]
-        height = 0.4 if both and kind != "U" else 0.8
-        bottom = stage - 0.4 + (0.4 if both and kind == "B" else 0.0)
-        left, width = (cycle + 0.86, 0.14) if kind == "U" else (cycle, 1.0)
-        axes.add_patch(
-            Rectangle(
-                (left, bottom), width, height, facecolor=COLOURS[kind], edgecolor="white", lw=0.5
-            )
-        )
-        if kind != "U":
+    for bar in bars:
+        busy.setdefault((bar.stage, bar.cycle), set()).add(bar.kind)
+    stages = max((bar.stage for bar in bars), default=1)
+    last = max((bar.end for bar in bars), default=1.0) * scale
+    for bar in bars:
+        both = bar.cycle >= 0 and {"F", "B"} <= busy[bar.stage, bar.cycle]
+        height = 0.4 if both and bar.kind != "U" else 0.8
+        bottom = bar.stage - 0.4 + (0.4 if both and bar.kind == "B" else 0.0)
+        left, right = bar.start * scale, bar.end * scale
+        if bar.cycle >= 0 and bar.kind != "U":
+            right += _UPDATE
+        box = Rectangle((left, bottom), right - left, height)
+        box.set(facecolor=COLOURS[bar.kind], edgecolor="white", linewidth=0.5)
+        axes.add_patch(box)
+        if bar.kind != "U" and (bar.cycle >= 0 or right - left > last / 120):
+            middle = left + (right - left) * (0.45 if bar.cycle >= 0 else 0.5)
             axes.text(
-                cycle + 0.45, bottom + height / 2, str(mb), ha="center", va="center", fontsize=7
+                middle, bottom + height / 2, str(bar.mb), ha="center", va="center", fontsize=7
             )
-    axes.set_xlim(0, cycles)
+    axes.set_xlim(0, last)
     axes.set_ylim(stages + 0.5, 0.5)
     axes.set_yticks(range(1, stages + 1))
-    axes.set_xlabel("clock cycle")
+    axes.set_xlabel(unit)
     axes.set_ylabel("stage")
     axes.set_title(title)
 
 
-def chrome_trace(events: Iterable[Event], cycle_us: float = 1.0) -> dict[str, Any]:
+def chrome_trace(
+    events: Iterable[Event | Span], unit_us: float = 1.0, process: str = "", pid: int = 0
+) -> dict[str, Any]:
     """The events as a Chrome trace object; ``json.dump`` it and open it in Perfetto.
 
-    One track per stage, ``cycle_us`` microseconds per clock cycle. The arguments of a slice hold
-    the weight version and, for a B, the staleness (updates since the F of the same micro-batch);
-    flow arrows follow each message between neighbouring stages.
+    One track per stage in process ``pid``, ``unit_us`` microseconds per clock cycle or unit of
+    time. The arguments of a slice hold the weight version and, for a B, the staleness (updates
+    since the F of the same micro-batch); flow arrows follow each message between neighbouring
+    stages; a counter per stage shows the micro-batches in flight.
     """
-    events = sorted(events)
-    stages = sorted({event.stage for event in events})
-    version_f = {(e.stage, e.mb): e.version for e in events if e.kind == "F"}
-    cycle_of = {(e.kind, e.stage, e.mb): e.cycle for e in events}
+    bars = _bars(events)
     trace: list[dict[str, Any]] = [
-        {"ph": "M", "name": "thread_name", "pid": 0, "tid": m, "args": {"name": f"stage {m}"}}
-        for m in stages
+        {"ph": "M", "name": "thread_name", "pid": pid, "tid": m, "args": {"name": f"stage {m}"}}
+        for m in sorted({bar.stage for bar in bars})
     ]
-    for cycle, stage, kind, mb, version in events:
-        args: dict[str, int] = {"micro_batch": mb, "version": version, "cycle": cycle}
-        if kind == "B" and (stage, mb) in version_f:
-            args["staleness"] = version - version_f[stage, mb]
-        start, length = (cycle + 0.9, 0.1) if kind == "U" else (float(cycle), 0.9)
-        name = f"{kind}{mb}"
+    if process:
+        name = {"name": process}
+        trace.append({"ph": "M", "name": "process_name", "pid": pid, "args": name})
+    version_f = {(bar.stage, bar.mb): bar.version for bar in bars if bar.kind == "F"}
+    passes = {(bar.kind, bar.stage, bar.mb): bar for bar in bars if bar.kind != "U"}
+    for bar in bars:
+        args: dict[str, int] = {"micro_batch": bar.mb, "version": bar.version}
+        if bar.cycle >= 0:
+            args["cycle"] = bar.cycle
+        if bar.kind == "B" and (bar.stage, bar.mb) in version_f:
+            args["staleness"] = bar.version - version_f[bar.stage, bar.mb]
         trace.append(
             {
                 "ph": "X",
-                "name": name,
-                "cat": kind,
-                "pid": 0,
-                "tid": stage,
-                "ts": start * cycle_us,
-                "dur": length * cycle_us,
+                "name": f"{bar.kind}{bar.mb}",
+                "cat": bar.kind,
+                "pid": pid,
+                "tid": bar.stage,
+                "ts": bar.start * unit_us,
+                "dur": (bar.end - bar.start) * unit_us,
                 "args": args,
             }
         )
-        neighbour = stage + {"F": 1, "B": -1, "U": 0}[kind]
-        arrival = cycle_of.get((kind, neighbour, mb))
-        if kind != "U" and arrival is not None:
-            flow = {"name": name, "cat": kind, "pid": 0, "id": f"{stage}{kind}{mb}"}
-            sent, got = (cycle + 0.45) * cycle_us, (arrival + 0.45) * cycle_us
-            trace.append({"ph": "s", "tid": stage, "ts": sent, **flow})
-            trace.append({"ph": "f", "bp": "e", "tid": neighbour, "ts": got, **flow})
-    return {"traceEvents": trace, "displayTimeUnit": "ms"}
+        if bar.kind != "U":
+            arrival = passes.get((bar.kind, bar.stage + (1 if bar.kind == "F" else -1), bar.mb))
+            if arrival is not None:
+                trace += _flow(bar, arrival, unit_us, pid)
+    return {"traceEvents": trace + _in_flight(bars, unit_us, pid), "displayTimeUnit": "ms"}
+
+
+def _flow(sent: _Bar, got: _Bar, unit_us: float, pid: int) -> list[dict[str, Any]]:
+    """The arrow from one pass to the neighbour's pass of the same micro-batch."""
+    name = f"{sent.kind}{sent.mb}"
+    flow = {"name": name, "cat": sent.kind, "pid": pid, "id": f"{pid}.{sent.stage}{name}"}
+    start, end = ((bar.start + bar.end) / 2 * unit_us for bar in (sent, got))
+    return [
+        {"ph": "s", "tid": sent.stage, "ts": start, **flow},
+        {"ph": "f", "bp": "e", "tid": got.stage, "ts": end, **flow},
+    ]
+
+
+def _in_flight(bars: Sequence[_Bar], unit_us: float, pid: int) -> list[dict[str, Any]]:
+    """Counters: micro-batches between their F and the end of their B, per stage."""
+    steps = [(bar.start, 1, bar.stage) for bar in bars if bar.kind == "F"]
+    steps += [(bar.end, -1, bar.stage) for bar in bars if bar.kind == "B"]
+    count: dict[int, int] = {}
+    rows = []
+    for time, step, stage in sorted(steps):
+        count[stage] = count.get(stage, 0) + step
+        name, args = f"in flight at stage {stage}", {"micro-batches": count[stage]}
+        rows.append({"ph": "C", "name": name, "pid": pid, "ts": time * unit_us, "args": args})
+    return rows
+
+
+def write_timelines(
+    directory: Path,
+    events: Sequence[Event | Span],
+    modelled: Sequence[Span] = (),
+    hardware: str = "hardware",
+    micro_batches: int = 16,
+) -> list[Path]:
+    """Write ``timeline.json`` (Perfetto), ``timeline.png`` and ``timeline.svg``; return the paths.
+
+    ``events``: of the run, in clock cycles or, as spans, in seconds. ``modelled``: the same
+    micro-batches on the modelled ``hardware``, in ns. The trace holds everything, the figures the
+    first ``micro_batches``.
+    """
+    cycles = bool(events) and isinstance(events[0], Event)
+    own = ("run, clock cycles", 1.0, 1.0, "clock cycle") if cycles else ("run", 1e6, 1e3, "ms")
+    panels = [(events, *own)] if events else []
+    if modelled:
+        panels.append((modelled, f"modelled, {hardware}", 1e-3, 1e-3, "us"))
+    rows: list[dict[str, Any]] = []
+    for pid, (found, name, unit_us, _, _) in enumerate(panels):
+        rows += chrome_trace(found, unit_us, name, pid)["traceEvents"]
+    path = directory / "timeline.json"
+    path.write_text(json.dumps({"traceEvents": rows, "displayTimeUnit": "ms"}) + "\n")
+    first = [
+        ([event for event in found if event.mb < micro_batches], name, scale, unit)
+        for found, name, _, scale, unit in panels
+    ]
+    return [path, *write_gantt(directory / "timeline", first)]
+
+
+def write_gantt(
+    stem: Path, panels: Sequence[tuple[Sequence[Event | Span], str, float, str]]
+) -> list[Path]:
+    """Draw one Gantt per (events, title, scale, unit) to ``stem``.png and .svg; give the paths."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    stages = [max((event.stage for event in events), default=1) for events, *_ in panels]
+    height = sum(1.2 + 0.28 * count for count in stages)
+    figure = Figure(figsize=(12, 0.8 + height), layout="constrained")
+    grid = figure.subplots(max(len(panels), 1), 1, squeeze=False, height_ratios=stages or [1])
+    for axes, (events, title, scale, unit) in zip(grid[:, 0], panels, strict=False):
+        gantt(axes, events, title, scale, unit)
+    names = {"F": "forward", "B": "backward", "U": "update"}
+    handles = [Patch(color=COLOURS[kind], label=label) for kind, label in names.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+    with rc_context({"svg.hashsalt": "pulseline"}):
+        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths

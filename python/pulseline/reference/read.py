@@ -66,22 +66,26 @@ class _Reader:
     def keys(self, purpose: int, sample: Tensor, draw: int) -> Keys:
         return draw_keys(self.stream, purpose, self.k + sample, draw)
 
-    def lines(self, sample: Tensor, row_block: int, beta: int) -> Tensor:
-        """What the input lines of these samples carry, after DAC and noise: (samples, inputs)."""
+    def scale(self, sample: Tensor, n: int) -> Tensor:
+        """alpha beta of round n, (samples, 1): beta doubles with every round."""
+        return (self.alpha[sample] * 2.0**n)[:, None]
+
+    def lines(self, sample: Tensor, row_block: int, n: int) -> Tensor:
+        """What the input lines carry in round n, after DAC and noise: (samples, inputs)."""
         c = self.config
-        q = convert(self.x[sample] / (self.alpha[sample] * beta)[:, None], c.inp_res, c.inp_bound)
+        q = convert(self.x[sample] / self.scale(sample, n), c.inp_res, c.inp_bound)
         if c.inp_noise > 0:
-            draw = row_block << 4 | beta.bit_length() - 1
-            xi = line_noise(self.keys(self.purpose + 1, sample, draw), 0, q.shape[1])
+            keys = self.keys(self.purpose + 1, sample, row_block << 4 | n)
+            xi = line_noise(keys, 0, q.shape[1])
             q = fma(f32(c.inp_noise), xi, q)
         return torch.where(self.alpha[sample][:, None] > 0, q, f32(0.0))
 
     def tile(
-        self, sample: Tensor, row_block: int, outs: range, segment: int, ins: range, beta: int
+        self, sample: Tensor, row_block: int, outs: range, segment: int, ins: range, n: int
     ) -> tuple[Tensor, Tensor]:
-        """Converted outputs (samples, outs) of one physical tile, and which samples saturate."""
+        """Converted outputs (samples, outs) of a tile in round n, and which samples saturate."""
         c = self.config
-        q = self.lines(sample, row_block, beta)[:, ins.start : ins.stop]
+        q = self.lines(sample, row_block, n)[:, ins.start : ins.stop]
         y = torch.zeros(len(sample), len(outs))
         for i, column in enumerate(ins):  # in order, from zero
             y = self.multiply_add(q[:, i : i + 1], self.matrix[outs.start : outs.stop, column], y)
@@ -91,7 +95,7 @@ class _Reader:
             square = f32(c.w_noise) * f32(c.w_noise)
             deviation = square_root(fma(square, norm_squared(q), variance))
         deviation = torch.where(self.alpha[sample] > 0, deviation, f32(0.0))[:, None]
-        keys = self.keys(self.purpose, sample, segment << 4 | beta.bit_length() - 1)
+        keys = self.keys(self.purpose, sample, segment << 4 | n)
         noisy = fma(deviation, line_noise(keys, outs.start, outs.stop), y)
         y = torch.where(deviation > 0, noisy, y)
         return convert(y, c.out_res, c.out_bound), ~(y.abs() < f32(c.out_bound)).all(1)
@@ -103,9 +107,9 @@ class _Reader:
             converted, scale = torch.zeros_like(total), torch.zeros(len(total), 1)
             sample = torch.arange(len(total))
             for n in range(self.rounds + 1):
-                y, saturated = self.tile(sample, row_block, outs, segment, ins, 1 << n)
+                y, saturated = self.tile(sample, row_block, outs, segment, ins, n)
                 converted[sample] = y
-                scale[sample] = ((self.alpha[sample] * (1 << n)) * self.out_scale)[:, None]
+                scale[sample] = self.scale(sample, n) * self.out_scale
                 sample = sample[saturated]
                 if len(sample) == 0:
                     break

@@ -48,7 +48,7 @@ def manage(
 ) -> Train:
     """Update management and update BL management of samples with these largest magnitudes."""
     rate, g, desired = f32(lr), f32(granularity), f32(config.desired_bl)
-    k = ((rate * x_max) * d_max) / g
+    k = (((rate * x_max) * d_max) / g).clamp(max=1e30)  # finite if it overflows
     bl = desired.expand_as(k)
     if config.update_bl_management:
         bl = torch.minimum(torch.ceil(k).clamp(min=1.0), desired)
@@ -61,7 +61,8 @@ def manage(
     scale_x = scale_d = base
     if config.update_management:
         d = torch.where(k > desired, d_max * (desired / k), d_max)
-        scale_x, scale_d = base * square_root(d / x_max), base * square_root(x_max / d)
+        x, r = square_root(x_max), square_root(d)
+        scale_x, scale_d = base * (r / x), base * (x / r)
     fires = (x_max > 0) & (d_max > 0) & (rate > 0)
     return Train(torch.where(fires, bl, f32(0.0)).to(torch.int64), scale_x, scale_d)
 
@@ -73,16 +74,16 @@ def pulse_train(p16: Tensor, line: Tensor, key: Keys, slots: int) -> Tensor:
     take the halves of five hashes; above, bit b of slot s's number is the complement of bit s of
     hash b.
     """
-    count = (slots + 1) // 2 if slots <= _COMPARE_SLOTS else 16
-    hashes = [hash32(line * COLUMN_STRIDE + b * ROW_STRIDE, key) for b in range(count)]
-    numbers: list[Tensor] = []
-    for s in range(slots):
-        if slots <= _COMPARE_SLOTS:
-            numbers.append(hashes[s // 2] >> 16 * (s % 2) & 0xFFFF)
-        else:
-            complement = [(1 - (h >> s & 1)) << b for b, h in enumerate(hashes)]
-            numbers.append(torch.stack(complement).sum(0))
-    return torch.stack(numbers) < p16
+    slot = torch.arange(slots)[:, None]
+    if slots <= _COMPARE_SLOTS:
+        word = torch.arange((slots + 1) // 2)[:, None]
+        hashes = hash32(line * COLUMN_STRIDE + word * ROW_STRIDE, key)
+        numbers = hashes[slot[:, 0] // 2] >> 16 * (slot % 2) & 0xFFFF
+    else:
+        bit = torch.arange(16)[:, None]
+        hashes = hash32(line * COLUMN_STRIDE + bit * ROW_STRIDE, key)
+        numbers = (1 - (hashes >> slot[:, :, None] & 1) << bit).sum(1)
+    return numbers < p16
 
 
 def line_train(value: Tensor, scale: Tensor, key: Keys, slots: int) -> Tensor:
@@ -166,17 +167,15 @@ def update(
     seed: int = 0,
     tile_id: int = 0,
     k: int = 0,
-    fused: bool = True,
 ) -> Tensor:
     """``W <- W - lr d x^T`` realised by pulses, samples in order; returns the new weights.
 
     Args:
         weight: (rows, cols), within the bounds. stored: see :func:`construct`; None if ideal.
         x: (samples, cols). d: (samples, rows). k: running number of the first sample.
-        fused: the ideal device sums by fma, as kernels do where the hardware has it.
 
     Raises:
-        ConfigError: x or d is not finite.
+        ConfigError: x or d is not finite; a fidelity that is not specified here.
     """
     if not (torch.isfinite(x).all() and torch.isfinite(d).all()):
         raise ConfigError("x or d holds a NaN or an infinity; pass finite values")
@@ -185,14 +184,14 @@ def update(
         return w
     if not isinstance(device, PulsedDevice):
         for xs, ds in zip(x, d, strict=True):
-            a = -(f32(lr) * ds)[:, None]
-            w = fma(a, xs, w) if fused else a * xs + w
+            w = fma(-(f32(lr) * ds)[:, None], xs, w)
         return w
     if stored is None:
         raise ConfigError("stored is None; build the crosspoints with construct")
-    c = Crosspoints.unpack(stored)
-    stream = Stream(seed, tile_id)
     fidelity = device.default_fidelity if config.fidelity == "auto" else config.fidelity
+    if fidelity not in ("strict", "exact", "expected"):
+        raise ConfigError(f"fidelity is {fidelity!r}; the reference has strict, exact, expected")
+    c, stream = Crosspoints.unpack(stored), Stream(seed, tile_id)
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):
         if fidelity == "expected":
             w = _expected_sample(w, c, xs, ds, device, lr)

@@ -1,0 +1,210 @@
+"""Executors of the pipeline against `sim` on equal work: 4 layers of 1024x1024, micro-batch 32.
+
+Checked first: every executor ends with the digest of `sim` on as many stages, noise on. Then the
+time per micro-batch of a filled pipeline with one flush, runs of all executors in turn; `dist`
+runs 2 processes with two layers each under torchrun, by itself. The baseline is `sim` with one
+intra-op thread; two threads are printed beside it.
+
+    python bench/pipeline.py
+    python bench/pipeline.py --executors threads --size 256 --repeats 3 --json out/pipeline.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from common import machine, spread
+from torch import Tensor, nn
+
+import pulseline as pl
+
+HERE = Path(__file__).resolve()
+
+
+@dataclass
+class Row:
+    """One executor; seconds per micro-batch: median and half the interquartile range over it."""
+
+    executor: str
+    stages: int
+    threads: int
+    seconds: float
+    spread: float
+    speedup: float
+    digest: str
+
+
+def model(args: argparse.Namespace) -> nn.Sequential:
+    """Square analog layers with tanh between them, always with the same weights."""
+    device = pl.devices.SoftBounds(w_max=1.0, w_min=-1.0, dw_min=0.001)
+    layers: list[nn.Module] = []
+    for tile_id in range(args.layers):
+        layer = pl.nn.AnalogLinear(
+            args.size, args.size, bias=False, device=device, seed=1, tile_id=tile_id
+        )
+        layers += [layer, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def pipeline(args: argparse.Namespace, executor: str, stages: int) -> pl.pipeline.Pipeline:
+    return pl.pipeline.Pipeline.from_model(
+        model(args),
+        stages,
+        optimizer=lambda parameters: pl.optim.AnalogSGD(parameters, lr=0.01),
+        loss=nn.functional.mse_loss,
+        schedule="async",
+        executor=executor,
+        micro_batch_size=args.batch,
+    )
+
+
+def samples(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x, y = torch.randn(2, args.batch * args.micro_batches, args.size, generator=generator)
+    return x, y.tanh()
+
+
+class Contender:
+    """An executor that has run once: its digest is taken, everything is warm."""
+
+    def __init__(self, args: argparse.Namespace, executor: str, stages: int, threads: int) -> None:
+        self.executor, self.stages, self.threads = executor, stages, threads
+        self.count = args.micro_batches
+        self.x, self.y = samples(args)
+        torch.set_num_threads(threads)
+        self.pipe = pipeline(args, executor, stages)
+        self.times: list[float] = []
+        self.run()
+        self.digest = self.pipe.digest()
+
+    def run(self) -> float:
+        """Seconds per micro-batch of one pass over the samples, with a flush at its end."""
+        torch.set_num_threads(self.threads)
+        self.pipe.share(None)  # processes start together
+        start = time.perf_counter()
+        self.pipe.step(self.x, target=self.y)
+        self.pipe.drain()
+        self.pipe.share(None)
+        return (time.perf_counter() - start) / self.count
+
+    def row(self, baseline: float) -> Row:
+        seconds = statistics.median(self.times)
+        name = (self.executor, self.stages, self.threads)
+        return Row(*name, seconds, spread(self.times), baseline / seconds, self.digest[:16])
+
+
+def race(contenders: list[Contender], repeats: int) -> None:
+    """All in turn, so that a slow moment of the machine hits everybody."""
+    for _ in range(repeats):
+        for contender in contenders:
+            contender.times.append(contender.run())
+
+
+def worker(args: argparse.Namespace) -> None:
+    """One process of `dist`; rank 0 leaves times and digest in ``args.worker``."""
+    contender = Contender(args, "dist", args.dist_stages, 1)
+    race([contender], args.repeats)
+    if contender.pipe.rank == 0:
+        found = {"times": contender.times, "digest": contender.digest}
+        Path(args.worker).write_text(json.dumps(found))
+    contender.pipe.close()
+
+
+def distributed(args: argparse.Namespace) -> tuple[list[float], str]:
+    """Times and digest of `dist`, from processes under torchrun."""
+    names = ("size", "layers", "batch", "micro_batches", "repeats", "dist_stages")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "times.json"
+        options = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in names]
+        run = ["-m", "torch.distributed.run", "--standalone"]
+        run += ["--nproc-per-node", str(args.dist_stages), str(HERE)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *run, *options, f"--worker={file}"]
+        subprocess.run(command, env=environment, check=True, timeout=600)
+        found = json.loads(file.read_text())
+    return found["times"], found["digest"]
+
+
+def check(name: str, digest: str, expected: str) -> None:
+    """Correctness first: no time is printed for wrong bits."""
+    if digest != expected:
+        raise SystemExit(f"{name} ends with digest {digest[:16]}, sim with {expected[:16]}")
+
+
+def measure(args: argparse.Namespace) -> list[Row]:
+    executors = args.executors.split(",")
+    stage_counts = [int(n) for n in args.stages.split(",")] if "threads" in executors else []
+    both = sorted({*stage_counts, *([args.dist_stages] if "dist" in executors else [])})
+    contenders = [Contender(args, "sim", n, threads) for n in both for threads in (1, 2)]
+    sims = {(c.stages, c.threads): c for c in contenders}
+    for stages in stage_counts:
+        contenders.append(Contender(args, "threads", stages, 1))
+    for contender in contenders:
+        name = f"{contender.executor} on {contender.stages} stages, {contender.threads} threads"
+        check(name, contender.digest, sims[contender.stages, 1].digest)
+    race(contenders, args.repeats)
+    base = {n: statistics.median(sims[n, 1].times) for n in both}
+    rows = [contender.row(base[contender.stages]) for contender in contenders]
+    for contender in contenders:
+        contender.pipe.close()
+    if "dist" in executors:
+        n = args.dist_stages
+        times, digest = distributed(args)
+        check(f"dist on {n} processes", digest, sims[n, 1].digest)
+        # what sim takes now, with nothing else of ours running
+        again = statistics.median([sims[n, 1].run() for _ in range(args.repeats)])
+        seconds = statistics.median(times)
+        row = Row("dist", n, 1, seconds, spread(times), min(base[n], again) / seconds, digest[:16])
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--executors", default="threads,dist")
+    p.add_argument("--size", type=int, default=1024)
+    p.add_argument("--layers", type=int, default=4)
+    p.add_argument("--batch", type=int, default=32, help="samples per micro-batch")
+    p.add_argument("--micro-batches", type=int, default=24)
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--stages", default="2,4", help="stages of threads")
+    p.add_argument("--dist-stages", type=int, default=2)
+    p.add_argument("--json", metavar="FILE")
+    p.add_argument("--worker", help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.worker:
+        worker(args)
+        return
+    where = machine()
+    print(
+        f"{args.layers} layers of {args.size}x{args.size}, micro-batches of {args.batch}, on "
+        f"{where['processor']}, {where['cores']} cores, {where['isa']}"
+    )
+    rows = measure(args)
+    print(f"{'executor':10s}{'stages':>7s}{'threads':>9s}{'ms/micro-batch':>16s}{'spread':>8s}")
+    for row in rows:
+        own = f"{row.stages} x {row.threads}" if row.executor != "sim" else str(row.threads)
+        print(
+            f"{row.executor:10s}{row.stages:7d}{own:>9s}{row.seconds * 1e3:16.2f}"
+            f"{row.spread:8.2f}  {row.speedup:5.2f} x sim with 1 thread, digest {row.digest}"
+        )
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = {"machine": where, "rows": [asdict(row) for row in rows]}
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+// Updates that forget the order of pulses: counts of a group of samples from their trains
+// (grouped), or mean and variance of the counts of a batch from matrix products of line counts
+// (moments), then one relaxation step and one gaussian per crosspoint. Included by kernels.inl.
+
+namespace pulseline::cpu {
+namespace {
+
+// One gaussian per crosspoint of a block: the vector form of byte_sum_normal.
+PL_HD F group_normal(int64_t row, int64_t column, Keys key) {
+  const U base = lane_index() * U(kColumnStride) +
+                 U(uint32_t(row) * kRowStride + uint32_t(column) * kColumnStride);
+  return byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1)));
+}
+
+// Bits of samples first..last in 64-bit word q.
+PL_HD uint64_t window(const Group& g, int64_t q) {
+  const int64_t low = g.first - q * 64, high = g.last - q * 64;
+  if (high <= 0 || low >= 64) return 0;
+  const uint64_t above = low <= 0 ? ~uint64_t(0) : ~uint64_t(0) << low;
+  return high >= 64 ? above : above & ((uint64_t(1) << high) - 1);
+}
+
+template <class Device>
+void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
+  constexpr int kVectors = Block<Device, 1>::kVectors;
+  const UpdateJob job = shared;
+  const UpdateArgs a = *job.args;
+  const Device device = model;
+  const float sigma = device.p.pulsed.dw_min_std;
+  const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
+  const int64_t groups = job.padded_cols / kGroup;
+  for_touched_blocks<1>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
+    Block<Device, 1> b;
+    b.load_from(a, device, i * a.cols + j, a.cols - j);
+    Rates<F> rates[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) rates[v] = rates_of<Device>(b.c[v]);
+    for (int64_t g = 0; g < job.group_count; ++g) {
+      U all[kVectors], up[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) all[v] = up[v] = U(0u);
+      bool touched = false;
+      for (int64_t q = job.groups[g].first / 64; q * 64 < job.groups[g].last; ++q) {
+        const uint64_t negative = job.row_negative[i * job.words + q];
+        for (uint64_t m = hits.at(q, 1) & window(job.groups[g], q); m; m &= m - 1) {
+          const int bit = __builtin_ctzll(m);
+          const int64_t s = q * 64 + bit;
+          const U row_word(job.row_words[i * job.count + s]);
+          const uint32_t* words = job.column_words + s * job.padded_cols + j;
+          const uint32_t* mask = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
+          touched = true;
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; ++v) {
+            const U n = popcount(load(words + v * kLanes) & row_word);
+            all[v] = all[v] + n;
+            up[v] = up[v] + select(load_mask(mask, v), n, U(0u));
+          }
+        }
+      }
+      if (!touched) continue;
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const F zero(0.0f);
+        const F xi = noisy ? group_normal(i, j + v * kLanes, job.groups[g].noise) : zero;
+        const Counts<F> n = {to_float(up[v]), to_float(all[v] - up[v]), zero, zero};
+        b.w[v] = relax<false>(device, b.c[v], rates[v], b.w[v], n, sigma, xi, additive);
+      }
+    }
+    b.store_to(a, i * a.cols + j, a.cols - j);
+  });
+}
+
+// ---- moments ----
+
+// Turns the trains of a group into count and spread of every column and sample.
+void column_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
+  const int64_t groups = job.padded_cols / kGroup;
+  for (int64_t g = group0; g < group1; ++g)
+    for (int64_t s = 0, merged = 0; s < job.count; ++merged) {
+      const int32_t source = job.samples[s].source;
+      const int64_t first = s;
+      int bl = 0;
+      for (; s < job.count && job.samples[s].source == source; ++s) bl += job.samples[s].slots;
+      for (int v = 0; v < kGroup / kLanes; ++v) {
+        const int64_t j = g * kGroup + v * kLanes;
+        U n(0u);
+        for (int64_t t = first; t < s; ++t)
+          n = n + popcount(load(job.column_words + t * job.padded_cols + j));
+        const F count = to_float(n), spread = count * (F(float(bl)) - count);
+        // Sign of x: column_up[0] marks the negative ones.
+        const M negative = load_mask(job.column_up[0] + first * groups + g, v);
+        float* const* out = job.column_factors;
+        const int64_t o = merged * job.padded_cols + j;
+        store(out[0] + o, select(negative, F(0.0f) - count, count));
+        store(out[1] + o, count);
+        store(out[2] + o, select(negative, F(0.0f) - spread, spread));
+        store(out[3] + o, spread);
+      }
+    }
+}
+
+// The same for rows, normalised; the sign is that of -d, so that products are positive upward.
+void row_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
+  for (int64_t i = group0 * kGroup; i < group1 * kGroup; ++i)
+    for (int64_t s = 0, merged = 0; s < job.count; ++merged) {
+      const int32_t source = job.samples[s].source;
+      const uint64_t sign = job.row_negative[i * job.words + s / 64] >> (s % 64) & 1u;
+      uint32_t n = 0;
+      int bl = 0;
+      for (; s < job.count && job.samples[s].source == source; ++s) {
+        n += uint32_t(__builtin_popcount(job.row_words[i * job.count + s]));
+        bl += job.samples[s].slots;
+      }
+      const LineFactors f = row_factors(n, bl);
+      const int64_t o = i * job.merged + merged;
+      job.row_factors[0][o] = sign ? f.count : -f.count;
+      job.row_factors[1][o] = f.count;
+      job.row_factors[2][o] = sign ? f.spread : -f.spread;
+      job.row_factors[3][o] = f.spread;
+    }
+}
+
+// sums[f][row][0..panel) for the four factors.
+PL_HD void moment_sums(const UpdateJob& job, int rows, int64_t i, int64_t j, float* sums) {
+  for (int f = 0; f < 4; ++f)
+    register_tile_of<false, true>(rows, job.row_factors[f] + i * job.merged, job.merged,
+                                  job.column_factors[f] + j, job.padded_cols, job.merged,
+                                  sums + f * kTileRows * kPanel, kPanel);
+}
+
+// Relaxation of kColumns columns of one row whose sums lie at `sums`, one factor after the other.
+template <class Device, int VECTORS>
+PL_HD void relax_row(const UpdateArgs& a, const Device& device, int64_t i, int64_t j, Keys key,
+                     const float* sums) {
+  constexpr int64_t kNext = kTileRows * kPanel;
+  const int64_t offset = i * a.cols + j;
+  const bool additive = device.additive_noise();
+#pragma GCC unroll 4
+  for (int v = 0; v < VECTORS; ++v) {
+    const int64_t n = a.cols - j - v * kLanes, o = offset + v * kLanes;
+    if (n <= 0) return;
+    const float* s = sums + v * kLanes;
+    const Crosspoint<F> c = load_crosspoint(a, device, o, n);
+    const Counts<F> counts =
+        counts_of(load(s + kNext), load(s), load(s + 3 * kNext), load(s + 2 * kNext));
+    F w = n >= kLanes ? load(a.w + o) : load_partial(a.w + o, n);
+    w = relax<true>(device, c, rates_of<Device>(c), w, counts, device.p.pulsed.dw_min_std,
+                    group_normal(i, j + v * kLanes, key), additive);
+    w = w + F(0.0f);
+    n >= kLanes ? store(a.w + o, w) : store_partial(a.w + o, w, n);
+  }
+}
+
+template <class Device>
+void moments_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
+  const UpdateJob job = shared;
+  const UpdateArgs a = *job.args;
+  const Device device = model;
+  const Keys key = job.groups[0].noise;
+  float sums[4 * kTileRows * kPanel];
+  for (int64_t j = 0; j < a.cols; j += kPanel)
+    for (int64_t i = row0; i < row1;) {
+      const int rows = tile_rows(row1 - i);
+      moment_sums(job, rows, i, j, sums);
+      for (int r = 0; r < rows; ++r)
+        relax_row<Device, kTileVectors>(a, device, i + r, j, key, sums + r * kPanel);
+      i += rows;
+    }
+}
+
+template <class Device>
+void grouped(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
+  grouped_rows(job, *static_cast<const Device*>(device), row0, row1);
+}
+template <class Device>
+void moments(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
+  moments_rows(job, *static_cast<const Device*>(device), row0, row1);
+}
+
+}  // namespace
+}  // namespace pulseline::cpu

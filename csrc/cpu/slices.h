@@ -1,0 +1,113 @@
+#pragma once
+// What every update that draws trains shares: checks and management of a call, slices of samples,
+// trains, and rows over threads.
+#include <cstring>
+
+#include "cpu/cpu.h"
+#include "cpu/kernels.h"
+#include "cpu/scratch.h"
+#include "cpu/threads.h"
+
+namespace pulseline::cpu {
+
+constexpr uint32_t kInfinity = 0x7f800000u;
+constexpr int64_t kRowChunk = 48;
+
+// A model with its parameters, type-erased for the kernel table.
+struct AnyDevice {
+  alignas(16) unsigned char bytes[128];
+  AnyDevice(int device, const float* params) {
+#define PULSELINE_FILL(D)                                             \
+  static_assert(sizeof(D) <= sizeof(bytes), "device parameters grew"); \
+  if (device == k##D) std::memcpy(bytes, params, sizeof(D));
+    PULSELINE_DEVICES(PULSELINE_FILL)
+#undef PULSELINE_FILL
+  }
+};
+
+// Management of every sample; returns where a value is not finite.
+inline Status manage_all(const UpdateArgs& a, Train* trains) {
+  for (int64_t b = 0; b < a.batch; ++b) {
+    const uint32_t x = table().absmax(a.x + b * a.cols, a.cols);
+    const uint32_t d = table().absmax(a.d + b * a.rows, a.rows);
+    if (x >= kInfinity) return {1, b};
+    if (d >= kInfinity) return {2, b};
+    trains[b] = manage(a.train, as_float(x), as_float(d));
+  }
+  return {};
+}
+
+// Cursor over the sub-samples of a batch: words of a sample in order, silent samples left out.
+struct Cursor {
+  int64_t sample = 0;
+  int32_t word = 0;
+};
+
+// The next sub-samples of samples before `end`, at most `capacity`.
+inline int64_t next_slice(const UpdateArgs& a, const Train* trains, Cursor& at, int64_t end,
+                          int64_t capacity, Sample* out, Keys* slot_keys) {
+  int64_t n = 0;
+  for (; at.sample < end && n < capacity; ++at.sample, at.word = 0) {
+    const Train& t = trains[at.sample];
+    const uint64_t k = a.k + uint64_t(at.sample);
+    const int32_t words = int32_t(words_of(t.bl));
+    for (; at.word < words && n < capacity; ++at.word, ++n) {
+      const uint32_t word = uint32_t(at.word);
+      const Philox4 r = draw4(a.stream, kPulses, k, 0, word);
+      out[n] = {int32_t(at.sample), slots_of(t.bl, at.word), t.scale_x, t.scale_d,
+                {r.v[0], r.v[1]}, {r.v[2], r.v[3]}, draw_keys(a.stream, kCycleNoise, k, word)};
+      if (slot_keys)
+        for (uint32_t s = 0; s < uint32_t(kSlotsPerWord); ++s)
+          slot_keys[n * kSlotsPerWord + s] = draw_keys(a.stream, kSlotNoise, k, word << 5 | s);
+    }
+    if (at.word < words) break;
+  }
+  return n;
+}
+
+// Trains of up to `samples` sub-samples.
+inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
+  const UpdateArgs& a = *job.args;
+  job.padded_cols = (a.cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);  // kernels take two
+  job.padded_rows = (a.rows + kGroup - 1) / kGroup * kGroup;
+  const int64_t words = (samples + 63) / 64, groups = job.padded_cols / kGroup;
+  job.column_words = scratch.take<uint32_t>(samples * job.padded_cols);
+  job.column_up[0] = scratch.take<uint32_t>(samples * groups);
+  job.column_up[1] = scratch.take<uint32_t>(samples * groups);
+  job.column_hits = scratch.take<uint64_t>(groups * words);
+  job.row_words = scratch.take<uint32_t>(job.padded_rows * samples);
+  job.row_hits = scratch.take<uint64_t>(job.padded_rows * words);
+  job.row_negative = scratch.take<uint64_t>(job.padded_rows * words);
+}
+
+// Trains, then (moments) their factors, then the rows.
+inline void run_slice(const UpdateJob& job, UpdateRows rows, const void* device, int threads) {
+  const UpdateArgs& a = *job.args;
+  const KernelTable& k = table();
+  const int64_t column_groups = job.padded_cols / kGroup, row_groups = job.padded_rows / kGroup;
+  const auto prepare = [&](int64_t g) {
+    if (g < column_groups) {
+      k.column_trains(job, g, g + 1);
+      if (job.merged) k.column_moments(job, g, g + 1);
+    } else {
+      k.row_trains(job, g - column_groups, g - column_groups + 1);
+      if (job.merged) k.row_moments(job, g - column_groups, g - column_groups + 1);
+    }
+  };
+  if (threads <= 1) {
+    for (int64_t g = 0; g < column_groups + row_groups; ++g) prepare(g);
+    rows(job, device, 0, a.rows);
+    return;
+  }
+  const int64_t chunk = a.rows >= 8 * kRowChunk ? kRowChunk : (a.rows + 7) / 8;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t g = 0; g < column_groups + row_groups; ++g) prepare(g);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t r = 0; r < a.rows; r += chunk)
+      rows(job, device, r, r + chunk < a.rows ? r + chunk : a.rows);
+  }
+}
+
+}  // namespace pulseline::cpu

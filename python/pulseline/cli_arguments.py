@@ -1,0 +1,57 @@
+"""What the commands share: converters of arguments, the output directory."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import ConfigError
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Converter for integers from ``least`` to 2^63 - 1."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value < 1 << 63:
+            raise argparse.ArgumentTypeError(f"must be an integer >= {least}, got {text!r}")
+        return value
+
+    return convert
+
+
+def positive(text: str) -> float:
+    """Converter for finite numbers > 0."""
+    value = _number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Converter for finite numbers >= 0."""
+    value = _number(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def directory(path: Path) -> Path:
+    """Make the directory of ``--out``; ConfigError if that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be a directory: {error.strerror}") from None
+    return path

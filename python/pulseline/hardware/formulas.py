@@ -1,0 +1,25 @@
+"""Time per sample of M equal stages, closed forms; all times in one unit.
+
+Sources: costs of the three schedules of Analog-SGD-AP (arXiv 2410.15155), one micro-batch = one
+sample. Unequal stages, link latency and short runs: ``pulseline.pipeline.timing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def sequential_ns(stages: int, t_f: float, t_b: float, t_u: float) -> float:
+    """``M (t_F + t_B) + t_U``: one sample at a time, earlier stages update behind later ones."""
+    return stages * (t_f + t_b) + t_u
+
+
+def synchronous_ns(stages: int, micro_batches: int, t_f: float, t_b: float, t_u: float) -> float:
+    """``((B + M - 1)(t_F + t_B) + B t_U) / B``: B pulsed updates in a row at every flush."""
+    passes = (micro_batches + stages - 1) * (t_f + t_b)
+    return (passes + micro_batches * t_u) / micro_batches
+
+
+def asynchronous_ns(times: Iterable[tuple[float, float, float]]) -> float:
+    """``max_m (t_F + t_B + t_U)``: the slowest stage sets the pace in steady state."""
+    return max(sum(stage) for stage in times)

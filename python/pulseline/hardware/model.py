@@ -1,0 +1,160 @@
+"""A crossbar tile with its converters and pulse drivers, as time and energy.
+
+A read of a physical tile, forward or backward, takes ::
+
+    t = steps (t_in + t_int + ceil(lines / ADCs) t_conv)
+
+where ``lines`` are the outputs of that direction and ``steps`` the phases in which an input is
+applied (1: pulse width; 8: eight bits, one after the other). Physical tiles of one matrix work at
+the same time. A stochastic update of any size takes ``t_U = 2 BL t_pulse``: BL slots for each
+sign. Energy of a read: every crosspoint, every input line and every conversion of every step; of
+an update: every coincidence (V^2 G t_pulse) and every line pulse (C V^2 / 2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from ..errors import ConfigError
+
+# abs: abstract or published table; file: constants of a public simulator; derived: computed from
+# those; definition; mem: recalled; assumed. The last two are shown as unverified.
+KINDS = ("abs", "file", "derived", "definition", "mem", "assumed")
+UNVERIFIED = ("mem", "assumed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a number comes from: one of ``KINDS`` and a reference."""
+
+    kind: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind of source is {self.kind!r}; use one of {', '.join(KINDS)}")
+
+    @property
+    def verified(self) -> bool:
+        return self.kind not in UNVERIFIED
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Times in ns, energies in pJ and fJ of one kind of tile; presets: :func:`preset`.
+
+    Attributes:
+        tile_rows, tile_cols: outputs and inputs of a physical tile (forward direction).
+        t_in_ns, t_int_ns, t_conv_ns: input pulse, integration and one conversion, per step.
+        adcs: converters that share the output lines of a tile; 0: one for each line.
+        input_steps: phases of an input.
+        t_pulse_ns, bl: length of an update pulse; slots where a layer does not say.
+        mac_fj: per crosspoint and step. dac_pj: per input line and step. adc_pj, digital_pj: per
+            conversion and for what follows it. With dac_pj = adc_pj = 0 mac_fj includes them.
+        pulse_fj: per coincidence at a crosspoint. line_fj: per pulse of a whole line; 0: not
+            counted.
+        row_write_ns: programming one row with verify; 0: unknown.
+        sources: of each number, by field name.
+
+    Raises:
+        ConfigError: a number is negative, not finite or, for sizes, below 1.
+    """
+
+    name: str
+    tile_rows: int
+    tile_cols: int
+    t_in_ns: float
+    t_int_ns: float
+    t_conv_ns: float
+    t_pulse_ns: float
+    bl: int
+    adcs: int = 0
+    input_steps: int = 1
+    mac_fj: float = 0.0
+    dac_pj: float = 0.0
+    adc_pj: float = 0.0
+    digital_pj: float = 0.0
+    pulse_fj: float = 0.0
+    line_fj: float = 0.0
+    row_write_ns: float = 0.0
+    sources: tuple[tuple[str, Source], ...] = ()
+
+    def __post_init__(self) -> None:
+        least = {"tile_rows": 1, "tile_cols": 1, "input_steps": 1, "bl": 1}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (str, tuple)):
+                continue
+            if not (math.isfinite(value) and value >= least.get(field.name, 0)):
+                raise ConfigError(
+                    f"{field.name} of {self.name} is {value}; use a number >= "
+                    f"{least.get(field.name, 0)}"
+                )
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Names of the numbers that are recalled or assumed."""
+        return tuple(name for name, source in self.sources if not source.verified)
+
+    def read_ns(self, outputs: int, tile: int) -> float:
+        """Time of one matrix-vector product with so many outputs, cut into tiles of ``tile``."""
+        lines = min(outputs, tile)
+        conversions = math.ceil(lines / self.adcs) if self.adcs else min(lines, 1)
+        step = self.t_in_ns + self.t_int_ns + conversions * self.t_conv_ns
+        return self.input_steps * step if outputs else 0.0
+
+    def forward_ns(self, rows: int) -> float:
+        """t_F of a matrix with so many rows (outputs)."""
+        return self.read_ns(rows, self.tile_rows)
+
+    def backward_ns(self, cols: int) -> float:
+        """t_B of a matrix with so many columns."""
+        return self.read_ns(cols, self.tile_cols)
+
+    def update_ns(self, bl: float | None = None) -> float:
+        """t_U = 2 BL t_pulse, any matrix size."""
+        return 2 * (self.bl if bl is None else bl) * self.t_pulse_ns
+
+    def write_ns(self, rows: int) -> float:
+        """Programming so many rows one after the other."""
+        return rows * self.row_write_ns
+
+    def read_pj(self, rows: int, cols: int, transposed: bool = False) -> float:
+        """Energy of one product with a rows x cols matrix (transposed: with its transpose)."""
+        array, converters = self._read_parts(rows, cols, transposed)
+        return array + converters
+
+    def converter_share(self, rows: int, cols: int) -> float | None:
+        """Share of DACs and ADCs in a forward read; None if they are part of ``mac_fj``."""
+        if not self.dac_pj and not self.adc_pj:
+            return None
+        array, converters = self._read_parts(rows, cols, False)
+        return converters / (array + converters)
+
+    def _read_parts(self, rows: int, cols: int, transposed: bool) -> tuple[float, float]:
+        """Energies in pJ of the crosspoints and of everything at the edges."""
+        across, down = math.ceil(cols / self.tile_cols), math.ceil(rows / self.tile_rows)
+        inputs, outputs = cols * down, rows * across
+        if transposed:
+            inputs, outputs = rows * across, cols * down
+        array = self.input_steps * rows * cols * self.mac_fj / 1000
+        edges = inputs * self.dac_pj + outputs * (self.adc_pj + self.digital_pj)
+        return array, self.input_steps * edges
+
+    def update_pj(self, pulses: float, line_pulses: float = 0.0) -> float:
+        """Energy of so many coincidences and line pulses."""
+        return (pulses * self.pulse_fj + line_pulses * self.line_fj) / 1000
+
+    def table(self) -> str:
+        """Every number with its source, one line each; recalled ones are marked unverified."""
+        known = dict(self.sources)
+        lines = [f"{self.name}: {self.tile_rows}x{self.tile_cols} crosspoints per tile"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (str, tuple)) or field.name not in known:
+                continue
+            source = known[field.name]
+            mark = "" if source.verified else "UNVERIFIED, "
+            lines.append(f"  {field.name:13s}{value:>10.4g}  ({mark}{source.kind}: {source.text})")
+        return "\n".join(lines)

@@ -1,0 +1,168 @@
+"""What all executors share: how a stage runs one operation, and the stages of one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import StageFailed
+from .clock import Span
+from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
+from .planner import Planned
+from .stage import Stage
+
+T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """Runs planned operations; one of them stands behind each :class:`Pipeline`."""
+
+    rank: int
+    local: list[Stage]
+
+    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+        """Queue micro-batch k."""
+
+    def run(self, plan: Iterable[Planned], losses: list[Tensor] | None, drain: bool) -> None:
+        """Run the operations; StageFailed says where one of them failed."""
+
+    def abandon(self) -> None:
+        """Drop everything in flight; weights stay as they are."""
+
+    def eval(self, x: Tensor) -> Tensor:
+        """Output of all stages for ``x``; they are in eval mode, nothing is in flight."""
+
+    def share(self, value: T) -> list[T]:
+        """``value`` of every process, by rank; a barrier."""
+
+    def close(self) -> None:
+        """Give threads, processes' connections and queues back."""
+
+
+@dataclass
+class Ends:
+    """The link ends of one stage: inputs and outputs go down, errors go up.
+
+    ``inputs`` of stage 1 are the micro-batches; the last stage has ``targets`` and ``losses`` in
+    place of ``outputs`` and ``errors``; stage 1 has no ``upward``.
+    """
+
+    inputs: Source
+    outputs: Sink | None = None
+    targets: Source | None = None
+    errors: Source | None = None
+    upward: Sink | None = None
+    losses: list[Tensor] = field(default_factory=list)
+
+
+def perform(stage: Stage, ends: Ends, cycle: int, kind: str, k: int) -> None:
+    """Run F, B or U of micro-batch k at a stage: take the message, compute, pass the result on.
+
+    Every failure of the stage is raised as StageFailed, a poisoned link as Poisoned.
+    """
+    stage.time = cycle
+    spans, start = stage.spans, 0.0
+    version = stage.version
+    result: Tensor | None = None
+    try:
+        if kind == "F":
+            x = ends.inputs.get(k)
+            target = ends.targets.get(k) if ends.targets is not None else None
+            start = time.perf_counter() if spans is not None else 0.0
+            result = stage.forward(k, x, target)
+        elif kind == "B":
+            grad = ends.errors.get(k) if ends.errors is not None else None
+            start = time.perf_counter() if spans is not None else 0.0
+            result = stage.backward(k, grad)
+        else:
+            start = time.perf_counter() if spans is not None else 0.0
+            stage.update(k)
+        if spans is not None:
+            spans.append(Span(stage.index, kind, k, version, start, time.perf_counter()))
+        if result is None:
+            return
+        sink = ends.outputs if kind == "F" else ends.upward
+        if sink is not None:
+            sink.put(k, result)
+        else:
+            ends.losses.append(result)
+    except (StageFailed, Poisoned):
+        raise
+    except Exception as error:
+        raise StageFailed(stage.index, kind, k, reason(error)) from error
+
+
+def reason(error: Exception) -> str:
+    """One line that says what went wrong inside a stage."""
+    text = str(error)
+    if isinstance(error, LinkFailed):
+        return text
+    if "modified by an inplace operation" in text:
+        return (
+            "the optimizer's step tells autograd, which then refuses the gradients of what is in "
+            "flight: use AnalogSGD"
+        )
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+
+
+class Local:
+    """Stages of one process, joined by links of one kind."""
+
+    rank = 0
+
+    def __init__(self, stages: Sequence[Stage], link: Callable[[], Link | ThreadLink]) -> None:
+        self.local = list(stages)
+        last = len(self.local) - 1
+        down = [link() for _ in range(last + 1)]
+        up = [link() for _ in range(last)]
+        targets = link()
+        self.links = [*down, *up, targets]
+        self.ends = [
+            Ends(
+                inputs=down[m],
+                outputs=down[m + 1] if m < last else None,
+                targets=targets if m == last else None,
+                errors=up[m] if m < last else None,
+                upward=up[m - 1] if m else None,
+            )
+            for m in range(last + 1)
+        ]
+        self._inputs, self._targets = down[0], targets
+
+    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+        """Queue micro-batch k."""
+        self._inputs.put(k, x)
+        self._targets.put(k, target)
+
+    def hand_over(self, losses: list[Tensor] | None) -> None:
+        """Move the losses that reached the end to the caller's list."""
+        found = self.ends[-1].losses
+        if losses is not None:
+            losses.extend(found)
+        found.clear()
+
+    def abandon(self) -> None:
+        """Drop everything in flight; weights stay as they are."""
+        for link in self.links:
+            link.clear()
+        for stage in self.local:
+            stage.abandon()
+
+    def eval(self, x: Tensor) -> Tensor:
+        """Output of all stages, one after the other in the calling thread."""
+        with torch.no_grad():
+            for stage in self.local:
+                x = stage.module(x)
+        return x
+
+    def share(self, value: Any) -> list[Any]:
+        """There is no other process."""
+        return [value]
+
+    def close(self) -> None:
+        """Nothing to give back."""

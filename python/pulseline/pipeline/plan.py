@@ -1,0 +1,309 @@
+"""Pipeline schedules as data: who does what, in which order, at which clock cycle.
+
+Notation of Analog-SGD-AP (arXiv 2410.15155): M stages m = 1..M, micro-batches k = 0, 1, ...
+In one clock cycle a stage does one forward (F) or one backward (B) pass of one micro-batch; with
+``full_duplex`` one of each. An update (U) takes no cycle of its own: it closes the cycle of the
+backward pass before it. A message that is sent in cycle t can be used from cycle t + 1 on. A
+*flush* is a point where nothing is in flight; what lies between two flushes is a *segment*.
+
+======================  ===============  ====================  ==============  =================
+schedule                F(k, m) in       B(k, m) in            cycles for K    in flight at m
+======================  ===============  ====================  ==============  =================
+sequential              2Mk + m - 1      2Mk + 2M - m          2MK             1
+synchronous 1F1B        s + 2b + m - 1   s + 2b + 2M - m       2(M+B-1) K/B    min(B, M-m+1)
+synchronous GPipe       s + b + m - 1    s + B+M-1 + b + M-m   2(M+B-1) K/B    B
+asynchronous            2k + m - 1       2k + 2M - m           2(K+M-1)        M - m + 1
+asynchronous duplex     k + m - 1        k + 2M - 1 - m        K + 2M - 2      2(M-m) + 1
+======================  ===============  ====================  ==============  =================
+
+(k = sB + b inside mini-batch s of B micro-batches; a short last mini-batch of B' costs
+2(M+B'-1).) Every program is the one-forward-one-backward order with a *depth* D(m): at most D
+micro-batches are in flight at stage m. Updates after every B then make F stale by D - 1.
+The closed forms above and the clock (:func:`clock`) are independent; the tests compare them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from ..errors import ConfigError
+from .clock import Event, Op, Program, clock
+
+KINDS = ("sequential", "synchronous", "asynchronous")
+ORDERS = ("1f1b", "gpipe")
+UPDATES = ("pulsed", "averaged")
+
+
+def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
+    """What a stage does next after that many passes: "F", "B", or "" when its work is done.
+
+    The one rule behind every program: keep ``depth`` micro-batches in flight while there are more
+    of the ``known`` ones, take a backward pass otherwise.
+    """
+    if forwards < known and forwards - backwards < depth:
+        return "F"
+    return "B" if backwards < forwards else ""
+
+
+def count_of(name: str, value: int, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be an integer >= {least}, got {value!r}")
+    return value
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} {value!r} does not exist: use one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One schedule; build it with the functions of ``schedule.py``.
+
+    ``micro_batches``: micro-batches per update and flush (sequential, synchronous and warm-up).
+    ``order``: "1f1b" or "gpipe". ``depths``: micro-batches in flight per stage, replacing the
+    schedule's own. ``flush_every``: micro-batches between two flushes of the asynchronous one.
+    ``update``: what an update does with the n micro-batches of a mini-batch: "pulsed" applies each
+    of them, "averaged" their mean (digital parameters and Ideal tiles only). ``warmup``:
+    micro-batches that the asynchronous one runs synchronously at first.
+    """
+
+    kind: str
+    micro_batches: int = 1
+    order: str = "1f1b"
+    full_duplex: bool = False
+    depths: tuple[int, ...] | None = None
+    flush_every: int | None = None
+    update: str = "pulsed"
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("schedule", self.kind, KINDS)
+        one_of("order", self.order, ORDERS)
+        one_of("update", self.update, UPDATES)
+        count_of("micro_batches", self.micro_batches)
+        count_of("warmup", self.warmup, 0)
+        own = self.full_duplex or self.warmup or (self.depths, self.flush_every) != (None, None)
+        if self.kind != "asynchronous" and own:
+            raise ConfigError(
+                f"full_duplex, inflight, flush_every and warmup belong to the asynchronous "
+                f"schedule, not to the {self.kind} one"
+            )
+        if self.kind == "asynchronous" and self.update != "pulsed":
+            raise ConfigError(
+                "update='averaged' needs a mini-batch to average over: use the synchronous schedule"
+            )
+        if self.flush_every is not None:
+            count_of("flush_every", self.flush_every)
+        if self.depths is not None:
+            self._check_depths(self.depths)
+
+    def _check_depths(self, depths: tuple[int, ...]) -> None:
+        for depth in depths:
+            count_of("every entry of inflight", depth)
+        if any(here < later for here, later in pairwise(depths)):
+            raise ConfigError(
+                f"inflight must not grow towards the last stage or the pipeline deadlocks, "
+                f"got {list(depths)}"
+            )
+
+    @property
+    def updates_at_flush(self) -> bool:
+        """True: one update per mini-batch, at its flush. False: one after every backward pass."""
+        return self.kind != "asynchronous"
+
+    @property
+    def segment(self) -> int | None:
+        """Micro-batches between two flushes that the schedule itself asks for; None: no limit."""
+        return self.micro_batches if self.updates_at_flush else self.flush_every
+
+    @property
+    def interval(self) -> int:
+        """Clock cycles between two micro-batches that enter stage 1."""
+        return 1 if self.full_duplex or self.order == "gpipe" else 2
+
+    def at(self, start: int) -> Schedule:
+        """The schedule of the segment whose first micro-batch is ``start``, warm-up resolved."""
+        if not self.warmup:
+            return self
+        if start >= self.warmup:
+            return replace(self, warmup=0, micro_batches=1)
+        return Schedule("synchronous", min(self.micro_batches, self.warmup - start))
+
+    def phases(self, micro_batches: int) -> list[tuple[Schedule, int]]:
+        """Warm-up and the rest of a run: (schedule without warm-up, its micro-batches)."""
+        count_of("micro_batches", micro_batches, 0)
+        warm = min(self.warmup, micro_batches)
+        rest = micro_batches - warm
+        found = [(Schedule("synchronous", self.micro_batches), warm)] if warm else []
+        return [*found, (self.at(self.warmup), rest)] if rest else found
+
+    def check_stages(self, stages: int) -> int:
+        """Raise ConfigError unless the schedule can run on that many stages."""
+        count_of("stages", stages)
+        if self.depths is not None and len(self.depths) != stages:
+            raise ConfigError(
+                f"inflight has {len(self.depths)} entries for {stages} stages: give one per stage"
+            )
+        return stages
+
+    def _below(self, stages: int, m: int) -> int:
+        self.check_stages(stages)
+        count_of("stage", m)
+        if m > stages:
+            raise ConfigError(f"stage must be 1..{stages}, got {m!r}")
+        return stages - m
+
+    def depth(self, stages: int, m: int) -> int:
+        """Bound on the micro-batches in flight at stage m: D(m) of the module's text."""
+        below = self._below(stages, m)
+        if self.depths is not None:
+            return self.depths[m - 1]
+        if self.kind == "sequential":
+            return 1
+        if self.order == "gpipe":
+            return self.micro_batches
+        return 2 * below + 1 if self.full_duplex else below + 1
+
+    def inflight(self, stages: int, m: int, micro_batches: int | None = None) -> int:
+        """Peak of the micro-batches in flight at stage m (of a run of ``micro_batches``)."""
+        if micro_batches is None:
+            micro_batches = self.warmup + max(self.depth(stages, m), self.micro_batches)
+        return max(
+            (
+                min(phase.depth(stages, m), phase.segment or count, count)
+                for phase, count in self.phases(micro_batches)
+            ),
+            default=0,
+        )
+
+    def staleness(self, stages: int, m: int) -> int:
+        """Updates between the weights that F and that B of one micro-batch see, steady state."""
+        return 0 if self.updates_at_flush else self.depth(stages, m) - 1
+
+    def versions(self, stages: int, m: int, k: int) -> tuple[int, int]:
+        """Weight versions that F(k, m) and B(k, m) use, counted in updates since the start.
+
+        Asynchronous: F uses max(version at the last flush, k - (D(m) - 1)), B uses k; after a
+        warm-up both counts start at its end.
+        """
+        stale = self.staleness(stages, m)
+        if self.updates_at_flush or k < self.warmup:
+            return k // self.micro_batches, k // self.micro_batches
+        before = -(-self.warmup // self.micro_batches)
+        k -= self.warmup
+        start = 0 if self.flush_every is None else k - k % self.flush_every
+        return before + max(start, k - stale), before + k
+
+    def segments(self, micro_batches: int) -> list[int]:
+        """Sizes of the segments that a run of so many micro-batches falls into."""
+        sizes: list[int] = []
+        for phase, count in self.phases(micro_batches):
+            size = phase.segment or count
+            whole, rest = divmod(count, size)
+            sizes += [size] * whole + ([rest] if rest else [])
+        return sizes
+
+    def segment_cycles(self, stages: int, size: int) -> int:
+        """Clock cycles of one segment of ``size`` micro-batches, from fill to flush."""
+        self.check_stages(stages)
+        if size == 0:
+            return 0
+        if self.depths is not None:
+            whole = Schedule(self.kind, full_duplex=self.full_duplex, depths=self.depths)
+            events = clock(whole.ops(stages, size), whole.interval, self.full_duplex)
+            return max(event.cycle for event in events) + 1
+        if self.kind == "sequential":
+            return 2 * stages * size
+        if self.full_duplex:
+            return size + 2 * stages - 2
+        return 2 * (size + stages - 1)
+
+    def _phase_cycles(self, stages: int, count: int) -> int:
+        sizes = self.segments(count)
+        return sum(sizes.count(n) * self.segment_cycles(stages, n) for n in set(sizes))
+
+    def cycles(self, stages: int, micro_batches: int) -> int:
+        """Clock cycles of a run: the sum over its segments."""
+        return sum(p._phase_cycles(stages, n) for p, n in self.phases(micro_batches))
+
+    def density(self, stages: int, micro_batches: int) -> float:
+        """Share of the cycles in which a stage computes (full duplex: of its 2 slots a cycle)."""
+        slots = sum(
+            p._phase_cycles(stages, n) * (2 if p.full_duplex else 1)
+            for p, n in self.phases(micro_batches)
+        )
+        return 2 * micro_batches / slots if slots else 0.0
+
+    def speedup(self, stages: int, micro_batches: int) -> float:
+        """Cycles of the sequential schedule over the cycles of this one, at equal samples."""
+        cycles = self.cycles(stages, micro_batches)
+        return 2 * stages * micro_batches / cycles if cycles else 1.0
+
+    def cycle(self, stages: int, op: Op, micro_batches: int) -> int:
+        """Clock cycle of an F or B in a run of so many micro-batches, by the closed form.
+
+        Raises ConfigError for other operations, ``inflight`` depths and warm-up: these have none.
+        """
+        below = self._below(stages, op.stage)
+        if self.depths is not None or self.warmup or op.kind not in ("F", "B"):
+            raise ConfigError(f"operation {op} has no closed form: take its cycle from events()")
+        if not 0 <= op.mb < micro_batches:
+            raise ConfigError(f"operation {op} is not part of a run of {micro_batches}")
+        size = self.segment or micro_batches
+        before, k = divmod(op.mb, size)
+        size = min(size, micro_batches - before * size)
+        start = before * self.segment_cycles(stages, self.segment or 0)
+        step = 2 * stages if self.kind == "sequential" else self.interval
+        enter = start + step * k
+        if op.kind == "F":
+            return enter + op.stage - 1
+        if self.order == "gpipe":
+            return enter + size + stages - 1 + below
+        return enter + stages + below - (1 if self.full_duplex else 0)
+
+    def ops(self, stages: int, micro_batches: int) -> tuple[Program, ...]:
+        """The programs: for each stage its operations in order. Nothing else decides results."""
+        self.check_stages(stages)
+        programs: list[list[Op]] = [[] for _ in range(stages)]
+        first = 0
+        for phase, count in self.phases(micro_batches):
+            sizes = phase.segments(count)
+            for m, program in enumerate(programs, start=1):
+                program += phase._program(m, phase.depth(stages, m), sizes, first)
+            first += count
+        return tuple(tuple(program) for program in programs)
+
+    def _program(self, m: int, depth: int, sizes: list[int], first: int) -> list[Op]:
+        ops: list[Op] = []
+        done = first
+        for size in sizes:
+            forwards = backwards = done
+            done += size
+            while kind := next_kind(forwards, backwards, done, depth):
+                if kind == "F":
+                    ops.append(Op(m, "F", forwards))
+                    forwards += 1
+                    continue
+                ops.append(Op(m, "B", backwards))
+                if not self.updates_at_flush:
+                    ops.append(Op(m, "U", backwards))
+                backwards += 1
+            if self.updates_at_flush:
+                ops.append(Op(m, "U", done - 1))
+            ops.append(Op(m, "flush", done - 1))
+        return ops
+
+    def events(self, stages: int, micro_batches: int) -> list[Event]:
+        """What the clock makes of the programs: the events of an ideal run."""
+        events: list[Event] = []
+        first = cycle = version = 0
+        for phase, count in self.phases(micro_batches):
+            found = clock(phase.ops(stages, count), phase.interval, phase.full_duplex)
+            events += [
+                Event(t + cycle, m, kind, k + first, v + version) for t, m, kind, k, v in found
+            ]
+            first, cycle = first + count, cycle + phase.cycles(stages, count)
+            version += len(phase.segments(count))
+        return events

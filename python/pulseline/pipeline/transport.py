@@ -1,0 +1,222 @@
+"""Messages between processes: headers, one-way channels, and the transfers of a clock tick.
+
+gloo gives no protection of its own: a message of another size or type is accepted as it comes
+(8 floats into a receive of 16, float64 into float32). So every message is preceded by a header
+that both ends know, and whose check comes before the use of what follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .link import LinkFailed, Poisoned
+from .planner import Planned
+
+_MAGIC = 0x70756C73_00000001  # "puls", version 1 of the header
+_SIZE, _SHAPE, _POISON = 16, 7, -1
+KINDS = {"F": 1, "B": 2, "E": 3}
+_DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
+
+
+def pack(seq: int, k: int, kind: str, message: Tensor, finite: bool = True) -> Tensor:
+    """Header of a message: magic, seq, k, kind, dtype, finite flag, dimensions, shape (int64)."""
+    if message.dtype not in _DTYPES or message.dim() > _SIZE - _SHAPE:
+        raise LinkFailed(f"a message of {message.dtype} and {message.dim()} dimensions has no form")
+    dtype = _DTYPES.index(message.dtype)
+    values = [_MAGIC, seq, k, KINDS[kind], dtype, int(finite), message.dim(), *message.shape]
+    return torch.tensor(values + [0] * (_SIZE - len(values)), dtype=torch.int64)
+
+
+def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, list[int]]:
+    """dtype and shape of the message that follows; LinkFailed unless it is the one that is due."""
+    magic, *values = header.tolist()
+    if magic == _POISON:
+        raise Poisoned
+    if magic != _MAGIC:
+        raise LinkFailed("what came is no message of this version of pulseline")
+    got_seq, got_k, got_kind, dtype, finite, dims = values[: _SHAPE - 1]
+    due, got = (seq, k, KINDS[kind]), (got_seq, got_k, got_kind)
+    if got != due:
+        raise LinkFailed(f"message {got} (number, micro-batch, kind) came in place of {due}")
+    if not finite:
+        raise LinkFailed("its message is NaN or infinite")
+    if not (0 <= dtype < len(_DTYPES) and 0 <= dims <= _SIZE - _SHAPE):
+        raise LinkFailed("its message's header is damaged")
+    shape = values[_SHAPE - 1 : _SHAPE - 1 + dims]
+    return _DTYPES[dtype], shape
+
+
+def poison() -> Tensor:
+    """The header that tells a neighbour that its partner failed."""
+    return torch.full((_SIZE,), _POISON, dtype=torch.int64)
+
+
+def empty_header() -> Tensor:
+    """Room for a header to come."""
+    return torch.empty(_SIZE, dtype=torch.int64)
+
+
+def lost(peer: int, error: Exception, timeout: float) -> LinkFailed:
+    """What a failed send or receive means; ``peer`` counts from 0."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = re.sub(r"^\[[^]]*] *", "", text).partition(". ")[0]  # gloo: [file:line] and advice
+    if "imed out" in text or "timeout" in text:
+        return LinkFailed(f"stage {peer + 1} did not answer for {timeout:g} s")
+    return LinkFailed(f"the connection to stage {peer + 1} was lost ({text})")
+
+
+class Channel:
+    """Messages in order to or from the process ``peer``: ``put`` never waits, ``get`` does.
+
+    The handle and the tensors of a send are kept until it is complete: gloo loses them otherwise.
+    At most ``limit`` sends are kept; a schedule never has more than its depth on the way.
+    """
+
+    def __init__(
+        self, group: Any, peer: int, kind: str, limit: int, timeout: float, device: torch.device
+    ) -> None:
+        self._group, self._peer, self._kind = group, peer, kind
+        self._limit, self._timeout, self._device = limit, timeout, device
+        self._seq = 0
+        self._pending: deque[tuple[Any, Tensor]] = deque()
+
+    def put(self, k: int, message: Tensor) -> None:
+        """Send micro-batch k's message."""
+        message = message.detach().cpu().contiguous()
+        self._send(pack(self._seq, k, self._kind, message))
+        if message.numel():
+            self._send(message)
+        self._seq += 1
+        while len(self._pending) > 2 * self._limit:
+            self._complete()
+
+    def get(self, k: int) -> Tensor:
+        """Wait for the next message, which must be that of micro-batch k."""
+        header = empty_header()
+        self._receive(header)
+        dtype, shape = unpack(header, self._seq, k, self._kind)
+        self._seq += 1
+        message = torch.empty(shape, dtype=dtype)
+        if message.numel():
+            self._receive(message)
+        return message.to(self._device)
+
+    def poison(self) -> None:
+        """Tell the reader that this process failed, if it still listens."""
+        try:
+            self._send(poison())
+        except LinkFailed:
+            self._pending.clear()
+
+    def flush(self) -> None:
+        """Wait until everything is sent."""
+        while self._pending:
+            self._complete()
+
+    def _send(self, tensor: Tensor) -> None:
+        try:
+            tag = KINDS[self._kind]
+            work = dist.isend(tensor, self._peer, group=self._group, tag=tag)
+        except RuntimeError as error:
+            raise lost(self._peer, error, self._timeout) from error
+        self._pending.append((work, tensor))
+
+    def _complete(self) -> None:
+        work, _ = self._pending.popleft()
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise lost(self._peer, error, self._timeout) from error
+
+    def _receive(self, tensor: Tensor) -> None:
+        try:
+            dist.recv(tensor, self._peer, group=self._group, tag=KINDS[self._kind])
+        except RuntimeError as error:
+            raise lost(self._peer, error, self._timeout) from error
+
+
+# Of one tick: (peer, kind, micro-batch), peers from 0.
+Transfers = list[tuple[int, str, int]]
+
+
+def transfers(ops: Sequence[Planned], stages: int, me: int) -> tuple[Transfers, Transfers]:
+    """What stage ``me`` (from 0) sends and receives after the operations of one clock tick.
+
+    Every process derives it from the same plan, so both ends of a link agree. At most one message
+    per link and direction belongs to a tick.
+    """
+    sends: Transfers = []
+    receives: Transfers = []
+    for _, m, kind, k in ops:
+        peer = m + {"F": 1, "B": -1}.get(kind, stages)
+        if not 0 <= peer < stages:
+            continue
+        if m == me:
+            sends.append((peer, kind, k))
+        elif peer == me:
+            receives.append((m, kind, k))
+    return sorted(sends), sorted(receives)
+
+
+class LockStep:
+    """Exchanges the messages of one tick as one batch, as NCCL wants it: no send waits alone."""
+
+    def __init__(self, group: Any, device: torch.device, timeout: float) -> None:
+        self._group, self._device, self._timeout = group, device, timeout
+        self._sent: dict[tuple[int, str], int] = {}
+        self._received: dict[tuple[int, str], int] = {}
+
+    def exchange(self, outgoing: list[Tensor], sends: Transfers, due: Transfers) -> list[Tensor]:
+        """Send ``outgoing`` as ``sends`` says; the messages of ``due``, in its order."""
+        outgoing = [message.detach().contiguous() for message in outgoing]
+        headers = []
+        for message, (peer, kind, k) in zip(outgoing, sends, strict=True):
+            seq = self._sent.get((peer, kind), 0)
+            self._sent[peer, kind] = seq + 1
+            headers.append(pack(seq, k, kind, message).to(self._device))
+        heads = [empty_header().to(self._device) for _ in due]
+        self._batch(headers, sends, heads, due)
+        incoming = []
+        for head, (peer, kind, k) in zip(heads, due, strict=True):
+            seq = self._received.get((peer, kind), 0)
+            self._received[peer, kind] = seq + 1
+            dtype, shape = unpack(head.cpu(), seq, k, kind)
+            incoming.append(torch.empty(shape, dtype=dtype, device=self._device))
+        self._batch(outgoing, sends, incoming, due)
+        return incoming
+
+    def _batch(
+        self, outgoing: list[Tensor], sends: Transfers, incoming: list[Tensor], due: Transfers
+    ) -> None:
+        ops = [
+            dist.P2POp(dist.isend, message, peer, self._group, tag=KINDS[kind])
+            for message, (peer, kind, _) in zip(outgoing, sends, strict=True)
+            if message.numel()
+        ]
+        ops += [
+            dist.P2POp(dist.irecv, message, peer, self._group, tag=KINDS[kind])
+            for message, (peer, kind, _) in zip(incoming, due, strict=True)
+            if message.numel()
+        ]
+        try:
+            for work in dist.batch_isend_irecv(ops) if ops else ():
+                work.wait()
+        except RuntimeError as error:
+            peer = (due or sends)[0][0]
+            raise lost(peer, error, self._timeout) from error

@@ -1,0 +1,154 @@
+"""One rank of the distributed tests: ``dist_rank.py CASE...``, started once per rank.
+
+Each case checks what it can and raises; what the other side must check is printed as
+``CASE: text``. A case that outlasts 20 s ends the process with every thread's stack.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+
+import torch
+from torch import Tensor, nn
+
+import delayed
+import executor_cases as cases
+from pulseline.errors import BackendError, ConfigError, StageFailed
+from pulseline.pipeline import Pipeline, asynchronous, distributed
+from pulseline.pipeline.stage import Stage
+from test_pipeline_errors import Poison
+
+RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def equal(link: str | None = None) -> None:
+    """Every schedule against ``sim`` in this very process: all that must not differ."""
+    original = distributed.Distributed
+    if link:
+        distributed.Distributed = lambda *args: original(*args, link)  # type: ignore[assignment, misc]
+    try:
+        for plan in (*cases.SCHEDULES.values(), cases.deeper(WORLD)):
+            want = cases.outcome(cases.build(WORLD, plan))
+            with cases.build(WORLD, plan, executor="dist", measure=True) as pipe:
+                assert [stage.index for stage in pipe.local] == [RANK + 1]
+                assert pipe.rank == RANK
+                got = cases.outcome(pipe)
+                assert got == want, f"{plan}: {got} is not {want}"
+                assert len(pipe.spans()) == len(got.events)
+    finally:
+        distributed.Distributed = original  # type: ignore[misc]
+
+
+def lockstep() -> None:
+    """The same with one exchange per clock tick, as on NCCL."""
+    equal("lockstep")
+
+
+def sleeps() -> None:
+    """Ranks of different speed."""
+
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(0.004 * (RANK % 2))
+            return x
+
+    want = cases.outcome(cases.build(WORLD, asynchronous()))
+    with cases.build(WORLD, asynchronous(), executor="dist") as pipe:
+        for stage in pipe.local:
+            stage.module = nn.Sequential(*stage.module.children(), Slow())
+        assert cases.outcome(pipe) == want
+
+
+def refuses() -> None:
+    """Not as many processes as stages."""
+    try:
+        cases.build(WORLD + 1, asynchronous(), executor="dist")
+    except ConfigError as error:
+        assert f"stages={WORLD + 1} and {WORLD} processes" in str(error)
+    else:
+        raise AssertionError("nothing was raised")
+
+
+def _spoil(stage: int, module: nn.Module, timeout: float = 60.0) -> Pipeline:
+    pipe = cases.build(WORLD, asynchronous(), executor="dist", timeout=timeout)
+    part: Stage = pipe.stages[stage - 1]
+    part.module = nn.Sequential(module, *part.module.children())
+    return pipe
+
+
+def _failure(pipe: Pipeline) -> str:
+    x, y = delayed.samples(cases.COUNT, cases.SIZE)
+    start = time.monotonic()
+    try:
+        cases.feed(pipe, x, y)
+    except StageFailed as error:
+        assert time.monotonic() - start < 10
+        try:
+            pipe.eval(x)
+        except BackendError as closed:
+            assert "the pipeline is closed" in str(closed)
+        else:
+            raise AssertionError("a failed pipeline still answers") from None
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+def nan() -> None:
+    """An infinite error in stage 2: every rank says so, and a new pipeline works."""
+    print(f"nan: {_failure(_spoil(2, Poison(5, in_backward=True)))}", flush=True)
+    sleeps()
+
+
+def exception() -> None:
+    """An exception in the last stage."""
+
+    class Raises(nn.Module):
+        left = 7
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.left -= 1
+            if not self.left:
+                raise ValueError("the roof is on fire")
+            return x
+
+    print(f"exception: {_failure(_spoil(WORLD, Raises()))}", flush=True)
+
+
+def stall() -> None:
+    """The last stage takes longer than the timeout."""
+
+    class Stalls(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(3.0)
+            return x
+
+    print(f"stall: {_failure(_spoil(WORLD, Stalls(), timeout=1.5))}", flush=True)
+    time.sleep(3.0)  # rank 0 holds the store, where the others look up why they are alone
+
+
+def killed() -> None:
+    """The last rank is killed in the middle."""
+
+    class Dies(nn.Module):
+        left = 8
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return x
+
+    print(f"killed: {_failure(_spoil(WORLD, Dies()))}", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        faulthandler.dump_traceback_later(20, exit=True)
+        globals()[name]()
+    faulthandler.cancel_dump_traceback_later()
+    print("done", flush=True)

@@ -1,0 +1,163 @@
+"""The ``dist`` executor on gloo over the loopback, its messages, and the static tick table.
+
+One start of a few processes runs many cases (see ``dist_rank.py``): importing torch is what costs.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import executor_cases as cases
+import launch
+from pulseline.cli import main
+from pulseline.pipeline.link import LinkFailed, Poisoned
+from pulseline.pipeline.planner import Planned, Planner
+from pulseline.pipeline.transport import pack, poison, transfers, unpack
+
+SCRIPT = str(Path(__file__).with_name("dist_rank.py"))
+
+
+def said(done: launch.Done, case: str) -> str:
+    """What a rank printed in a case."""
+    found = re.search(rf"^{case}: (.*)$", done.out, re.MULTILINE)
+    assert found, done
+    return found[1]
+
+
+def test_two_ranks() -> None:
+    """... do what one thread does; a rank that hangs is noticed, with everybody's last word."""
+    done = launch.ranks(2, SCRIPT, "equal", "refuses", "stall")
+    assert [rank.code for rank in done] == [0, 0], done
+    texts = [said(rank, "stall") for rank in done]
+    assert texts[0] == texts[1]
+    assert re.fullmatch(
+        r"stage 1 failed at operation B0: stage 2 did not answer for 1\.5 s", texts[0]
+    )
+    table = "".join(rank.err for rank in done)
+    assert table.count("rank  stage  last operation  seconds ago") == 1
+    assert re.search(r"^ +0 +1 +B0 ", table, re.MULTILINE)
+    assert re.search(r"^ +1 +2 +(F0|start) ", table, re.MULTILINE)
+
+
+def test_three_ranks() -> None:
+    """Lock-step too; every kind of failure ends in the same sentence on all ranks."""
+    done = launch.ranks(3, SCRIPT, "equal", "lockstep", "nan", "exception", "killed")
+    assert [rank.code for rank in done] == [0, 0, -9], done
+    for rank in done:
+        assert said(rank, "nan").startswith("stage 2 failed at operation B4: ")
+        text = said(rank, "exception")
+        assert text == "stage 3 failed at operation F6: ValueError: the roof is on fire"
+    for rank in done[:2]:
+        text = said(rank, "killed")
+        assert re.match(r"stage 2 failed at operation [FB]\d+: the connection to stage 3 was", text)
+    assert "last operation" in done[0].err + done[1].err
+
+
+def test_four_ranks() -> None:
+    done = launch.ranks(4, SCRIPT, "equal", "sleeps")
+    assert [rank.code for rank in done] == [0] * 4, done
+
+
+# ---- messages ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4), (1,) * 9])
+def test_header_round_trip(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    header = pack(5, 7, "B", torch.zeros(shape, dtype=dtype))
+    assert unpack(header, 5, 7, "B") == (dtype, list(shape))
+
+
+def test_headers_are_checked() -> None:
+    message = torch.zeros(2, 3)
+    header = pack(5, 7, "F", message)
+    for due in ((4, 7, "F"), (5, 8, "F"), (5, 7, "B")):
+        with pytest.raises(LinkFailed, match="came in place of"):
+            unpack(header, *due)
+    with pytest.raises(LinkFailed, match="NaN or infinite"):
+        unpack(pack(5, 7, "F", message, finite=False), 5, 7, "F")
+    for index, value in ((0, 1), (4, 99), (4, -1), (6, 10), (6, -1)):
+        damaged = header.clone()
+        damaged[index] = value
+        with pytest.raises(LinkFailed, match=r"no message|damaged"):
+            unpack(damaged, 5, 7, "F")
+    with pytest.raises(Poisoned):
+        unpack(poison(), 5, 7, "F")
+    for odd in (torch.zeros(2, dtype=torch.complex64), torch.zeros((1,) * 10)):
+        with pytest.raises(LinkFailed, match="has no form"):
+            pack(0, 0, "F", odd)
+
+
+# ---- tick table ----
+
+
+@pytest.mark.parametrize("stages", range(1, 9))
+def test_both_ends_of_a_tick_agree(stages: int) -> None:
+    """For every tick: what one rank sends, the other receives, one per link and direction;
+    and every message is there in the tick before the one that uses it."""
+    for plan in (*cases.SCHEDULES.values(), cases.deeper(stages)):
+        planner = Planner(plan, stages)
+        planner.feed(17)
+        ticks: dict[int, list[Planned]] = {}
+        for op in planner.advance(drain=True):
+            ticks.setdefault(op[0], []).append(op)
+        there: set[tuple[int, str, int]] = set()
+        for cycle in sorted(ticks):
+            for _, m, kind, k in ticks[cycle]:
+                if (kind, m) not in (("F", 0), ("B", stages - 1)) and kind != "U":
+                    there.remove((m, kind, k))
+            tables = [transfers(ticks[cycle], stages, me) for me in range(stages)]
+            sent = {(me, *one) for me, (sends, _) in enumerate(tables) for one in sends}
+            due = {
+                (peer, me, kind, k)
+                for me, (_, receives) in enumerate(tables)
+                for peer, kind, k in receives
+            }
+            assert sent == due
+            assert len(sent) == sum(len(sends) for sends, _ in tables)
+            assert len({(a, b) for a, b, _, _ in sent}) == len(sent)
+            assert all(abs(a - b) == 1 for a, b, _, _ in sent)
+            there |= {(b, kind, k) for _, b, kind, k in sent}
+        assert not there
+
+
+# ---- the command ----
+
+
+def result(out: str) -> list[str]:
+    """What ``train`` printed, but for the wall time of nothing."""
+    lines = out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["test accuracy", "clock cycles", "digest"]
+    return lines
+
+
+def test_the_command_prints_the_same_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """One thread, four threads, four processes, other instructions: the same digest."""
+    words = ["train", "--samples", "48", "--epochs", "2", "--batch-size", "4"]
+    found = []
+    for executor in ("sim", "threads"):
+        assert main([*words, "--executor", executor]) == 0
+        found.append(result(capsys.readouterr().out))
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-port", "0")
+    done = launch.run(*torchrun, "-m", "pulseline", *words, "--executor", "dist")
+    assert done.code == 0, done
+    found.append(result(done.out))
+    assert found[1] == found[2] == found[0]
+
+
+@pytest.mark.parametrize(("isa", "threads"), [("avx2", "1"), ("avx512", "2")])
+def test_the_digest_is_that_of_any_instructions(
+    capsys: pytest.CaptureFixture[str], isa: str, threads: str, kernels: object
+) -> None:
+    if isa not in kernels.isas:  # type: ignore[attr-defined]
+        pytest.skip(f"this machine has no {isa}")
+    words = ["train", "--samples", "48", "--epochs", "1"]
+    assert main(words) == 0
+    want = result(capsys.readouterr().out)
+    done = launch.run("-m", "pulseline", *words, PULSELINE_ISA=isa, OMP_NUM_THREADS=threads)
+    assert done.code == 0, done
+    assert result(done.out) == want

@@ -1,0 +1,70 @@
+"""README.md: its commands are where .ci/run finds them, its examples run as they stand."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import pulseline as pl
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    "pip install torch==2.13.0 '.[lab]' && pulseline demo",
+    "pip install torch==2.13.0 '.[test]' && pytest",
+]
+
+
+def run(source: str) -> str:
+    """What an example prints."""
+    state, out = torch.get_rng_state(), io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(source, "README.md", "exec"), {"__name__": "__main__"})
+    torch.set_rng_state(state)
+    return out.getvalue()
+
+
+def test_commands() -> None:
+    blocks = re.findall(r"```\n(pip install [^\n]*)\n```", README)
+    assert blocks == COMMANDS
+
+
+def test_continuous_integration_runs_the_same_commands() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    result = subprocess.run(
+        ["bash", str(script), "--print"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines() == COMMANDS[::-1]
+
+
+def test_pipeline_example() -> None:
+    """Two passes suffice for far more than chance, on whatever kernels this machine has."""
+    assert len(EXAMPLES[0].splitlines()) < 35
+    printed = re.fullmatch(r"(\d+)% of 297 unseen digits, (\d+) clock cycles\n", run(EXAMPLES[0]))
+    assert printed
+    assert int(printed[1]) > 70
+    # One filled pipeline of 4 stages: 2 (samples + stages - 1) clock cycles.
+    assert int(printed[2]) == 2 * (3000 + 4 - 1)
+
+
+def test_layer_example() -> None:
+    assert len(EXAMPLES) == 2
+    assert run(EXAMPLES[1]) == ""
+
+
+@pytest.mark.parametrize("fidelity", pl.io.FIDELITIES)
+def test_every_fidelity_is_explained(fidelity: str) -> None:
+    assert f"| `{fidelity}` |" in README
+
+
+@pytest.mark.parametrize("device", [*pl.devices.DEVICES, "Ideal"])
+def test_every_device_is_named(device: str) -> None:
+    assert f"`{device}`" in README
