@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -64,13 +65,18 @@ def sleeps() -> None:
 
 
 def refuses() -> None:
-    """Not as many processes as stages."""
-    try:
+    """Not as many processes as stages; what only rank 0 finds out."""
+    with pytest.raises(ConfigError, match=f"stages={WORLD + 1} and {WORLD} processes"):
         cases.build(WORLD + 1, asynchronous(), executor="dist")
-    except ConfigError as error:
-        assert f"stages={WORLD + 1} and {WORLD} processes" in str(error)
-    else:
-        raise AssertionError("nothing was raised")
+
+    def complain() -> None:
+        raise ConfigError("no such file here")
+
+    with cases.build(WORLD, asynchronous(), executor="dist") as pipe:
+        with pytest.raises(ConfigError, match="no such file here"):
+            pipe.once(complain)
+        assert pipe.once(lambda: RANK) == 0
+        assert pipe.share(RANK) == list(range(WORLD))
 
 
 def _spoil(stage: int, module: nn.Module, timeout: float = 60.0) -> Pipeline:
@@ -83,18 +89,12 @@ def _spoil(stage: int, module: nn.Module, timeout: float = 60.0) -> Pipeline:
 def _failure(pipe: Pipeline) -> str:
     x, y = delayed.samples(cases.COUNT, cases.SIZE)
     start = time.monotonic()
-    try:
+    with pytest.raises(StageFailed) as failure:
         cases.feed(pipe, x, y)
-    except StageFailed as error:
-        assert time.monotonic() - start < 10
-        try:
-            pipe.eval(x)
-        except BackendError as closed:
-            assert "the pipeline is closed" in str(closed)
-        else:
-            raise AssertionError("a failed pipeline still answers") from None
-        return str(error)
-    raise AssertionError("nothing was raised")
+    assert time.monotonic() - start < 10
+    with pytest.raises(BackendError, match="the pipeline is closed"):
+        pipe.eval(x)
+    return str(failure.value)
 
 
 def nan() -> None:

@@ -17,7 +17,18 @@ from torch import Tensor
 
 from conftest import Kernels
 from pulseline import devices, ops, reference
-from pulseline.devices import ConstantStep, ExpStep, LinearStep, PulsedDevice, SoftBounds
+from pulseline.devices import (
+    ConstantStep,
+    ExpStep,
+    LinearStep,
+    PiecewiseStep,
+    PowStep,
+    PowStepReference,
+    PulsedDevice,
+    SoftBounds,
+    SoftBoundsReference,
+    pulsed,
+)
 from pulseline.errors import ConfigError
 from pulseline.reference import Crosspoints, Stored, rng
 from pulseline.reference.arithmetic import probit
@@ -39,6 +50,17 @@ VARIANTS: dict[str, PulsedDevice] = {
     "soft_log_normal": SoftBounds(dw_min_dtod_log_normal=True, dw_min_dtod=0.8, up_down=0.2),
     "soft_additive": SoftBounds(mult_noise=False, w_max_dtod=0.9, w_min_dtod=0.9),
     "exp": ExpStep(),
+    "soft_reference": SoftBoundsReference(reference_mean=0.1, reference_std=0.2),
+    "soft_symmetric": SoftBoundsReference(
+        up_down=0.4, w_max_dtod=0.8, subtract_symmetry_point=True, slope_up_dtod=0.3
+    ),
+    "pow": PowStep(pow_gamma=1.7, pow_up_down=0.2, pow_up_down_dtod=0.1),
+    "pow_symmetric": PowStepReference(
+        up_down=-0.4, pow_gamma=2.0, reference_std=0.05, subtract_symmetry_point=True
+    ),
+    "piecewise": PiecewiseStep(tilt_up_dtod=0.2, tilt_down_dtod=0.9),
+    "corrupt": SoftBounds(corrupt_devices_prob=0.3, corrupt_devices_range=0.5),
+    "corrupt_reference": SoftBoundsReference(corrupt_devices_prob=0.3, reference_std=0.3),
 }
 variants = pytest.mark.parametrize("device", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -58,12 +80,13 @@ def unpacked(device: PulsedDevice, rows: int = 129, cols: int = 257) -> Crosspoi
 def test_lists_agree() -> None:
     """Compiled models, dataclasses and reference: the same names, fields and order."""
     assert set(ops.FIELDS) == set(devices.DEVICES) == set(reference.DEVICES)
-    assert len(ops.FIELDS) == 4
+    assert len(ops.FIELDS) == 8
     for name, cls in devices.DEVICES.items():
         assert cls.__name__ == name == cls().name
         assert reference.DEVICES[name].parameters is cls
-        assert tuple(field.name for field in dataclasses.fields(cls)) == ops.FIELDS[name]
-        assert len(cls().parameters()) == len(ops.FIELDS[name])
+        assert cls.field_names() == ops.FIELDS[name]
+        declared = {field.name for field in dataclasses.fields(cls)}
+        assert declared - set(ops.FIELDS[name]) == set(pulsed.RETENTION) | {"write_noise_std"}
 
 
 # ---- construction ----

@@ -142,7 +142,7 @@ def test_the_command_prints_the_same_everywhere(capsys: pytest.CaptureFixture[st
     for executor in ("sim", "threads"):
         assert main([*words, "--executor", executor]) == 0
         found.append(result(capsys.readouterr().out))
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-port", "0")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4")
     done = launch.run(*torchrun, "-m", "pulseline", *words, "--executor", "dist")
     assert done.code == 0, done
     found.append(result(done.out))

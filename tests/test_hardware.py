@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import pulseline.hardware as hardware_module
-from pulseline.devices import SoftBounds
+from pulseline.devices import Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.hardware import (
     PRESETS,
@@ -212,11 +212,14 @@ def test_counted_slots_and_pulses_replace_the_assumed_ones() -> None:
     layer = AnalogLinear(4, 3)
     assert pulses_fired([layer]) is None
     assert pulses_fired([nn.Linear(2, 2)]) is None
-    layer.tile.update_count = 10
-    layer.tile.slot_count, layer.tile.pulse_count = 55, 17  # type: ignore[attr-defined]
+    layer.tile.fired = torch.tensor([17, 55, 10])  # type: ignore[attr-defined]
     assert matrices([layer])[0][0].bl == 5.5
     assert pulses_fired([layer]) == 17
     assert pulses_fired([layer, AnalogLinear(4, 3)]) is None
+    assert pulses_fired([layer, AnalogLinear(4, 3, device=Ideal())]) == 17
+    layer.tile.fired = torch.zeros(3, dtype=torch.int64)  # type: ignore[attr-defined]
+    assert pulses_fired([layer]) is None
+    assert matrices([layer])[0][0].bl == layer.tile.update_config.desired_bl
 
 
 @pytest.mark.parametrize("plan", [sequential(), synchronous(4), asynchronous()], ids=str)

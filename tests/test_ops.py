@@ -85,7 +85,7 @@ def test_device_and_fidelity_lists_agree() -> None:
     assert list(DEVICES) == list(ops.DEVICE_INDEX)
     assert list(ops.FIDELITY_INDEX) == list(pl.io.FIDELITIES)
     for name, cls in DEVICES.items():
-        assert ops.FIELDS[name] == tuple(cls.__dataclass_fields__)
+        assert ops.FIELDS[name] == cls.field_names()
 
 
 # ---- FakeTensor and torch.compile ----

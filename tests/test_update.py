@@ -19,7 +19,17 @@ from torch import Tensor
 
 from conftest import Kernels
 from pulseline import ops, reference
-from pulseline.devices import ConstantStep, ExpStep, Ideal, LinearStep, SoftBounds
+from pulseline.devices import (
+    ConstantStep,
+    ExpStep,
+    Ideal,
+    LinearStep,
+    PiecewiseStep,
+    PowStep,
+    PowStepReference,
+    SoftBounds,
+    SoftBoundsReference,
+)
 from pulseline.errors import ConfigError
 from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints, Stored
@@ -33,6 +43,18 @@ MODELS: dict[str, Any] = {
     "soft": SoftBounds(),
     "soft_additive": SoftBounds(mult_noise=False, dw_min_std=1.5),
     "exp": ExpStep(dw_min=0.01),
+    "exp_complex": ExpStep(dw_min_std_add=0.002, dw_min_std_slope=0.01, corrupt_devices_prob=0.1),
+    "soft_reference": SoftBoundsReference(up_down=0.3, subtract_symmetry_point=True),
+    "soft_reference_mult": SoftBoundsReference(mult_noise=True, reference_std=0.1),
+    "pow": PowStep(pow_gamma=1.7, pow_up_down=0.2),
+    "pow_reference": PowStepReference(reference_std=0.1, subtract_symmetry_point=True),
+    "piecewise": PiecewiseStep(
+        tilt_up_dtod=0.3,
+        tilt_down_dtod=0.6,
+        piecewise_up=tuple(1.5 - 0.09 * n for n in range(16)),
+        piecewise_down=(0.1, 0.7, 1.2),
+    ),
+    "corrupt": SoftBounds(corrupt_devices_prob=0.3),
     "soft_silent": SoftBounds(dw_min_std=0.0, dw_min_dtod_log_normal=True, up_down=0.2),
     "linear_additive_silent": LinearStep(gamma_up=0.2, mult_noise=False, dw_min_std=0.0),
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "bind/chain.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 
@@ -128,8 +129,9 @@ void bind_core(py::module_ m) {
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled CPU kernels. Pointers in; no torch headers. Used by pulseline.ops alone.";
   m.attr("NUMBERING") = kNumbering;
-  py::list devices;
-#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields));
+  py::list devices;  // name, fields, planes of slopes
+#define PULSELINE_DESCRIBE(D) \
+  devices.append(py::make_tuple(D::kName, D::kFields, D::kExtra ? 2 : 1));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)
 #undef PULSELINE_DESCRIBE
   m.attr("DEVICES") = devices;
@@ -149,6 +151,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("use_isa", [](const std::string& isa) { return cpu::use_table(isa.c_str()); });
   m.def("update", &tile_update);
   m.def("read", &tile_read);
+  bind_chain(m);
   m.def("construct", [](int device, const std::vector<float>& params, uint64_t seed, uint32_t tile,
                         int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound,
                         int threads) {

@@ -1,5 +1,6 @@
 #pragma once
-// Digital-to-analog and analog-to-digital conversion of one value: uniform grid, symmetric, clipped.
+// Digital-to-analog and analog-to-digital conversion of one value: uniform grid, symmetric,
+// clipped.
 #include "core/math.h"
 
 namespace pulseline {
@@ -20,6 +21,18 @@ PL_HD Converter make_converter(float resolution, float bound) {
 template <class F>
 PL_HD F convert(const Converter& c, F v) {
   if (c.step > 0.0f) v = round_even(v * F(c.inv_step)) * F(c.step);
+  if (c.bound > 0.0f) v = min(max(v, F(-c.bound)), F(c.bound));
+  return v;
+}
+
+// The same with stochastic rounding, u uniform in [0, 1): values on the grid stay.
+template <class F>
+PL_HD F convert_stochastic(const Converter& c, F v, F u) {
+  if (c.step > 0.0f) {
+    const F t = v * F(c.inv_step), nearest = round_even(t);
+    const F low = select(t < nearest, nearest - F(1.0f), nearest);
+    v = select(u < t - low, low + F(1.0f), low) * F(c.step);
+  }
   if (c.bound > 0.0f) v = min(max(v, F(-c.bound)), F(c.bound));
   return v;
 }

@@ -55,6 +55,8 @@ PL_HD float to_float(uint32_t n) { return float(int32_t(n)); }        // n < 2^3
 PL_HD uint32_t truncate(float x) { return uint32_t(int32_t(x)); }       // 0 <= x < 2^31
 PL_HD float absolute(float x) { return as_float(as_bits(x) & 0x7fffffffu); }
 
+PL_HD float lookup(const float* table, uint32_t i) { return table[i]; }  // i < 16
+
 // Nearest integer, ties to even, for |x| < 2^22; larger values move by less than their ulp.
 template <class F>
 PL_HD F round_even(F x) {

@@ -58,7 +58,8 @@ PL_HD F relax(const Device& device, const Crosspoint<F>& c, const Rates<F>& rate
     const F secant = ((later - move) * F(2.0f)) / move;
     b = select(F(0.0f) < absolute(move), min(secant, F(3.0f)), F(0.0f));
   }
-  const F noise_up = additive ? c.up : up, noise_down = additive ? c.down : down;
+  const F noise_up = additive ? device.noise_scale(c, w, up, Always()) : up;
+  const F noise_down = additive ? device.noise_scale(c, w, down, Never()) : down;
   const F cycle = fma(n.up, noise_up * noise_up, n.down * (noise_down * noise_down));
   F variance = cycle * F(sigma * sigma);
   if (MOMENTS)

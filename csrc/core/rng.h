@@ -19,8 +19,8 @@ constexpr uint32_t kNumbering = 1;
 enum Purpose : uint32_t {
   kDeviceParameters = 0,
   kInitialisation = 1,
-  kForwardOutput = 2,   // draw = segment << 4 | bound-management round
-  kForwardInput = 3,    // draw = row block << 4 | round, hashed with the column
+  kForwardOutput = 2,   // draw = second pass << 23 | segment << 4 | bound-management round
+  kForwardInput = 3,    // draw = second pass << 23 | row block << 4 | round, hashed with the column
   kBackwardOutput = 4,
   kBackwardInput = 5,
   kEvaluationOutput = 6,
@@ -29,6 +29,10 @@ enum Purpose : uint32_t {
   kCycleNoise = 9,      // exact: draw = word
   kSlotNoise = 10,      // strict: draw = word << 5 | slot
   kGroupNoise = 11,     // grouped, moments: k of the group's first sample
+  kForwardRounding = 20,  // draw = (row block or segment) << 6 | output << 5 | pass << 4 | round
+  kBackwardRounding = 21,
+  kEvaluationRounding = 22,
+  kReadLines = 23,        // index = output, k = segment << 1 | transposed; words: noise, non-linearity
 };
 
 struct Philox4 {

@@ -3,7 +3,7 @@
 // driver feeds sign(-x_j d_i); nothing else in the project chooses a sign.
 //   n      coincidences of the sample (0..31)      f = step(w): signed noise-free step at w
 //   exact  w = clip(fma(n + sigma sqrt(n) xi, f, w))
-//          additive-noise devices: w = clip(fma(sigma sqrt(n) xi, s, fma(n, f, w))), s = step at 0
+//          additive-noise devices: w = clip(fma(sigma sqrt(n) xi, s, fma(n, f, w))), s: noise_scale
 //   strict every pulse on its own: n = 1, fresh xi, clip after each
 //   expected  no trains: w = clip(fma(|dW| / g, f, w)) with dW = -lr d x   (Wu et al. 2024)
 #include "core/devices/list.h"
@@ -21,7 +21,7 @@ template <class Device, class F>
 PL_HD F pulse(const Device& device, const Crosspoint<F>& c, F w, decltype(F() < F()) up, F n, F root,
               F xi, bool additive) {
   const F f = device.step(c, w, up);
-  const F moved = additive ? fma(root * xi, select(up, c.up, c.down), fma(n, f, w))
+  const F moved = additive ? fma(root * xi, device.noise_scale(c, w, f, up), fma(n, f, w))
                            : fma(fma(root, xi, n), f, w);
   return clip(moved, c.hi, c.lo);
 }

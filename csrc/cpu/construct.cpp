@@ -9,10 +9,11 @@ void construct(int device, const float* params, const Stream& stream, int64_t ro
   const auto fill = [&](const auto& d, int64_t r0, int64_t r1) {
     for (int64_t i = r0; i < r1; ++i)
       for (int64_t j = 0; j < cols; ++j) {
-        const Stored s = d.construct(stream, uint32_t(i), uint32_t(j));
+        const Stored s = construct_crosspoint(d, stream, uint32_t(i), uint32_t(j));
         step[i * cols + j] = s.step;
         slope[i * cols + j] = s.slope;
         bound[i * cols + j] = s.bound;
+        if (d.kExtra) slope[(rows + i) * cols + j] = s.extra;
       }
   };
   parallel_chunks(rows, kRowChunk, rows * cols < 4096 ? 1 : threads, [&](int64_t r0, int64_t r1) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/args.h"
+#include "core/chain.h"
 
 namespace pulseline::cpu {
 
@@ -19,11 +20,14 @@ Status update(const UpdateArgs& args, int device, const float* params, int threa
 // Outer product W -= lr d x^T, samples in order, one fma each: the ideal device.
 Status update_ideal(const UpdateArgs& args, int threads);
 
-// Stored pairs of every crosspoint, see devices/pulsed.h.
+// Stored pairs of every crosspoint, see devices/pulsed.h; two planes of slopes if kExtra.
 void construct(int device, const float* params, const Stream& stream, int64_t rows, int64_t cols,
                uint32_t* step, uint32_t* slope, uint32_t* bound, int threads);
 
 Status read(const ReadArgs& args, int threads);
+
+// The same with options of the converter chain. `average` is written unless a value is not finite.
+Status read_chain(const ReadArgs& args, const Chain& chain, int threads);
 
 // Standard normals of `kInitialisation`, index = column, k = row.
 void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out);

@@ -3,6 +3,7 @@
 // Everything else in such an object has internal linkage and uses no std:: templates: an inline
 // function in a shared header would let the linker keep one ISA's copy for everybody.
 #include "core/args.h"
+#include "core/chain.h"
 #include "core/relax.h"
 
 namespace pulseline::cpu {
@@ -25,7 +26,12 @@ struct Sample {                  // a sub-sample: one word of one sample's train
 
 struct Group {                   // sub-samples that are relaxed together
   int64_t first, last;           // within the slice
+  int64_t word0, word1;          // its words in the packed layout
   Keys noise;
+};
+
+struct Place {                   // of a sub-sample's slots in the packed layout
+  int32_t word, shift;
 };
 
 struct UpdateJob {
@@ -41,6 +47,11 @@ struct UpdateJob {
   const Keys* slot_keys;         // strict: [count][31]
   const Group* groups;           // grouped: [group_count]; moments: one
   int64_t group_count;
+  // Packed layout of grouped: slots of consecutive sub-samples share a word, signs beside them.
+  const Place* places;           // [count]; nullptr: no room for it
+  int64_t packed;                // words
+  uint32_t *packed_columns, *packed_column_signs;  // [packed][padded_cols]
+  uint32_t *packed_rows, *packed_row_signs;        // [padded_rows][packed]
   int64_t merged;                // moments: samples of the group
   float* column_factors[4];      // moments: [merged][padded_cols] signed count and spread, magnitudes
   float* row_factors[4];         // moments: [padded_rows][merged] the same, normalised
@@ -76,6 +87,30 @@ struct InputJob {                // one sample through the DACs of all segments 
   int64_t deviation_stride;
 };
 
+struct ChainInput {              // a sample through the DACs of one tile, with options
+  const ReadArgs* args;
+  const Chain* chain;
+  const float* x;
+  float *q[2], *square[2];       // per pass: converted input, its square (pcm)
+  float norm[2];                 // out: |q|^2 of the tile
+  float alpha_beta;
+  Keys noise[2], rounding;
+  int64_t in0, in1;
+  int passes;                    // 1 or 2
+};
+
+struct ChainOutput {             // a sample through the ADCs of one tile, with options
+  const ReadArgs* args;
+  const Chain* chain;
+  const float *sums[2], *squares[2];  // per pass: W q, |W| q^2 (pcm)
+  float norm[2];
+  const float *line_noise, *line_bend;  // per output; nullptr: the same for all, none
+  Keys noise[2], rounding[2];
+  float* converted;
+  int64_t out0, outputs;
+  int passes;
+};
+
 struct OuterJob {                // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   float* w;
   const float *a, *x;
@@ -90,6 +125,8 @@ struct KernelTable {
   uint32_t (*absmax)(const float* v, int64_t n);
   void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_trains)(const UpdateJob&, int64_t group0, int64_t group1);
+  void (*pack_columns)(const UpdateJob&, int64_t group0, int64_t group1);
+  void (*pack_rows)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*column_moments)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_moments)(const UpdateJob&, int64_t group0, int64_t group1);
   UpdateRows exact[kDevices], strict[kDevices], expected[kDevices], grouped[kDevices],
@@ -97,6 +134,9 @@ struct KernelTable {
   void (*prepare_input)(const InputJob&);
   void (*read_panel)(const ReadPanel&);
   void (*accumulate_outer)(const OuterJob&, int64_t row0, int64_t row1);
+  void (*chain_input)(ChainInput&);
+  bool (*chain_output)(const ChainOutput&);  // whether it saturates
+  void (*chain_add)(float* y, const float* q, float scale, int64_t n, bool first);
 };
 
 #define PULSELINE_TABLES(X) X(baseline) X(avx2) X(avx512f) X(avx512)

@@ -12,8 +12,10 @@
 #define PL_STRING(a) PL_STRING_(a)
 
 #include "cpu/read.inl"
+#include "cpu/chain.inl"
 #include "cpu/trains.inl"
 #include "cpu/update.inl"
+#include "cpu/pack.inl"
 #include "cpu/relax.inl"
 
 namespace pulseline::cpu {
@@ -32,6 +34,8 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     absmax,
     column_trains,
     row_trains,
+    pack_columns,
+    pack_rows,
     column_moments,
     row_moments,
     {PULSELINE_DEVICES(PL_EXACT)},
@@ -42,6 +46,9 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     prepare_input,
     read_panel,
     accumulate_outer,
+    chain_input,
+    chain_output,
+    chain_add,
 };
 
 }  // namespace pulseline::cpu

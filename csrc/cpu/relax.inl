@@ -12,14 +12,6 @@ PL_HD F group_normal(int64_t row, int64_t column, Keys key) {
   return byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1)));
 }
 
-// Bits of samples first..last in 64-bit word q.
-PL_HD uint64_t window(const Group& g, int64_t q) {
-  const int64_t low = g.first - q * 64, high = g.last - q * 64;
-  if (high <= 0 || low >= 64) return 0;
-  const uint64_t above = low <= 0 ? ~uint64_t(0) : ~uint64_t(0) << low;
-  return high >= 64 ? above : above & ((uint64_t(1) << high) - 1);
-}
-
 template <class Device>
 void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   constexpr int kVectors = Block<Device, 1>::kVectors;
@@ -28,41 +20,25 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
   const Device device = model;
   const float sigma = device.p.pulsed.dw_min_std;
   const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
-  const int64_t groups = job.padded_cols / kGroup;
   for_touched_blocks<1>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, 1> b;
     b.load_from(a, device, i * a.cols + j, a.cols - j);
     Rates<F> rates[kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
     for (int v = 0; v < kVectors; ++v) rates[v] = rates_of<Device>(b.c[v]);
     for (int64_t g = 0; g < job.group_count; ++g) {
-      U all[kVectors], up[kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) all[v] = up[v] = U(0u);
-      bool touched = false;
-      for (int64_t q = job.groups[g].first / 64; q * 64 < job.groups[g].last; ++q) {
-        const uint64_t negative = job.row_negative[i * job.words + q];
-        for (uint64_t m = hits.at(q, 1) & window(job.groups[g], q); m; m &= m - 1) {
-          const int bit = __builtin_ctzll(m);
-          const int64_t s = q * 64 + bit;
-          const U row_word(job.row_words[i * job.count + s]);
-          const uint32_t* words = job.column_words + s * job.padded_cols + j;
-          const uint32_t* mask = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
-          touched = true;
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; ++v) {
-            const U n = popcount(load(words + v * kLanes) & row_word);
-            all[v] = all[v] + n;
-            up[v] = up[v] + select(load_mask(mask, v), n, U(0u));
-          }
-        }
-      }
-      if (!touched) continue;
-#pragma GCC unroll 8
+      GroupCounts counts;
+      if (job.packed)
+        counts.add_packed(job, job.groups[g], i, j);
+      else
+        counts.add_samples(job, job.groups[g], hits, i, j);
+      if (!counts.touched) continue;
+#pragma GCC unroll kUnroll
       for (int v = 0; v < kVectors; ++v) {
         const F zero(0.0f);
         const F xi = noisy ? group_normal(i, j + v * kLanes, job.groups[g].noise) : zero;
-        const Counts<F> n = {to_float(up[v]), to_float(all[v] - up[v]), zero, zero};
+        const U up = counts.up[v];
+        const Counts<F> n = {to_float(up), to_float(counts.all[v] - up), zero, zero};
         b.w[v] = relax<false>(device, b.c[v], rates[v], b.w[v], n, sigma, xi, additive);
       }
     }
@@ -135,7 +111,7 @@ PL_HD void relax_row(const UpdateArgs& a, const Device& device, int64_t i, int64
   constexpr int64_t kNext = kTileRows * kPanel;
   const int64_t offset = i * a.cols + j;
   const bool additive = device.additive_noise();
-#pragma GCC unroll 4
+#pragma GCC unroll 1
   for (int v = 0; v < VECTORS; ++v) {
     const int64_t n = a.cols - j - v * kLanes, o = offset + v * kLanes;
     if (n <= 0) return;

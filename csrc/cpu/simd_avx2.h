@@ -10,6 +10,7 @@ namespace pulseline::cpu {
 namespace {
 
 constexpr int kLanes = 8;
+constexpr int kUnroll = 4;  // of the loops over the vectors of a block
 constexpr bool kFusedRead = true;
 
 struct F {
@@ -122,6 +123,12 @@ PL_HD F byte_sum(U h) {  // unsigned bytes times signed weights: pairs stay belo
   const __m256i pairs = _mm256_maddubs_epi16(h.v, _mm256_set1_epi32(int(kByteWeights)));
   const U sum = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   return to_float(sum - U(uint32_t(kByteMean)));
+}
+
+PL_HD F lookup(const float* table, U i) {  // i < 16
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i.v);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), i.v);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps((i << 28).v));
 }
 
 // r[k] lane l = w[l * stride + k]

@@ -11,6 +11,7 @@ namespace pulseline::cpu {
 namespace {
 
 constexpr int kLanes = 16;
+constexpr int kUnroll = 8;  // of the loops over the vectors of a block
 constexpr bool kFusedRead = true;
 
 struct F {
@@ -131,6 +132,10 @@ PL_HD F byte_sum(U h) {
   const U sum = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
   return to_float(sum - U(uint32_t(kByteMean)));
 #endif
+}
+
+PL_HD F lookup(const float* table, U i) {  // i < 16
+  return _mm512_permutexvar_ps(i.v, _mm512_loadu_ps(table));
 }
 
 // r[k] lane l = w[l * stride + k]. Whole cache lines are loaded: rows a power of two apart share

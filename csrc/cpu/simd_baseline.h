@@ -12,6 +12,7 @@ namespace pulseline::cpu {
 namespace {
 
 constexpr int kLanes = 4;
+constexpr int kUnroll = 1;  // of the loops over the vectors of a block
 constexpr bool kFusedRead = false;
 
 typedef float f4 __attribute__((vector_size(16)));
@@ -68,7 +69,8 @@ PL_HD F square_root(F x) {
   for (int i = 0; i < kLanes; ++i) x.v[i] = __builtin_sqrtf(x.v[i]);
   return x;
 }
-PL_HD F fma(F a, F b, F c) {
+// Out of line: the emulation is long, and inlining it everywhere takes a compiler a minute.
+__attribute__((noinline)) F fma(F a, F b, F c) {
   for (int i = 0; i < kLanes; ++i) c.v[i] = pulseline::fma(a.v[i], b.v[i], c.v[i]);
   return c;
 }
@@ -78,6 +80,10 @@ PL_HD F split_exponent(F x, F& e) {
   e = __builtin_convertvector(s >> 23, f4);
   return f4(u - s);
 }
+
+// Out of line: an emulated fma in every copy of these costs minutes of compilation.
+__attribute__((noinline, unused)) F exp2_poly(F t) { return pulseline::exp2_poly<F>(t); }
+__attribute__((noinline, unused)) F log_poly(F x) { return pulseline::log_poly<F>(x); }
 
 PL_HD U lane_index() { return u4{0, 1, 2, 3}; }
 PL_HD F load(const float* p) {
@@ -142,6 +148,10 @@ PL_HD F byte_sum(U h) {
   const U sum = (h & U(255u)) * U(32u) + (h >> 8 & U(255u)) * U(31u) + (h >> 16 & U(255u)) * U(29u) +
                 (h >> 24) * U(27u);
   return to_float(sum - U(uint32_t(kByteMean)));
+}
+
+PL_HD F lookup(const float* table, U i) {  // i < 16; an unused lane may hold anything
+  return f4{table[i.v[0] & 15u], table[i.v[1] & 15u], table[i.v[2] & 15u], table[i.v[3] & 15u]};
 }
 
 // r[k] lane l = w[l * stride + k]

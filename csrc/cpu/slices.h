@@ -15,7 +15,7 @@ constexpr int64_t kRowChunk = 48;
 
 // A model with its parameters, type-erased for the kernel table.
 struct AnyDevice {
-  alignas(16) unsigned char bytes[128];
+  alignas(16) unsigned char bytes[256];
   AnyDevice(int device, const float* params) {
 #define PULSELINE_FILL(D)                                             \
   static_assert(sizeof(D) <= sizeof(bytes), "device parameters grew"); \
@@ -80,34 +80,63 @@ inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
   job.row_negative = scratch.take<uint64_t>(job.padded_rows * words);
 }
 
-// Trains, then (moments) their factors, then the rows.
-inline void run_slice(const UpdateJob& job, UpdateRows rows, const void* device, int threads) {
-  const UpdateArgs& a = *job.args;
-  const KernelTable& k = table();
-  const int64_t column_groups = job.padded_cols / kGroup, row_groups = job.padded_rows / kGroup;
-  const auto prepare = [&](int64_t g) {
-    if (g < column_groups) {
+// Whether the packed layout of grouped is the cheaper one, from the measured density: a block of 32
+// columns meets `hits` sub-samples one by one, or all packed words (about a third of the work each).
+inline bool packing_pays(const UpdateJob& job, int64_t packed_words) {
+  if (!job.places) return false;
+  int64_t row_hits = 0, column_hits = 0;
+  for (int64_t q = 0; q < job.padded_rows * job.words; ++q)
+    row_hits += __builtin_popcountll(job.row_hits[q]);
+  for (int64_t q = 0; q < job.padded_cols / kGroup * job.words; ++q)
+    column_hits += __builtin_popcountll(job.column_hits[q]);
+  const double samples = double(job.count);
+  const double hits = double(row_hits) / double(job.args->rows) *
+                      (double(column_hits) * kGroup / double(job.args->cols)) / samples;
+  return double(packed_words) < 3.0 * hits;
+}
+
+// The steps of a slice, each over groups of lines, then the rows.
+struct SliceRun {
+  UpdateJob job;
+  UpdateRows rows;
+  const void* device;
+  int64_t packed_words;  // if the packed layout is taken
+
+  int64_t column_groups() const { return job.padded_cols / kGroup; }
+  int64_t line_groups() const { return column_groups() + job.padded_rows / kGroup; }
+  void draw(int64_t g) const {
+    const KernelTable& k = table();
+    const int64_t r = g - column_groups();
+    if (r < 0) {
       k.column_trains(job, g, g + 1);
       if (job.merged) k.column_moments(job, g, g + 1);
     } else {
-      k.row_trains(job, g - column_groups, g - column_groups + 1);
-      if (job.merged) k.row_moments(job, g - column_groups, g - column_groups + 1);
+      k.row_trains(job, r, r + 1);
+      if (job.merged) k.row_moments(job, r, r + 1);
     }
-  };
-  if (threads <= 1) {
-    for (int64_t g = 0; g < column_groups + row_groups; ++g) prepare(g);
-    rows(job, device, 0, a.rows);
-    return;
   }
-  const int64_t chunk = a.rows >= 8 * kRowChunk ? kRowChunk : (a.rows + 7) / 8;
-#pragma omp parallel num_threads(threads)
-  {
+  void pack(int64_t g) const {
+    const int64_t r = g - column_groups();
+    r < 0 ? table().pack_columns(job, g, g + 1) : table().pack_rows(job, r, r + 1);
+  }
+  void run(int threads) {
+    const int64_t lines = line_groups(), total = job.args->rows;
+    const int64_t chunk = total >= 8 * kRowChunk ? kRowChunk : (total + 7) / 8;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
 #pragma omp for schedule(static)
-    for (int64_t g = 0; g < column_groups + row_groups; ++g) prepare(g);
+      for (int64_t g = 0; g < lines; ++g) draw(g);
+#pragma omp single
+      job.packed = packing_pays(job, packed_words) ? packed_words : 0;
+      if (job.packed) {
+#pragma omp for schedule(static)
+        for (int64_t g = 0; g < lines; ++g) pack(g);
+      }
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t r = 0; r < a.rows; r += chunk)
-      rows(job, device, r, r + chunk < a.rows ? r + chunk : a.rows);
+      for (int64_t r = 0; r < total; r += chunk)
+        rows(job, device, r, r + chunk < total ? r + chunk : total);
+    }
   }
-}
+};
 
 }  // namespace pulseline::cpu

@@ -31,7 +31,7 @@ void run_ordered(const UpdateArgs& a, int device, const void* params, const Trai
     job.count = next_slice(a, trains, at, a.batch, kSlice, samples, slot_keys);
     if (job.count == 0) return;
     job.words = (job.count + 63) / 64;
-    run_slice(job, strict ? table().strict[device] : table().exact[device], params, threads);
+    SliceRun{job, strict ? table().strict[device] : table().exact[device], params, 0}.run(threads);
   }
 }
 
@@ -56,6 +56,35 @@ int64_t words_between(const Train* trains, int64_t first, int64_t last) {
   return n;
 }
 
+// Where the slots of each sub-sample lie in the packed layout: groups start a word, a sub-sample
+// stays in one. Returns the number of words.
+int64_t place_slots(const Sample* samples, Group* groups, int64_t count, Place* places) {
+  int64_t word = 0;
+  for (int64_t g = 0; g < count; ++g) {
+    groups[g].word0 = word;
+    int32_t shift = 0;
+    for (int64_t s = groups[g].first; s < groups[g].last; ++s) {
+      if (shift + samples[s].slots > 32) {
+        ++word;
+        shift = 0;
+      }
+      places[s] = {int32_t(word), shift};
+      shift += samples[s].slots;
+    }
+    groups[g].word1 = ++word;
+  }
+  return word;
+}
+
+// Room for the packed layout of `most` sub-samples.
+void allocate_packed(UpdateJob& job, Scratch& scratch, int64_t most, const Place* places) {
+  job.places = places;
+  job.packed_columns = scratch.take<uint32_t>(most * job.padded_cols);
+  job.packed_column_signs = scratch.take<uint32_t>(most * job.padded_cols);
+  job.packed_rows = scratch.take<uint32_t>(most * job.padded_rows);
+  job.packed_row_signs = scratch.take<uint32_t>(most * job.padded_rows);
+}
+
 // grouped and moments: slices of whole groups; moments takes one group at a time.
 void run_relaxed(const UpdateArgs& a, int device, const void* params, const Train* trains,
                  int threads, Scratch& scratch) {
@@ -76,6 +105,8 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
   allocate(job, scratch, most);
   job.samples = samples;
   job.groups = groups;
+  Place* places = moments ? nullptr : scratch.take<Place>(most);
+  if (!moments) allocate_packed(job, scratch, most, places);
   if (moments)
     for (int f = 0; f < 4; ++f) {
       job.column_factors[f] = scratch.take<float>(kGroupSamples * job.padded_cols);
@@ -90,15 +121,18 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
         Cursor at = {b, 0};
         next_slice(a, trains, at, end, words, samples + job.count, nullptr);
         const Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(b), 0);
-        groups[job.group_count++] = {job.count, job.count + words, noise};
+        groups[job.group_count++] = {job.count, job.count + words, 0, 0, noise};
         job.count += words;
         for (int64_t s = b; moments && s < end; ++s) job.merged += trains[s].bl > 0;
       }
       b = end;
     } while (!moments && b < a.batch && job.group_count < kSlice);
     job.words = (job.count + 63) / 64;
-    if (job.count)
-      run_slice(job, moments ? table().moments[device] : table().grouped[device], params, threads);
+    if (job.count) {
+      const int64_t packed = moments ? 0 : place_slots(samples, groups, job.group_count, places);
+      const UpdateRows rows = moments ? table().moments[device] : table().grouped[device];
+      SliceRun{job, rows, params, packed}.run(threads);
+    }
   }
 }
 

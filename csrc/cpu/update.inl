@@ -27,6 +27,12 @@ PL_HD Crosspoint<F> load_crosspoint(const UpdateArgs& a, const Device& device, i
     c.slope_up = first_of(slope);
     c.slope_down = second_of(slope);
   }
+  if (Device::kExtra) {
+    const uint32_t* plane = a.slope + a.rows * a.cols;
+    const U extra = whole ? load(plane + o) : load_partial(plane + o, n);
+    c.extra_up = first_of(extra);
+    c.extra_down = second_of(extra);
+  }
   device.prepare(c);
   return c;
 }
@@ -41,13 +47,13 @@ struct Block {
 
   PL_HD void load_from(const UpdateArgs& a, const Device& device, int64_t offset, int64_t columns) {
     if (columns >= kColumns) {
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
       for (int v = 0; v < kVectors; ++v) {
         w[v] = load(a.w + offset + v * kLanes);
         c[v] = load_crosspoint(a, device, offset + v * kLanes, kLanes);
       }
     } else {
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
       for (int v = 0; v < kVectors; ++v) {
         const int64_t n = columns - v * kLanes;
         w[v] = load_partial(a.w + offset + v * kLanes, n);
@@ -57,7 +63,7 @@ struct Block {
   }
   // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
   PL_HD void store_to(const UpdateArgs& a, int64_t offset, int64_t columns) const {
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
     for (int v = 0; v < kVectors; ++v) {
       const int64_t o = offset + v * kLanes;
       const F x = w[v] + F(0.0f);
@@ -72,7 +78,7 @@ struct BlockNoise {
   U base[GROUPS * kHashes];
 
   PL_HD BlockNoise(int64_t row, int64_t column) {
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
     for (int h = 0; h < GROUPS * kHashes; ++h) {
       const int64_t first = column + h / kHashes * kGroup + h % kHashes * kLanes;
       base[h] = lane_index() * U(kColumnStride) +
@@ -81,7 +87,7 @@ struct BlockNoise {
   }
   PL_HD void draw(const NoiseTables& tables, Keys key, F* xi) const {
     const U mantissa(0x7fffffu), half(0x3f000000u);
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
     for (int h = 0; h < GROUPS * kHashes; ++h) {
       const int low = h / kHashes * 2 * kHashes + h % kHashes;
       const U inner = hash_inner(base[h], key.k0, key.k1), counts = popcount16(hash_outer(inner));
@@ -127,8 +133,7 @@ PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, 
   }
 }
 
-// NOISE: 0 none, 1 proportional to the step, 2 additive.
-template <class Device, int NOISE, int GROUPS>
+template <class Device, bool ADDITIVE, int GROUPS>
 void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   // Copies: vector stores may alias anything, so fields behind a reference are read again each time.
   const UpdateJob job = shared;
@@ -149,16 +154,12 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
         const uint32_t* words = job.column_words + s * job.padded_cols + j;
         const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
         F xi[Block<Device, GROUPS>::kVectors];
-        if (NOISE) noise.draw(tables, job.samples[s].cycle, xi);
-#pragma GCC unroll 8
+        noise.draw(tables, job.samples[s].cycle, xi);
+#pragma GCC unroll kUnroll
         for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const U n = popcount(load(words + v * kLanes) & row_word);
-          const F root = NOISE ? tables.root(n) : F(0.0f);
-          b.w[v] = NOISE ? pulse(device, b.c[v], b.w[v], load_mask(up, v), to_float(n), root, xi[v],
-                                 NOISE == 2)
-                         : clip(fma(to_float(n), device.step(b.c[v], b.w[v], load_mask(up, v)),
-                                    b.w[v]),
-                                b.c[v].hi, b.c[v].lo);
+          b.w[v] = pulse(device, b.c[v], b.w[v], load_mask(up, v), to_float(n), tables.root(n),
+                         xi[v], ADDITIVE);
         }
       }
     }
@@ -241,19 +242,14 @@ bool wide(const UpdateJob& job) {
   return hits * kGroup * 5 > job.count * job.args->cols * 4;
 }
 
-template <class Device, int NOISE>
-void exact_of_width(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
-  constexpr int kWide = Device::kLongStep && kLanes == 16 ? 2 : 1;
-  if (wide<Device>(job)) return exact_rows<Device, NOISE, kWide>(job, device, row0, row1);
-  exact_rows<Device, NOISE, 1>(job, device, row0, row1);
-}
-
 template <class Device>
 void exact(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
+  constexpr int kWide = Device::kLongStep && kLanes == 16 ? 2 : 1;
   const Device& d = *static_cast<const Device*>(device);
-  if (d.p.pulsed.dw_min_std == 0.0f) return exact_of_width<Device, 0>(job, d, row0, row1);
-  if (d.additive_noise()) return exact_of_width<Device, 2>(job, d, row0, row1);
-  exact_of_width<Device, 1>(job, d, row0, row1);
+  if (Device::kAdditive && d.additive_noise())
+    return exact_rows<Device, Device::kAdditive, 1>(job, d, row0, row1);
+  if (wide<Device>(job)) return exact_rows<Device, false, kWide>(job, d, row0, row1);
+  exact_rows<Device, false, 1>(job, d, row0, row1);
 }
 template <class Device>
 void strict(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NUMBERING: int
-DEVICES: list[tuple[str, str]]
+DEVICES: list[tuple[str, str, int]]
 PURPOSES: dict[str, int]
 core: Any
 
@@ -45,6 +45,36 @@ def read(
     io: Sequence[float],
     threads: int,
 ) -> tuple[int, int]: ...
+def read_chain(
+    w: int,
+    x: int,
+    y: int,
+    average: int,
+    rows: int,
+    cols: int,
+    batch: int,
+    transposed: bool,
+    tile_in: int,
+    tile_out: int,
+    seed: int,
+    tile: int,
+    k: int,
+    purpose: int,
+    io: Sequence[float],
+    chain: Sequence[float],
+    threads: int,
+) -> tuple[int, int]: ...
+def wire_currents(
+    w: int,
+    rows: int,
+    cols: int,
+    transposed: bool,
+    r: float,
+    tolerance: float,
+    q: int,
+    samples: int,
+    y: int,
+) -> int: ...
 def construct(
     device: int,
     params: Sequence[float],

@@ -92,7 +92,7 @@ def run_train(args: argparse.Namespace) -> None:
         micro_batch_size=args.batch_size,
         micro_batches=args.micro_batches,
     ) as pipe:
-        data = digits.load(args.samples)
+        data = pipe.once(lambda: digits.load(args.samples))
         first = pipe.rank == 0
         total = args.epochs * len(data.x_train)
         with bar(f"{args.device} {args.schedule}", total, first) as progress:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, fields, replace
 
 from .devices.pulsed import require
 
-NOISE_MANAGEMENTS = ("none", "abs_max")
+NOISE_MANAGEMENTS = ("none", "abs_max", "constant", "average_abs_max")  # order of compiled enums
 BOUND_MANAGEMENTS = ("none", "iterative")
+MV_TYPES = ("one_pass", "pos_neg_separate", "pos_neg_separate_digital_sum")
+WEIGHT_NOISES = ("additive_constant", "pcm_read")
+IR_DROPS = ("none", "approx", "exact")
 FIDELITIES = ("strict", "exact", "expected", "grouped", "moments")  # order of the compiled enum
 
 
@@ -20,17 +23,36 @@ class ReadConfig:
         y = W q + sqrt(out_noise^2 + w_noise^2 |q|^2) xi
         out += clip(round(y / s_out) s_out, +-out_bound) alpha beta
 
-    with ``s = 2 bound res`` and ties rounded to even.
+    with ``s = 2 bound res`` and ties rounded to even. Stochastic rounding, two passes, lines that
+    differ from each other, non-linearity and wires come in between as the attributes say.
 
     Attributes:
         inp_res, out_res: resolution of DAC and ADC as a fraction of the full range;
             <= 0 off, > 1 a number of levels.
         inp_bound, out_bound: largest magnitude, in input units and weight x input units; <= 0 none.
         inp_noise, out_noise: additive gaussian noise, in the same units.
-        w_noise: weight read noise, referred to the output as w_noise |q|_2.
-        noise_management: ``abs_max`` (alpha = largest |x| of the sample) or ``none`` (alpha = 1).
+        w_noise: weight read noise, referred to the output as w_noise |q|_2, or with
+            ``w_noise_type="pcm_read"`` as w_noise sqrt(sum |w| q^2).
+        noise_management: ``abs_max`` (alpha = largest |x| of the sample), ``none`` (alpha = 1),
+            ``constant`` (alpha = nm_thres) or ``average_abs_max`` (running average of the largest
+            |x|: ``a += nm_decay (max|x| - a)`` at every sample, starting at the first; evaluation
+            reads use it and leave it).
         bound_management: ``iterative`` repeats a saturated sample in its tile with beta doubled and
             fresh noise, at most ``max_rounds`` times; ``none``.
+        nm_thres: the constant of ``constant``; else an upper limit of alpha if > 0.
+        nm_decay: weight of a new sample in ``average_abs_max``.
+        inp_sto_round, out_sto_round: DAC, ADC round up with the probability of the remainder.
+        mv_type: ``one_pass``; ``pos_neg_separate`` reads positive and negative inputs one after the
+            other and sums before the ADC, ``pos_neg_separate_digital_sum`` behind it.
+        inp_asymmetry, out_asymmetry: inputs, outputs of the negative pass times (1 - asymmetry).
+        out_noise_std: spread of out_noise from output to output, relative.
+        out_nonlinearity: ``y / (1 + n |y|)`` before the ADC, n = out_nonlinearity / out_bound times
+            (1 + out_nonlinearity_std xi) of each output.
+        ir_drop: wire resistance: ``none``, ``approx`` (closed form, within 1 % while
+            n^2 wire_resistance <G> < .5) or ``exact`` (nodal equations to ``ir_tolerance``).
+            Weights are differences of two arrays; a backward read shares the line ends.
+        wire_resistance: of a wire from one crosspoint to the next, times the conductance of a
+            weight of 1.
 
     Raises:
         ConfigError: a value is not finite, negative where it must not be, or unknown.
@@ -46,19 +68,33 @@ class ReadConfig:
     noise_management: str = "abs_max"
     bound_management: str = "iterative"
     max_rounds: int = 10
+    nm_thres: float = 0.0
+    nm_decay: float = 0.001
+    inp_sto_round: bool = False
+    out_sto_round: bool = False
+    mv_type: str = "one_pass"
+    inp_asymmetry: float = 0.0
+    out_asymmetry: float = 0.0
+    w_noise_type: str = "additive_constant"
+    out_noise_std: float = 0.0
+    out_nonlinearity: float = 0.0
+    out_nonlinearity_std: float = 0.0
+    ir_drop: str = "none"
+    wire_resistance: float = 0.0
+    ir_tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for field, known in _NAMES.items():
+            require(getattr(self, field) in known, self, field, f"use {' or '.join(known)}")
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, str):
                 continue
-            require(math.isfinite(value), self, field.name, "use a finite number (0: off)")
-            if field.name.endswith("_noise"):
-                require(value >= 0, self, field.name, "use a value >= 0")
-        known = " or ".join(NOISE_MANAGEMENTS)
-        require(self.noise_management in NOISE_MANAGEMENTS, self, "noise_management", f"use {known}")
-        known = " or ".join(BOUND_MANAGEMENTS)
-        require(self.bound_management in BOUND_MANAGEMENTS, self, "bound_management", f"use {known}")
+            finite = isinstance(value, (int, float)) and math.isfinite(value)
+            require(finite, self, one.name, "use a finite number (0: off)")
+            if one.name.endswith(("_noise", "_std", "_resistance", "_nonlinearity", "_thres")):
+                require(value >= 0, self, one.name, "use a value >= 0")
+        self._check_options()
         require(0 <= self.max_rounds <= 15, self, "max_rounds", "use an integer from 0 to 15")
         for res, bound in (("inp_res", "inp_bound"), ("out_res", "out_bound")):
             if getattr(self, res) > 0:
@@ -67,6 +103,49 @@ class ReadConfig:
                 require(
                     fine <= getattr(self, res) <= 2.0**22, self, res, "use a resolution >= 2^-22"
                 )
+
+    def _check_options(self) -> None:
+        if self.noise_management == "constant":
+            require(self.nm_thres > 0, self, "nm_thres", "use the constant alpha > 0")
+        require(0 < self.nm_decay <= 1, self, "nm_decay", "use a weight above 0, at most 1")
+        for field in ("inp_asymmetry", "out_asymmetry"):
+            require(
+                getattr(self, field) == 0 or self.mv_type != "one_pass",
+                self,
+                field,
+                "it acts on the pass of negative inputs: choose a pos_neg_separate mv_type",
+            )
+        ok = self.out_nonlinearity == 0 or self.out_bound > 0
+        require(ok, self, "out_nonlinearity", "it is relative to out_bound: use a bound > 0")
+        ok = self.ir_drop == "none" or self.wire_resistance > 0
+        require(ok, self, "wire_resistance", 'use a value > 0 or ir_drop="none"')
+        ok = 1e-12 <= self.ir_tolerance < 1
+        require(ok, self, "ir_tolerance", "use a value from 1e-12 to 1")
+
+    def chain(self) -> tuple[float, ...]:
+        """Options of the compiled ``read_chain``; empty: the plain read does it all."""
+        plain = ReadConfig()
+        if self.noise_management in ("none", "abs_max") and all(
+            getattr(self, field) == getattr(plain, field) for field in _OPTIONS
+        ):
+            return ()
+        return (
+            self.nm_thres,
+            self.nm_decay,
+            1.0,
+            float(self.inp_sto_round),
+            float(self.out_sto_round),
+            float(MV_TYPES.index(self.mv_type)),
+            1.0 - self.inp_asymmetry,
+            1.0 - self.out_asymmetry,
+            float(self.w_noise_type == "pcm_read"),
+            self.out_noise_std,
+            self.out_nonlinearity / self.out_bound if self.out_nonlinearity > 0 else 0.0,
+            self.out_nonlinearity_std,
+            float(IR_DROPS.index(self.ir_drop)),
+            self.wire_resistance,
+            self.ir_tolerance,
+        )
 
     def values(self, out_scale: float) -> tuple[float, ...]:
         """The settings in the order of the compiled read."""
@@ -96,6 +175,26 @@ class ReadConfig:
             noise_management="none",
             bound_management="none",
         )
+
+
+_NAMES = {
+    "noise_management": NOISE_MANAGEMENTS,
+    "bound_management": BOUND_MANAGEMENTS,
+    "mv_type": MV_TYPES,
+    "w_noise_type": WEIGHT_NOISES,
+    "ir_drop": IR_DROPS,
+}
+# What leaves the plain read when it differs from its default.
+_OPTIONS = (
+    "nm_thres",
+    "inp_sto_round",
+    "out_sto_round",
+    "mv_type",
+    "w_noise_type",
+    "out_noise_std",
+    "out_nonlinearity",
+    "ir_drop",
+)
 
 
 @dataclass(frozen=True)

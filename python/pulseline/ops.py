@@ -1,7 +1,8 @@
 """Operators on crossbars, registered with torch: the only importer of the compiled modules.
 
 Schemas, checks, dispatch and fake kernels (for torch.compile and FakeTensor) of ``pulseline::read``,
-``pulseline::update_``, ``pulseline::construct`` and ``pulseline::initial_normals``. Checks raise
+``pulseline::read_chain_``, ``pulseline::update_``, ``pulseline::construct`` and
+``pulseline::initial_normals``. Checks raise
 :class:`ConfigError` before anything is written; a backend that cannot run raises
 :class:`BackendError`.
 """
@@ -21,13 +22,26 @@ from .io import FIDELITIES
 
 NUMBERING: int = _cpu.NUMBERING
 PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
-DEVICE_INDEX: dict[str, int] = {name: i for i, (name, _) in enumerate(_cpu.DEVICES)}
+DEVICE_INDEX: dict[str, int] = {name: i for i, (name, _, _) in enumerate(_cpu.DEVICES)}
 FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
-FIELDS: dict[str, tuple[str, ...]] = {n: tuple(f.split(",")) for n, f in _cpu.DEVICES}
+# Fields of a compiled model; ``curve[18]`` takes 18 numbers.
+_DECLARED = {name: fields.split(",") for name, fields, _ in _cpu.DEVICES}
+FIELDS: dict[str, tuple[str, ...]] = {
+    name: tuple(field.partition("[")[0] for field in fields) for name, fields in _DECLARED.items()
+}
+_PARAMETERS = {
+    name: sum(int(field.partition("[")[2].rstrip("]") or 1) for field in fields)
+    for name, fields in _DECLARED.items()
+}
+_PLANES = {name: planes for name, _, planes in _cpu.DEVICES}  # of slopes, (planes, rows, cols) if 2
 
 _LIBRARY = torch.library.Library("pulseline", "DEF")
 # key: seed, tile_id, k, purpose, tile_in, tile_out
 _LIBRARY.define("read(Tensor x, Tensor weight, bool transposed, int[] key, float[] io) -> Tensor")
+_LIBRARY.define(
+    "read_chain_(Tensor x, Tensor weight, Tensor(a!)? average, bool transposed, int[] key, "
+    "float[] io, float[] chain) -> Tensor"
+)
 # train: see UpdateConfig; key: seed, tile_id, k, fidelity
 _LIBRARY.define(
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
@@ -104,6 +118,18 @@ def _refuse_device(name: str, t: Tensor) -> None:
 def _read_cpu(
     x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
 ) -> Tensor:
+    return _read_chain_cpu(x, weight, None, transposed, key, io, ())
+
+
+def _read_chain_cpu(
+    x: Tensor,
+    weight: Tensor,
+    average: Tensor | None,
+    transposed: bool,
+    key: Sequence[int],
+    io: Sequence[float],
+    chain: Sequence[float],
+) -> Tensor:
     rows, cols = weight.shape
     inputs, outputs = (rows, cols) if transposed else (cols, rows)
     if weight.dtype is not _F32 or not weight.is_contiguous():
@@ -117,6 +143,8 @@ def _read_cpu(
     batch = x.shape[0]
     y = torch.empty((batch, outputs))
     seed, tile_id, k, purpose, tile_in, tile_out = key
+    if chain:
+        return _options(x, weight, y, average, transposed, key, io, chain)
     source, sample = _cpu.read(
         weight.data_ptr(),
         x.data_ptr(),
@@ -132,6 +160,43 @@ def _read_cpu(
         k,
         purpose,
         io,
+        _threads(),
+    )
+    if source:
+        _refuse_value(2 if transposed else 1, sample)
+    return y
+
+
+def _options(
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    average: Tensor | None,
+    transposed: bool,
+    key: Sequence[int],
+    io: Sequence[float],
+    chain: Sequence[float],
+) -> Tensor:
+    """The read with options of the converter chain, into ``y``; arguments are checked."""
+    if average is not None and (average.dtype is not _F32 or average.numel() != 1):
+        raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+    seed, tile_id, k, purpose, tile_in, tile_out = key
+    source, sample = _cpu.read_chain(
+        weight.data_ptr(),
+        x.data_ptr(),
+        y.data_ptr(),
+        0 if average is None else average.data_ptr(),
+        *weight.shape,
+        x.shape[0],
+        transposed,
+        tile_in,
+        tile_out,
+        seed,
+        tile_id,
+        k,
+        purpose,
+        io,
+        chain,
         _threads(),
     )
     if source:
@@ -200,25 +265,34 @@ def _device_arguments(
 ) -> tuple[int, tuple[int, int, int]]:
     """Index of the compiled model and the addresses of step, slope and bound."""
     index = DEVICE_INDEX.get(device, -1)
-    if index < 0 or len(params) != len(FIELDS[device]):
+    if index < 0 or len(params) != _PARAMETERS[device]:
         raise ConfigError(f"device is {device!r} with {len(params)} parameters; see DEVICES")
     addresses = []
     for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
         if t is None:
             raise ConfigError(f"device {device!r} lacks its {name}; build it with construct")
-        if t.shape != weight.shape or t.dtype is not torch.int32 or not t.is_contiguous():
+        shape: tuple[int, ...] = weight.shape
+        if name == "slope" and _PLANES[device] > 1:
+            shape = (_PLANES[device], *shape)
+        if t.shape != shape or t.dtype is not torch.int32 or not t.is_contiguous():
             raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
         addresses.append(t.data_ptr())
     return index, (addresses[0], addresses[1], addresses[2])
 
 
+def _empty_pairs(device: str, rows: int, cols: int) -> list[Tensor]:
+    planes = _PLANES[device]
+    slopes = (planes, rows, cols) if planes > 1 else (rows, cols)
+    return [torch.empty(shape, dtype=torch.int32) for shape in ((rows, cols), slopes, (rows, cols))]
+
+
 def _construct(
     device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if device not in DEVICE_INDEX or len(params) != len(FIELDS[device]):
+    if device not in DEVICE_INDEX or len(params) != _PARAMETERS[device]:
         known = ", ".join(DEVICES)
         raise ConfigError(f"device is {device!r} with {len(params)} parameters; use one of {known}")
-    pairs = [torch.empty((rows, cols), dtype=torch.int32) for _ in range(3)]
+    pairs = _empty_pairs(device, rows, cols)
     _cpu.construct(
         DEVICE_INDEX[device],
         params,
@@ -243,8 +317,10 @@ def _no_cuda(*_: object) -> None:
 
 
 _LIBRARY.impl("read", _read_cpu, "CPU")
+_LIBRARY.impl("read_chain_", _read_chain_cpu, "CPU")
 _LIBRARY.impl("update_", _update_cpu, "CPU")
 _LIBRARY.impl("read", _no_cuda, "CUDA")
+_LIBRARY.impl("read_chain_", _no_cuda, "CUDA")
 _LIBRARY.impl("update_", _no_cuda, "CUDA")
 _LIBRARY.impl("construct", _construct, "CompositeExplicitAutograd")
 _LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
@@ -253,6 +329,13 @@ _LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
 @torch.library.register_fake("pulseline::read", lib=_LIBRARY)
 def _read_fake(
     x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
+) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
+
+
+@torch.library.register_fake("pulseline::read_chain_", lib=_LIBRARY)
+def _read_chain_fake(
+    x: Tensor, weight: Tensor, average: Tensor | None, transposed: bool, *_: object
 ) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
@@ -266,7 +349,7 @@ def _update_fake(*_: object) -> None:
 def _construct_fake(
     device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = [torch.empty((rows, cols), dtype=torch.int32) for _ in range(3)]
+    pairs = _empty_pairs(device, rows, cols)
     return pairs[0], pairs[1], pairs[2]
 
 
@@ -276,6 +359,7 @@ def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int) -> Tens
 
 
 _read_op = torch.ops.pulseline.read.default
+_read_chain_op = torch.ops.pulseline.read_chain_.default
 _update_op = torch.ops.pulseline.update_.default
 construct = torch.ops.pulseline.construct.default
 initial_normals = torch.ops.pulseline.initial_normals.default
@@ -301,9 +385,69 @@ def read(
         (samples, outputs) float32.
     """
     if _direct(x):
-        return _read_cpu(x, weight, transposed, key, io)
+        return _read_chain_cpu(x, weight, None, transposed, key, io, ())
     y: Tensor = _read_op(x, weight, transposed, key, io)
     return y
+
+
+def read_chain_(
+    x: Tensor,
+    weight: Tensor,
+    average: Tensor | None,
+    transposed: bool,
+    key: Sequence[int],
+    io: Sequence[float],
+    chain: Sequence[float],
+) -> Tensor:
+    """``pulseline::read_chain_``: a read with options; like :func:`read` where they are off.
+
+    Args:
+        average: running average of ``average_abs_max``, (1,) float32, <= 0: none yet; it is moved
+            if ``chain[2]``. chain: :meth:`pulseline.io.ReadConfig.chain`.
+    """
+    if _direct(x):
+        return _read_chain_cpu(x, weight, average, transposed, key, io, chain)
+    y: Tensor = _read_chain_op(x, weight, average, transposed, key, io, chain)
+    return y
+
+
+def wire_currents(
+    q: Tensor, weight: Tensor, resistance: float, tolerance: float = 1e-6, transposed: bool = False
+) -> tuple[Tensor, int]:
+    """Currents (samples, outputs) of one physical tile with wires, and the CG iterations used.
+
+    Args:
+        q: (samples, inputs) line voltages. weight: (rows, cols). resistance: of a wire segment,
+            times the conductance of weight 1.
+
+    Raises:
+        ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), or shapes.
+    """
+    if not (0 < resistance < _INFINITY and 1e-12 <= tolerance < 1):
+        raise ConfigError(
+            f"resistance is {resistance} and tolerance {tolerance}; "
+            "use a resistance > 0 and a tolerance from 1e-12 to 1"
+        )
+    rows, cols = weight.shape
+    inputs = rows if transposed else cols
+    if q.dtype is not _F32 or q.dim() != 2 or q.shape[1] != inputs:
+        _refuse_matrix("q", q, inputs)
+    if min(rows, cols) == 0:
+        return torch.zeros((q.shape[0], cols if transposed else rows)), 0
+    y = torch.empty((q.shape[0], cols if transposed else rows))
+    weight, q = weight.contiguous(), q.contiguous()
+    most = _cpu.wire_currents(
+        weight.data_ptr(),
+        rows,
+        cols,
+        transposed,
+        resistance,
+        tolerance,
+        q.data_ptr(),
+        q.shape[0],
+        y.data_ptr(),
+    )
+    return y, most
 
 
 def update_(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor
 from .devices import Ideal
 from .errors import ConfigError
 from .tile import AnalogParameter
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class AnalogSGD(torch.optim.Optimizer):
@@ -42,8 +43,9 @@ class AnalogSGD(torch.optim.Optimizer):
         for before in self._optimizer_step_pre_hooks.values():
             before(self, (), {})
         for group in self.param_groups:
+            _check_lr(group["lr"])
+        for group in self.param_groups:
             lr = group["lr"]
-            _check_lr(lr)
             for p in group["params"]:
                 if isinstance(p, AnalogParameter):
                     p.tile.step_pending(lr)
@@ -95,6 +97,10 @@ def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
             p.grad.div_(micro_batches)
 
 
-def _check_lr(lr: float | Tensor) -> None:
-    if not (math.isfinite(lr) and lr >= 0):
+def _check_lr(lr: Any) -> None:
+    try:
+        ok = 0 <= lr <= _LARGEST
+    except TypeError:
+        ok = False
+    if not ok:
         raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")

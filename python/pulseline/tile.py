@@ -82,6 +82,7 @@ class Tile:
         self.forward_count = self.backward_count = self.update_count = self.update_calls = 0
         self.evaluation_count = 0
         self.out_scale = 1.0
+        self.averages = torch.zeros(2)  # of average_abs_max: forward, backward; 0: none yet
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.weight = AnalogParameter(torch.zeros(rows, cols))
         self.weight.tile = self
@@ -127,6 +128,8 @@ class Tile:
         self.out_scale = out_scale
         self._forward_io = self.io.forward.values(out_scale)
         self._backward_io = self.io.backward.values(out_scale)
+        chains = [config.chain() for config in (self.io.forward, self.io.backward)]
+        self._chains = [(chain, (*chain[:2], 0.0, *chain[3:])) for chain in chains]
 
     @property
     def shape(self) -> torch.Size:
@@ -186,19 +189,30 @@ class Tile:
         """``out_scale W``: a copy in the units of the layer."""
         return self.weight.data * self.out_scale
 
+    def _read(
+        self, v: Tensor, transposed: bool, key: tuple[int, ...], io: tuple[float, ...]
+    ) -> Tensor:
+        chain, still = self._chains[transposed]
+        if not chain:
+            return ops.read(v, self.weight, transposed, key, io)
+        average = self.averages[int(transposed) : int(transposed) + 1]
+        evaluation = key[3] == _EVALUATION
+        chain = still if evaluation else chain
+        return ops.read_chain_(v, self.weight, average, transposed, key, io, chain)
+
     # ---- operations: (samples, features) in, (samples, features) out ----
 
     def forward(self, x: Tensor) -> Tensor:
         """Analog ``y = out_scale W x`` of every sample; advances the forward counter."""
         key = (self.seed, self.tile_id, self.forward_count, _FORWARD, *self._sizes)
-        y: Tensor = ops.read(x, self.weight, False, key, self._forward_io)
+        y = self._read(x, False, key, self._forward_io)
         self.forward_count += x.shape[0]
         return y
 
     def backward(self, d: Tensor) -> Tensor:
         """Analog ``g = out_scale W^T d``; advances the backward counter."""
         key = (self.seed, self.tile_id, self.backward_count, _BACKWARD, *self._sizes[::-1])
-        g: Tensor = ops.read(d, self.weight, True, key, self._backward_io)
+        g = self._read(d, True, key, self._backward_io)
         self.backward_count += d.shape[0]
         return g
 
@@ -211,7 +225,7 @@ class Tile:
         sizes = self._sizes[::-1] if transposed else self._sizes
         key = (self.seed, self.tile_id, self.evaluation_count, _EVALUATION, *sizes)
         io = self._backward_io if transposed else self._forward_io
-        y: Tensor = ops.read(v, self.weight, transposed, key, io)
+        y = self._read(v, transposed, key, io)
         self.evaluation_count += v.shape[0]
         return y
 
@@ -275,7 +289,15 @@ class Tile:
         scale = struct.unpack("<q", struct.pack("<d", self.out_scale))[0]
         counts = (self.forward_count, self.backward_count, self.update_count, self.update_calls)
         head = (_FORMAT, ops.NUMBERING, self.seed, self.tile_id)
-        return torch.tensor([*head, *counts, self.fingerprint(), scale], dtype=torch.int64)
+        values = [*head, *counts, self.fingerprint(), scale]
+        if self._averages():
+            values += self.averages.view(torch.int32).tolist()
+        return torch.tensor(values, dtype=torch.int64)
+
+    def _averages(self) -> bool:
+        """Whether a direction manages its inputs by a running average."""
+        managements = (self.io.forward.noise_management, self.io.backward.noise_management)
+        return "average_abs_max" in managements
 
     def load_state(self, state: Tensor) -> None:
         """Take over identity and counters of :meth:`state`; device parameters follow the identity.
@@ -283,7 +305,8 @@ class Tile:
         Raises:
             ConfigError: another format, draw numbering or configuration; nothing is changed.
         """
-        if state.dtype is not torch.int64 or state.shape != (len(_STATE) + 1,):
+        size = len(_STATE) + 1 + 2 * self._averages()
+        if state.dtype is not torch.int64 or state.shape != (size,):
             raise ConfigError(f"tile state has shape {tuple(state.shape)}; it is no tile's state")
         values = dict(zip(_STATE, state.tolist(), strict=False))
         if values["format"] != _FORMAT or values["numbering"] != ops.NUMBERING:
@@ -301,7 +324,9 @@ class Tile:
         self.forward_count, self.backward_count = values["forward"], values["backward"]
         self.update_count, self.update_calls = values["update"], values["calls"]
         self.pending.clear()
-        self._set_scale(struct.unpack("<d", struct.pack("<q", int(state[-1])))[0])
+        self._set_scale(struct.unpack("<d", struct.pack("<q", int(state[len(_STATE)])))[0])
+        if self._averages():
+            self.averages.copy_(state[-2:].to(torch.int32).view(torch.float32))
         if moved:
             self._build()
 

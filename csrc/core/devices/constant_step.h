@@ -6,7 +6,7 @@
 
 namespace pulseline {
 
-struct ConstantStep {
+struct ConstantStep : ProportionalNoise {
   static constexpr const char* kName = "ConstantStep";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS;
   static constexpr bool kAffine = true;
@@ -19,7 +19,6 @@ struct ConstantStep {
   PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
     return construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
   }
-  PL_HD bool additive_noise() const { return false; }
   template <class F>
   PL_HD void prepare(Crosspoint<F>&) const {}
   template <class F, class Up>

@@ -11,7 +11,7 @@
 
 namespace pulseline {
 
-struct LinearStep {
+struct LinearStep : StepNoise {
   static constexpr const char* kName = "LinearStep";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS
       ",gamma_up,gamma_down,gamma_up_dtod,gamma_down_dtod,mult_noise,mean_bound_reference";

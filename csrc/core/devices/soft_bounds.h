@@ -10,7 +10,7 @@
 
 namespace pulseline {
 
-struct SoftBounds {
+struct SoftBounds : StepNoise {
   static constexpr const char* kName = "SoftBounds";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS ",mult_noise";
   static constexpr bool kAffine = true;
@@ -23,9 +23,10 @@ struct SoftBounds {
 
   PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
     Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    const float hi = positive_floor(pair_first(c.bound)), lo = positive_floor(-pair_second(c.bound));
-    c.slope = pack_pair(bf16_nearest(-pair_first(c.step) / hi),
-                        bf16_nearest(pair_second(c.step) / lo));
+    const float hi = positive_floor(pair_first(c.bound)),
+                lo = positive_floor(-pair_second(c.bound));
+    c.slope =
+        pack_pair(bf16_nearest(-pair_first(c.step) / hi), bf16_nearest(pair_second(c.step) / lo));
     return c;
   }
   PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }

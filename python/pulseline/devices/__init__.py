@@ -10,13 +10,27 @@ from .constant_step import ConstantStep
 from .exp_step import ExpStep
 from .ideal import Ideal
 from .linear_step import LinearStep
+from .measured import from_measurements
+from .piecewise_step import PiecewiseStep
+from .pow_step import PowStep, PowStepReference
 from .pulsed import PulsedDevice
-from .soft_bounds import SoftBounds
+from .soft_bounds import SoftBounds, SoftBoundsPmax
+from .soft_bounds_reference import SoftBoundsReference
 
 Device = PulsedDevice | Ideal
 
 DEVICES: dict[str, type[PulsedDevice]] = {
-    cls.__name__: cls for cls in (ConstantStep, LinearStep, SoftBounds, ExpStep)
+    cls.__name__: cls
+    for cls in (
+        ConstantStep,
+        LinearStep,
+        SoftBounds,
+        ExpStep,
+        SoftBoundsReference,
+        PowStep,
+        PowStepReference,
+        PiecewiseStep,
+    )
 }
 
 __all__ = [
@@ -26,6 +40,12 @@ __all__ = [
     "ExpStep",
     "Ideal",
     "LinearStep",
+    "PiecewiseStep",
+    "PowStep",
+    "PowStepReference",
     "PulsedDevice",
     "SoftBounds",
+    "SoftBoundsPmax",
+    "SoftBoundsReference",
+    "from_measurements",
 ]

@@ -16,10 +16,14 @@ class ExpStep(PulsedDevice):
         up:   w += max(1 - a_up   e^( gamma_up   z), 0) s_up   (1 + sigma xi)
         down: w -= max(1 - a_down e^(-gamma_down z), 0) s_down (1 + sigma xi)
 
+    With ``dw_min_std_add`` or ``dw_min_std_slope`` the noise of a pulse is
+    ``sigma (|step| + dw_min_std_add + dw_min_std_slope |w|) xi``.
+
     Attributes:
         a_up, a_down: weights of the exponentials (A_up, A_down).
         gamma_up, gamma_down: their rates.
         a, b: scale and offset of the weight in the exponent.
+        dw_min_std_add, dw_min_std_slope: noise beside that of the step, relative to sigma.
 
     Other parameters and errors: see :class:`PulsedDevice`; at weight 0 both steps must be > 0.
     """
@@ -30,11 +34,15 @@ class ExpStep(PulsedDevice):
     gamma_down: float = 12.78785
     a: float = 0.244
     b: float = 0.2425
+    dw_min_std_add: float = 0.0
+    dw_min_std_slope: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         exponent = max(abs(self.gamma_up), abs(self.gamma_down)) * (abs(self.b) + 2 * abs(self.a))
         require(exponent < 69, self, "gamma_up", "use rates with gamma (|b| + 2 |a|) < 69")
+        for name in ("dw_min_std_add", "dw_min_std_slope"):
+            require(getattr(self, name) >= 0, self, name, "use a value >= 0")
         up, down = self.nominal_steps()
         require(up > 0, self, "a_up", "use a value with a_up e^(gamma_up b) < 1")
         require(down > 0, self, "a_down", "use a value with a_down e^(-gamma_down b) < 1")

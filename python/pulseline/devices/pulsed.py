@@ -10,14 +10,42 @@ Per crosspoint, with independent standard normals xi (Gokmen & Vlasov 2016 and l
 
 Each number is a pure function of (seed, tile_id, row, column), drawn in float32 and stored as
 bfloat16 (bounds rounded toward zero): the stored value is the device.
+
+Once per mini-batch, T, b, D and nu drawn per crosspoint (see ``Tile.end_of_batch``)::
+
+    decay      w <- w - (w - b) / T       T = lifetime (1 + lifetime_dtod xi)
+                                          b = reset + reset_dtod xi
+    drift      w <- w ((t + 1) / t)^-nu   nu = drift_nu (1 + drift_nu_dtod xi), t = 1, 2, ..
+    diffusion  w <- w + D xi              D = |diffusion (1 + diffusion_dtod xi)|
+
+and, when asked for, reset: ``w <- b + reset_std xi``. A weight that nothing else moves drifts as
+``w_0 t^-nu``; t counts mini-batches of the tile, not since the last write. With write noise the
+weight that is read is ``hidden + write_noise_std dw_min xi``, xi drawn anew when pulses arrive;
+pulses move the hidden weight.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from ..errors import ConfigError
+
+
+# Fields that act between pulses: not parameters of the compiled pulse model.
+RETENTION = (
+    "lifetime",
+    "lifetime_dtod",
+    "reset",
+    "reset_dtod",
+    "reset_std",
+    "diffusion",
+    "diffusion_dtod",
+    "drift_nu",
+    "drift_nu_dtod",
+)
+_BETWEEN_PULSES = (*RETENTION, "write_noise_std")
 
 
 def require(condition: bool, owner: object, field: str, fix: str) -> None:
@@ -40,10 +68,19 @@ class PulsedDevice:
         up_down_dtod: device-to-device spread of the asymmetry.
         w_max, w_min: mean bounds, w_min <= 0 <= w_max.
         w_max_dtod, w_min_dtod: device-to-device spread of the bounds, relative.
+        corrupt_devices_prob: part of the devices that are stuck, each at one value.
+        corrupt_devices_range: that value is uniform within +-range.
+        lifetime, lifetime_dtod: decay time in mini-batches (0: no decay), its spread, relative.
+        reset, reset_dtod, reset_std: where decay and reset lead, its spread, noise of a reset.
+        diffusion, diffusion_dtod: random walk per mini-batch, its spread, relative.
+        drift_nu, drift_nu_dtod: exponent of the drift, its spread, relative.
+        write_noise_std: noise of what is read, in units of dw_min.
 
     Raises:
         ConfigError: a value is not finite, or out of the range given above.
     """
+
+    curves: ClassVar[tuple[str, ...]] = ()  # fields that hold a tuple of numbers
 
     dw_min: float = 0.001
     dw_min_dtod: float = 0.3
@@ -55,10 +92,24 @@ class PulsedDevice:
     w_min: float = -0.6
     w_max_dtod: float = 0.3
     w_min_dtod: float = 0.3
+    corrupt_devices_prob: float = 0.0
+    corrupt_devices_range: float = 1.0
+    lifetime: float = 0.0
+    lifetime_dtod: float = 0.0
+    reset: float = 0.0
+    reset_dtod: float = 0.0
+    reset_std: float = 0.01
+    diffusion: float = 0.0
+    diffusion_dtod: float = 0.0
+    drift_nu: float = 0.0
+    drift_nu_dtod: float = 0.0
+    write_noise_std: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name in self.curves:
+                continue
             require(
                 isinstance(value, (int, float)) and math.isfinite(value),
                 self,
@@ -72,15 +123,38 @@ class PulsedDevice:
         require(self.w_min <= 0, self, "w_min", "use a bound <= 0")
         require(self.w_max > self.w_min, self, "w_max", f"use a bound above w_min = {self.w_min}")
         require(abs(self.up_down) < 1, self, "up_down", "use a value between -1 and 1")
+        ok = 0 <= self.corrupt_devices_prob <= 1
+        require(ok, self, "corrupt_devices_prob", "use a probability")
+        for name in ("corrupt_devices_range", "diffusion", "drift_nu"):
+            require(getattr(self, name) >= 0, self, name, "use a value >= 0")
+        ok = self.lifetime == 0 or self.lifetime > 1
+        require(ok, self, "lifetime", "use more than 1 mini-batch, or 0 for no decay")
 
     @property
     def name(self) -> str:
         """Name of the model in the compiled list."""
         return type(self).__name__
 
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Fields that the compiled model takes, in its order."""
+        return tuple(field.name for field in fields(cls) if field.name not in _BETWEEN_PULSES)
+
     def parameters(self) -> tuple[float, ...]:
-        """All fields as floats, in the order of the compiled model."""
-        return tuple(float(getattr(self, field.name)) for field in fields(self))
+        """The fields of the compiled model as floats, in its order."""
+        return tuple(value for name in self.field_names() for value in self._values(name))
+
+    def _values(self, name: str) -> tuple[float, ...]:
+        return (float(getattr(self, name)),)
+
+    def retention(self) -> tuple[float, ...]:
+        """What acts between pulses, in the order of RETENTION."""
+        return tuple(float(getattr(self, name)) for name in RETENTION)
+
+    @property
+    def ages(self) -> bool:
+        """Whether weights change by themselves once per mini-batch."""
+        return self.lifetime > 0 or self.diffusion > 0 or self.drift_nu > 0
 
     def nominal_steps(self) -> tuple[float, float]:
         """Sizes of the mean up and down step at weight 0."""

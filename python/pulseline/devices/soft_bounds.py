@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+from ..errors import ConfigError
 from .pulsed import PulsedDevice, require
 
 
@@ -26,3 +29,40 @@ class SoftBounds(PulsedDevice):
         super().__post_init__()
         require(self.w_max > 0, self, "w_max", "use a bound > 0: the step vanishes there")
         require(self.w_min < 0, self, "w_min", "use a bound < 0: the step vanishes there")
+
+
+def SoftBoundsPmax(
+    p_max: float = 1000.0,
+    alpha: float = 5e-4,
+    range_min: float = -1.0,
+    range_max: float = 1.0,
+    **other: Any,
+) -> SoftBounds:
+    """A :class:`SoftBounds` given by the pulses between two weights instead of bounds and step::
+
+        b = (range_max - range_min) / (1 - exp(-alpha p_max))
+        w_min = range_min   w_max = range_min + b   dw_min = alpha b   up_down = 1 + 2 range_min / b
+
+    Args:
+        p_max: number of pulses of the response curve; alpha: its rate per pulse.
+        range_min, range_max: its two ends, range_min < 0 < range_max.
+        other: further fields of :class:`SoftBounds`.
+
+    Raises:
+        ConfigError: a value out of range, or ``other`` holds a derived field.
+    """
+    if not (math.isfinite(p_max) and p_max > 0 and math.isfinite(alpha) and alpha > 0):
+        raise ConfigError(f"SoftBoundsPmax: p_max is {p_max}, alpha {alpha}; use finite values > 0")
+    if not (math.isfinite(range_max - range_min) and range_min < 0 < range_max):
+        raise ConfigError(
+            f"SoftBoundsPmax: range_min is {range_min}, range_max {range_max}; "
+            "use range_min < 0 < range_max"
+        )
+    derived = {"w_min", "w_max", "dw_min", "up_down"} & set(other)
+    if derived:
+        raise ConfigError(f"SoftBoundsPmax: {min(derived)} is derived; leave it out")
+    b = (range_max - range_min) / -math.expm1(-alpha * p_max)
+    up_down = 1 + 2 * range_min / b
+    return SoftBounds(
+        w_min=range_min, w_max=range_min + b, dw_min=alpha * b, up_down=up_down, **other
+    )

@@ -233,13 +233,13 @@ def _resume(pipe: Pipeline, run: Run, saving: Saving, epochs: int, notice: Notic
     """Bring pipeline and run to where the newest checkpoint left them."""
     root = saving.directory
     if not saving.resume:
-        if pipe.share(bool(checkpoint.steps(root)))[0]:
+        if pipe.once(lambda: checkpoint.steps(root)):
             raise ConfigError(
                 f"{root} holds a checkpoint: add --resume to continue from it, or use another "
                 "directory"
             )
         return
-    if any(step > epochs for step in pipe.share(checkpoint.steps(root))[0]):
+    if any(step > epochs for step in pipe.once(lambda: checkpoint.steps(root))):
         raise ConfigError(f"{root} holds a checkpoint of a later epoch than --epochs {epochs}")
     loaded = checkpoint.load(pipe, root, config=saving.config)
     if loaded is None:

@@ -81,7 +81,7 @@ def save(
         "shards": shards,
     }
     path = manifest_path(root, step)
-    _together(pipe, lambda: write(path, sealed(body)) if pipe.rank == 0 else None)
+    pipe.once(lambda: write(path, sealed(body)))
     _prune(pipe, root, keep)
     return path
 
@@ -97,8 +97,7 @@ def load(
     """
     pipe.check_flushed("loading a checkpoint")
     root, run = Path(directory), _run(pipe, config)
-    found = _together(pipe, lambda: _candidates(root, run) if pipe.rank == 0 else ([], []))[0]
-    manifests, skipped = found
+    manifests, skipped = pipe.once(lambda: _candidates(root, run))
     for body in manifests:
         damage = [text for text in pipe.share(_damage(pipe, root, body)) if text]
         if not damage:
@@ -170,7 +169,7 @@ def _saveshard_path(root: Path, step: int, stage: Stage) -> tuple[int, str, floa
 
 def _prune(pipe: Pipeline, root: Path, keep: int) -> None:
     """Delete all but the newest checkpoints, each manifest before its shards."""
-    old = pipe.share(steps(root)[max(keep, 1) :] if pipe.rank == 0 else [])[0]
+    old = pipe.once(lambda: steps(root)[max(keep, 1) :])
     for step in old:
         if pipe.rank == 0:
             manifest_path(root, step).unlink(missing_ok=True)

@@ -75,6 +75,17 @@ Program = Sequence[Op]
 Times = tuple[float, float, float]  # t_F, t_B, t_U of one micro-batch at one stage
 
 
+def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
+    """What a stage does next after that many passes: "F", "B", or "" when its work is done.
+
+    The one rule behind every program: keep ``depth`` micro-batches in flight while there are more
+    of the ``known`` ones, take a backward pass otherwise.
+    """
+    if forwards < known and forwards - backwards < depth:
+        return "F"
+    return "B" if backwards < forwards else ""
+
+
 class _Clock:
     """State of one clock run; stages are numbered from 0 here."""
 

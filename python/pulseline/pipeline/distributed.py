@@ -61,6 +61,7 @@ class Distributed:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
                 group = dist.new_group(timeout=wait, backend="nccl")
+                dist.barrier(group=group)  # NCCL wants all ranks in a group's first operation
             self._lockstep = LockStep(group, device, timeout)
         last = self._stages - 1
         self._channels: list[Channel] = []

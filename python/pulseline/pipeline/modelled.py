@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..devices import Ideal
 from ..errors import ConfigError
 from ..hardware import Balance, Hardware, Matrix, RunReport, StageCost, balance, preset, stage_cost
 from ..hardware.presets import DEFAULT
@@ -89,12 +90,22 @@ def _matrix(layer: nn.Module, positions: float, known: bool = False) -> Matrix:
     return Matrix(*_shape(layer), positions, None if tile is None else slots(tile))
 
 
+def _fired(tile: Tile) -> tuple[int, int, int] | None:
+    """(coincidences, slots, samples) that the tile counted; None if it counts nothing.
+
+    A tile that counts has ``fired``, an int64 tensor with these three.
+    """
+    fired: Tensor | None = getattr(tile, "fired", None)
+    if fired is None or not int(fired[2]):
+        return None
+    pulses, used, samples = fired.tolist()
+    return pulses, used, samples
+
+
 def slots(tile: Tile) -> float:
     """Mean pulse slots per update: counted by the tile if it counts, else ``desired_bl``."""
-    counted = getattr(tile, "slot_count", None)
-    if counted is None or not tile.update_count:
-        return float(tile.update_config.desired_bl)
-    return float(counted / tile.update_count)
+    fired = _fired(tile)
+    return float(tile.update_config.desired_bl) if fired is None else fired[1] / fired[2]
 
 
 def tiles(modules: Iterable[nn.Module]) -> list[Tile]:
@@ -104,9 +115,9 @@ def tiles(modules: Iterable[nn.Module]) -> list[Tile]:
 
 
 def pulses_fired(modules: Iterable[nn.Module]) -> int | None:
-    """Coincidences that the tiles' updates fired; None if a tile does not count them."""
-    counts = [getattr(tile, "pulse_count", None) for tile in tiles(modules)]
-    known = [count for count in counts if count is not None]
+    """Coincidences that the updates of pulsed tiles fired; None if one of them does not count."""
+    counts = [_fired(tile) for tile in tiles(modules) if not isinstance(tile.device, Ideal)]
+    known = [fired[0] for fired in counts if fired is not None]
     return sum(known) if known and len(known) == len(counts) else None
 
 

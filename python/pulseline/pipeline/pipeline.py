@@ -211,6 +211,20 @@ class Pipeline:
         """``value`` of every process, by rank; under "dist" all of them must call it."""
         return self._executor.share(value)
 
+    def once(self, work: Callable[[], T]) -> T:
+        """What ``work()`` gives or raises in the process of rank 0, in every process."""
+        mine: tuple[Any, Exception | None] = (None, None)
+        if self.rank == 0:
+            try:
+                mine = (work(), None)
+            except Exception as error:
+                mine = (None, error)
+        value: T
+        value, failure = self.share(mine)[0]
+        if failure is not None:
+            raise failure
+        return value
+
     def state_dict(self) -> dict[str, Any]:
         """State of all stages under the names of the whole model; at a flush point only.
 

@@ -28,22 +28,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..errors import ConfigError
-from .clock import Event, Op, Program, clock
+from .clock import Event, Op, Program, clock, next_kind
 
 KINDS = ("sequential", "synchronous", "asynchronous")
 ORDERS = ("1f1b", "gpipe")
 UPDATES = ("pulsed", "averaged")
-
-
-def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
-    """What a stage does next after that many passes: "F", "B", or "" when its work is done.
-
-    The one rule behind every program: keep ``depth`` micro-batches in flight while there are more
-    of the ``known`` ones, take a backward pass otherwise.
-    """
-    if forwards < known and forwards - backwards < depth:
-        return "F"
-    return "B" if backwards < forwards else ""
 
 
 def count_of(name: str, value: int, least: int = 1) -> int:

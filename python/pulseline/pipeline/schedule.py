@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import ConfigError
-from .clock import Times
-from .plan import Schedule, count_of, next_kind, one_of
+from .clock import Times, next_kind
+from .plan import Schedule, count_of, one_of
 from .timing import auto_depths
 
 __all__ = [

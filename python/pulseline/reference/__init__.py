@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from .devices import DEVICES, Crosspoints, Model, Stored, construct, initial_normals
 from .read import read
-from .update import manage, pulse_train, update
+from .trains import manage, pulse_train
+from .update import update
 
 __all__ = [
     "DEVICES",

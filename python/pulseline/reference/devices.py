@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..devices import ConstantStep, ExpStep, LinearStep, PulsedDevice, SoftBounds
+from ..devices import (
+    ConstantStep,
+    ExpStep,
+    LinearStep,
+    PiecewiseStep,
+    PowStep,
+    PowStepReference,
+    PulsedDevice,
+    SoftBounds,
+    SoftBoundsReference,
+)
 from .arithmetic import (
     LOG2E,
     bf16_nearest,
@@ -22,13 +32,17 @@ from .arithmetic import (
     f32,
     fma,
     from_bits,
+    log_poly,
     probit,
 )
-from .rng import DEVICE_PARAMETERS, INITIALISATION, Stream, Words, draw4
+from .rng import DEVICE_PARAMETERS, INITIALISATION, Stream, Words, draw4, uniform24
 
 
 class Stored(NamedTuple):
-    """What a crosspoint keeps: int32 (rows, cols), pairs of bf16, the first in the upper half."""
+    """What a crosspoint keeps: int32 (rows, cols), pairs of bf16, the first in the upper half.
+
+    ``slope`` is (2, rows, cols) for models that keep a pair more.
+    """
 
     step: Tensor  # up, down: signed steps at weight 0
     slope: Tensor  # change of the up and the down step with the weight
@@ -45,15 +59,15 @@ class Crosspoints:
     slope_down: Tensor
     hi: Tensor
     lo: Tensor
+    extra_up: Tensor
+    extra_down: Tensor
 
     @classmethod
     def unpack(cls, stored: Stored) -> Crosspoints:
         """Split the pairs."""
-        values: list[Tensor] = []
-        for pair in stored:
-            words = pair.to(torch.int64)
-            values += [from_bits(words & 0xFFFF0000), from_bits(words << 16 & 0xFFFF0000)]
-        return cls(*values)
+        planes = stored.slope if stored.slope.dim() == 3 else stored.slope[None]
+        pairs = (stored.step, planes[0], stored.bound, planes[-1])
+        return cls(*(half for pair in pairs for half in (_first(pair), _second(pair))))
 
 
 def _pack(first: Tensor, second: Tensor) -> Tensor:
@@ -87,14 +101,14 @@ def _pulsed(device: PulsedDevice, r: Words) -> tuple[Tensor, Tensor]:
     return _pack(bf16_nearest(up), bf16_nearest(-down)), bound
 
 
-# ---- slopes: (device, step pair, bound pair, second draw) -> slope pair ----
+# ---- what a model adds: (device, step pair, bound pair, second draw) -> stored pairs ----
 
 
-def _no_slopes(_device: PulsedDevice, step: Tensor, _bound: Tensor, _r: Words) -> Tensor:
-    return torch.zeros_like(step)
+def _as_drawn(_device: PulsedDevice, step: Tensor, bound: Tensor, _r: Words) -> Stored:
+    return Stored(step, torch.zeros_like(step), bound)
 
 
-def _linear_slopes(device: LinearStep, step: Tensor, bound: Tensor, r: Words) -> Tensor:
+def _linear(device: LinearStep, step: Tensor, bound: Tensor, r: Words) -> Stored:
     if device.mean_bound_reference:
         hi, lo = f32(device.w_max), f32(-device.w_min)
     else:
@@ -103,13 +117,77 @@ def _linear_slopes(device: LinearStep, step: Tensor, bound: Tensor, r: Words) ->
     down = f32(device.gamma_down) * (1.0 + f32(device.gamma_down_dtod) * probit(r[1]))
     slope_up = -(_first(step) * up) / _positive(hi)
     slope_down = (_second(step) * down) / _positive(lo)
-    return _pack(bf16_nearest(slope_up), bf16_nearest(slope_down))
+    return Stored(step, _pack(bf16_nearest(slope_up), bf16_nearest(slope_down)), bound)
 
 
-def _soft_slopes(_device: SoftBounds, step: Tensor, bound: Tensor, _r: Words) -> Tensor:
+def _soft(_device: SoftBounds, step: Tensor, bound: Tensor, _r: Words) -> Stored:
     slope_up = -_first(step) / _positive(_first(bound))
     slope_down = _second(step) / _positive(-_second(bound))
-    return _pack(bf16_nearest(slope_up), bf16_nearest(slope_down))
+    return Stored(step, _pack(bf16_nearest(slope_up), bf16_nearest(slope_down)), bound)
+
+
+def _shift(bound_hi: Tensor, bound_lo: Tensor, reference: Tensor) -> Tensor:
+    """Bounds of w = v - reference."""
+    hi, lo = (bound_hi - reference).abs(), -(bound_lo - reference).abs()
+    return _pack(bf16_toward_zero(hi), bf16_toward_zero(lo))
+
+
+def _soft_reference(device: SoftBoundsReference, step: Tensor, bound: Tensor, r: Words) -> Stored:
+    """Soft bounds on v = w + reference: step, slope and bounds of w, and the steps of v."""
+    up, down = _first(step), _second(step)
+    spread_up = (1.0 + f32(device.slope_up_dtod) * probit(r[0])).abs().clamp(min=0.0625)
+    spread_down = (1.0 + f32(device.slope_down_dtod) * probit(r[1])).abs().clamp(min=0.0625)
+    hi, lo = _positive(_first(bound)) / spread_up, -(_positive(-_second(bound)) / spread_down)
+    slope_up, slope_down = -up / hi, -down / lo
+    reference = f32(device.reference_mean) + f32(device.reference_std) * probit(r[2])
+    if device.subtract_symmetry_point:
+        reference = reference - (up + down) / (slope_up + slope_down).clamp(max=-(2.0**-100))
+    reference = torch.maximum(torch.minimum(reference, hi), lo)
+    at_zero_up = (up + slope_up * reference).clamp(min=0.0)
+    at_zero_down = -(-(down + slope_down * reference)).clamp(min=0.0)
+    slopes = _pack(bf16_nearest(slope_up), bf16_nearest(slope_down))
+    return Stored(
+        _pack(bf16_nearest(at_zero_up), bf16_nearest(at_zero_down)),
+        torch.stack([slopes, step]),
+        _shift(hi, lo, reference),
+    )
+
+
+def _powers(device: PowStep, r: Words) -> Tensor:
+    gain = 1.0 + f32(device.pow_gamma_dtod) * probit(r[0])
+    bias = f32(device.pow_up_down_dtod) * probit(r[1])
+    up = ((gain + f32(min(device.pow_up_down, 0.0))) + bias).abs() * f32(device.pow_gamma)
+    down = ((gain - f32(max(device.pow_up_down, 0.0))) - bias).abs() * f32(device.pow_gamma)
+    return _pack(bf16_nearest(up), bf16_nearest(down))
+
+
+def _pow(device: PowStep, step: Tensor, bound: Tensor, r: Words) -> Stored:
+    return Stored(step, _powers(device, r), bound)
+
+
+def _pow_reference(device: PowStepReference, step: Tensor, bound: Tensor, r: Words) -> Stored:
+    """PowStep on v = w + reference: only the bounds know."""
+    powers, hi, lo = _powers(device, r), _first(bound), _second(bound)
+    reference = f32(device.reference_mean) + f32(device.reference_std) * probit(r[2])
+    if device.subtract_symmetry_point:
+        up, down = log_poly(_positive(_first(step))), log_poly(_positive(-_second(step)))
+        x, width = torch.full_like(hi, 0.5), 0.25
+        for _ in range(24):
+            rising = up + _first(powers) * log_poly(1.0 - x)
+            falling = down + _second(powers) * log_poly(x)
+            x = torch.where(rising > falling, x + width, x - width)
+            width /= 2
+        reference = reference + (lo + (hi - lo) * x)
+    reference = torch.maximum(torch.minimum(reference, hi), lo)
+    return Stored(step, powers, _shift(hi, lo, reference))
+
+
+def _piecewise(device: PiecewiseStep, step: Tensor, bound: Tensor, r: Words) -> Stored:
+    tilts = (
+        (f32(spread) * probit(word)).clamp(-1.0, 1.0)
+        for spread, word in ((device.tilt_up_dtod, r[0]), (device.tilt_down_dtod, r[1]))
+    )
+    return Stored(step, _pack(*(bf16_nearest(tilt) for tilt in tilts)), bound)
 
 
 # ---- steps: (device, crosspoints, w, up) -> signed noise-free step at w ----
@@ -135,20 +213,79 @@ def exp_step(device: ExpStep, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
     return y.clamp(min=0.0) * torch.where(up, c.up, c.down)
 
 
+def pow_step(_device: PowStep, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
+    """``(distance to the bound / range)^p step``, as a power of two."""
+    distance = torch.where(up, c.hi - w, w - c.lo) * (1.0 / _positive(c.hi - c.lo))
+    log2 = log_poly(distance.clamp(min=2.0**-100)) * f32(LOG2E)
+    power = exp2_poly(torch.where(up, c.slope_up, c.slope_down) * log2)
+    return power * torch.where(up, c.up, c.down)
+
+
+def piecewise_step(device: PiecewiseStep, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
+    """``P(w) (1 + tilt z) step``: P linear between nodes, z from -1 to 1 over the range."""
+    results = []
+    for nodes, tilt in ((device.piecewise_up, c.slope_up), (device.piecewise_down, c.slope_down)):
+        intervals = len(nodes) - 1
+        t = (w - c.lo) * (intervals / _positive(c.hi - c.lo))
+        left = t.to(torch.int64)
+        table = torch.tensor([*nodes, nodes[-1]], dtype=torch.float32)
+        y = fma(t - left, table[left + 1] - table[left], table[left])
+        z = fma(t, f32(2.0) / intervals, f32(-1.0))
+        results.append(fma(y * tilt, z, y).clamp(min=0.0))
+    return torch.where(up, *results) * torch.where(up, c.up, c.down)
+
+
+# ---- additive noise: (device, crosspoints, w, up, step) -> what sigma xi multiplies ----
+
+
+def step_noise(_device: PulsedDevice, c: Crosspoints, _w: Tensor, up: Tensor, _f: Tensor) -> Tensor:
+    """The step at weight 0."""
+    return torch.where(up, c.up, c.down)
+
+
+def reference_noise(
+    _device: SoftBoundsReference, c: Crosspoints, _w: Tensor, up: Tensor, _f: Tensor
+) -> Tensor:
+    """The step at v = 0."""
+    return torch.where(up, c.extra_up, c.extra_down)
+
+
+def complex_noise(device: ExpStep, c: Crosspoints, w: Tensor, _up: Tensor, f: Tensor) -> Tensor:
+    """``|f| + add + slope |w|``; nothing on a stuck device."""
+    moves = (c.up - c.down) > 0
+    add, slope = f32(device.dw_min_std_add), f32(device.dw_min_std_slope)
+    rest = fma(torch.where(moves, slope, f32(0.0)), w.abs(), torch.where(moves, add, f32(0.0)))
+    return f.abs() + rest
+
+
 class Model(NamedTuple):
-    """A device model: the dataclass of its parameters and its two functions."""
+    """A device model: the dataclass of its parameters and its functions."""
 
     parameters: type[PulsedDevice]
-    slopes: Callable[[Any, Tensor, Tensor, Words], Tensor]
+    build: Callable[[Any, Tensor, Tensor, Words], Stored]
     step: Callable[[Any, Crosspoints, Tensor, Tensor], Tensor]
+    noise: Callable[[Any, Crosspoints, Tensor, Tensor, Tensor], Tensor] = step_noise
 
 
 DEVICES: dict[str, Model] = {
-    "ConstantStep": Model(ConstantStep, _no_slopes, constant_step),
-    "LinearStep": Model(LinearStep, _linear_slopes, affine_step),
-    "SoftBounds": Model(SoftBounds, _soft_slopes, affine_step),
-    "ExpStep": Model(ExpStep, _no_slopes, exp_step),
+    "ConstantStep": Model(ConstantStep, _as_drawn, constant_step),
+    "LinearStep": Model(LinearStep, _linear, affine_step),
+    "SoftBounds": Model(SoftBounds, _soft, affine_step),
+    "ExpStep": Model(ExpStep, _as_drawn, exp_step, complex_noise),
+    "SoftBoundsReference": Model(
+        SoftBoundsReference, _soft_reference, affine_step, reference_noise
+    ),
+    "PowStep": Model(PowStep, _pow, pow_step),
+    "PowStepReference": Model(PowStepReference, _pow_reference, pow_step),
+    "PiecewiseStep": Model(PiecewiseStep, _piecewise, piecewise_step),
 }
+
+
+def additive_noise(device: PulsedDevice) -> bool:
+    """Whether cycle noise does not scale with the step alone."""
+    if isinstance(device, ExpStep):
+        return device.dw_min_std_add != 0 or device.dw_min_std_slope != 0
+    return not getattr(device, "mult_noise", True)
 
 
 def construct(
@@ -159,7 +296,21 @@ def construct(
     stream = Stream(seed, tile_id)
     step, bound = _pulsed(device, draw4(stream, DEVICE_PARAMETERS, i, j, 0))
     more = draw4(stream, DEVICE_PARAMETERS, i, j, 1)
-    return Stored(step, DEVICES[device.name].slopes(device, step, bound, more), bound)
+    stored = DEVICES[device.name].build(device, step, bound, more)
+    if device.corrupt_devices_prob > 0:
+        chance, place, *_ = draw4(stream, DEVICE_PARAMETERS, i, j, 2)
+        value = f32(device.corrupt_devices_range) * (2.0 * uniform24(place) - 1.0)
+        stuck = uniform24(chance) < f32(device.corrupt_devices_prob)
+        zero, minus_zero = torch.zeros_like(value), torch.full_like(value, -0.0)
+        hi = torch.where(value < 0, zero, value)
+        lo = torch.where(value < 0, value, minus_zero)
+        dead = Stored(
+            _pack(bf16_toward_zero(zero), bf16_toward_zero(minus_zero)),
+            torch.zeros_like(stored.slope),
+            _pack(bf16_toward_zero(hi), bf16_toward_zero(lo)),
+        )
+        stored = Stored(*(torch.where(stuck, d, s) for d, s in zip(dead, stored, strict=True)))
+    return stored
 
 
 def initial_normals(rows: int, cols: int, seed: int = 0, tile_id: int = 0) -> Tensor:

@@ -7,23 +7,72 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..io import Mapping, ReadConfig
-from .arithmetic import f32, fma, round_even, square_root
-from .rng import COLUMN_STRIDE, FORWARD, Keys, Stream, byte_sum_normal, draw_keys, hash32
+from . import wires
+from .arithmetic import f32, fma, probit, round_even, square_root
+from .rng import (
+    COLUMN_STRIDE,
+    EVALUATION,
+    FORWARD,
+    FORWARD_ROUNDING,
+    READ_LINES,
+    Keys,
+    Stream,
+    byte_sum_normal,
+    draw4,
+    draw_keys,
+    hash32,
+    uniform24,
+)
 
 
-def convert(v: Tensor, resolution: float, bound: float) -> Tensor:
-    """``clip(round(v / s) s, +-bound)``, s = 2 bound resolution; see :class:`ReadConfig`."""
+def convert(v: Tensor, resolution: float, bound: float, u: Tensor | None = None) -> Tensor:
+    """``clip(round(v / s) s, +-bound)``, s = 2 bound resolution; see :class:`ReadConfig`.
+
+    With ``u`` uniform in [0, 1): up with the probability of the remainder.
+    """
     if resolution > 0:
         r = f32(resolution)
         step = (1.0 / r if r > 1 else r) * (2.0 * f32(bound))
-        v = round_even(v * (1.0 / step)) * step
+        t = v * (1.0 / step)
+        nearest = round_even(t)
+        if u is not None:
+            low = torch.where(t < nearest, nearest - 1.0, nearest)
+            nearest = torch.where(u < t - low, low + 1.0, low)
+        v = nearest * step
     return v.clamp(-f32(bound), f32(bound)) if bound > 0 else v
+
+
+def line_hash(keys: Keys, first: int, last: int) -> Tensor:
+    """Hash words (samples, last - first) of lines first..last."""
+    line = torch.arange(first, last) * COLUMN_STRIDE
+    return hash32(line, Keys(keys.k0[:, None], keys.k1[:, None]))
 
 
 def line_noise(keys: Keys, first: int, last: int) -> Tensor:
     """Standard normals (samples, last - first) of lines first..last."""
-    line = torch.arange(first, last) * COLUMN_STRIDE
-    return byte_sum_normal(hash32(line, Keys(keys.k0[:, None], keys.k1[:, None])))
+    return byte_sum_normal(line_hash(keys, first, last))
+
+
+def manage(
+    x: Tensor, config: ReadConfig, average: float = 0.0, advance: bool = True
+) -> tuple[Tensor, float]:
+    """alpha of every sample in order, and the running average afterwards (<= 0: none yet)."""
+    largest = x.abs().amax(1)
+    if config.noise_management == "none":
+        return torch.ones(x.shape[0]), average
+    if config.noise_management == "constant":
+        return f32(config.nm_thres).expand(x.shape[0]), average
+    if config.noise_management == "average_abs_max":
+        running, alpha = f32(average), largest.clone()
+        for n, value in enumerate(largest):
+            first = not running > 0
+            if advance:
+                running = value if first else fma(f32(config.nm_decay), value - running, running)
+            if advance or not first:
+                alpha[n] = running
+        largest, average = alpha, float(running)
+    limit = f32(config.nm_thres)
+    return torch.minimum(largest, limit) if limit > 0 else largest, average
 
 
 def norm_squared(q: Tensor) -> Tensor:
@@ -50,15 +99,17 @@ class _Reader:
         k: int,
         purpose: int,
         out_scale: float,
+        transposed: bool,
+        average: float,
         fused: bool,
     ) -> None:
         self.x, self.matrix, self.config = x, matrix, config
         self.stream, self.k, self.purpose = stream, k, purpose
-        self.out_scale, self.fused = f32(out_scale), fused
-        ones = torch.ones(x.shape[0])
-        self.alpha = x.abs().amax(1) if config.noise_management == "abs_max" else ones
+        self.out_scale, self.fused, self.transposed = f32(out_scale), fused, transposed
+        self.alpha = manage(x, config, average, purpose != EVALUATION)[0]
         iterative = config.bound_management == "iterative" and config.out_bound > 0
         self.rounds = config.max_rounds if iterative else 0
+        self.passes = 1 if config.mv_type == "one_pass" else 2
 
     def multiply_add(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         return fma(a, b, c) if self.fused else a * b + c
@@ -70,35 +121,110 @@ class _Reader:
         """alpha beta of round n, (samples, 1): beta doubles with every round."""
         return (self.alpha[sample] * 2.0**n)[:, None]
 
-    def lines(self, sample: Tensor, row_block: int, n: int) -> Tensor:
-        """What the input lines carry in round n, after DAC and noise: (samples, inputs)."""
+    def convert(
+        self, v: Tensor, res: float, bound: float, sample: Tensor, draw: int, first: int
+    ) -> Tensor:
+        """Stochastic conversion of lines first.. of some samples."""
+        purpose = FORWARD_ROUNDING + (self.purpose - FORWARD) // 2
+        keys = self.keys(purpose, sample, draw)
+        return convert(v, res, bound, uniform24(line_hash(keys, first, first + v.shape[1])))
+
+    def lines(self, sample: Tensor, row_block: int, n: int) -> list[Tensor]:
+        """What the input lines carry in round n, after DAC and noise: (samples, inputs) a pass."""
         c = self.config
-        q = convert(self.x[sample] / self.scale(sample, n), c.inp_res, c.inp_bound)
-        if c.inp_noise > 0:
-            keys = self.keys(self.purpose + 1, sample, row_block << 4 | n)
-            xi = line_noise(keys, 0, q.shape[1])
-            q = fma(f32(c.inp_noise), xi, q)
-        return torch.where(self.alpha[sample][:, None] > 0, q, f32(0.0))
+        v = self.x[sample] / self.scale(sample, n)
+        if c.inp_sto_round:
+            v = self.convert(v, c.inp_res, c.inp_bound, sample, row_block << 6 | n, 0)
+        else:
+            v = convert(v, c.inp_res, c.inp_bound)
+        passes = [v]
+        if self.passes == 2:
+            passes = [v.clamp(min=0.0), v.clamp(max=0.0) * f32(1.0 - c.inp_asymmetry)]
+        for number, q in enumerate(passes):
+            if c.inp_noise > 0:
+                draw = row_block << 4 | n | number << 23
+                xi = line_noise(self.keys(self.purpose + 1, sample, draw), 0, q.shape[1])
+                passes[number] = fma(f32(c.inp_noise), xi, q)
+        return [torch.where(self.alpha[sample][:, None] > 0, q, f32(0.0)) for q in passes]
+
+    def product(self, w: Tensor, q: Tensor) -> Tensor:
+        """(samples, outputs): inputs in order, from zero."""
+        y = torch.zeros(len(q), len(w))
+        for i in range(w.shape[1]):
+            y = self.multiply_add(q[:, i : i + 1], w[:, i], y)
+        return y
+
+    def currents(self, w: Tensor, q: Tensor) -> Tensor:
+        """The product with wires; seen forward: a backward read shares the line ends."""
+        c = self.config
+        if c.ir_drop == "none":
+            return self.product(w, q)
+        seen = w.t() if self.transposed else w
+        if c.ir_drop == "approx":
+            effective = wires.approximate(seen, c.wire_resistance)
+            return self.product(effective.t() if self.transposed else effective, q)
+        matrix = wires.nodal(seen, c.wire_resistance)
+        return (q.double() @ (matrix if self.transposed else matrix.t())).float()
+
+    def own(self, segment: int, outs: range) -> tuple[Tensor, Tensor]:
+        """Noise and non-linearity of the outputs of a tile."""
+        c, index = self.config, torch.arange(outs.start, outs.stop)
+        k = segment << 1 | int(self.transposed)
+        words = draw4(self.stream, READ_LINES, k, index, 0)
+        spread = fma(f32(c.out_noise_std), probit(words[0]), f32(1.0))
+        noise = (f32(c.out_noise) * spread).abs() if c.out_noise_std > 0 else f32(c.out_noise)
+        if c.out_nonlinearity == 0:
+            return noise, torch.zeros(len(outs))
+        spread = fma(f32(c.out_nonlinearity_std), probit(words[1]), f32(1.0))
+        return noise, (f32(c.out_nonlinearity / c.out_bound) * spread).abs()
+
+    def finish(
+        self, y: Tensor, variance: Tensor, sample: Tensor, segment: int, outs: range, draw: int
+    ) -> tuple[Tensor, Tensor]:
+        """Noise, non-linearity and ADC; ``variance`` is that of the weights over w_noise^2."""
+        c = self.config
+        deviation, bend = self.own(segment, outs)
+        deviation = deviation.expand_as(y)
+        if c.w_noise > 0:
+            square = f32(c.w_noise) * f32(c.w_noise)
+            deviation = square_root(fma(square, variance, deviation * deviation))
+        deviation = torch.where(self.alpha[sample][:, None] > 0, deviation, f32(0.0))
+        number = draw >> 4 & 1
+        keys = self.keys(self.purpose, sample, segment << 4 | draw & 15 | number << 23)
+        noisy = fma(deviation, line_noise(keys, outs.start, outs.stop), y)
+        y = torch.where(deviation > 0, noisy, y)
+        if c.out_nonlinearity > 0:
+            y = y / (1.0 + bend * y.abs())
+        saturated = ~(y.abs() < f32(c.out_bound)).all(1)
+        if c.out_sto_round:
+            draw |= segment << 6 | 1 << 5
+            return self.convert(y, c.out_res, c.out_bound, sample, draw, outs.start), saturated
+        return convert(y, c.out_res, c.out_bound), saturated
 
     def tile(
         self, sample: Tensor, row_block: int, outs: range, segment: int, ins: range, n: int
     ) -> tuple[Tensor, Tensor]:
         """Converted outputs (samples, outs) of a tile in round n, and which samples saturate."""
         c = self.config
-        q = self.lines(sample, row_block, n)[:, ins.start : ins.stop]
-        y = torch.zeros(len(sample), len(outs))
-        for i, column in enumerate(ins):  # in order, from zero
-            y = self.multiply_add(q[:, i : i + 1], self.matrix[outs.start : outs.stop, column], y)
-        variance = f32(c.out_noise) * f32(c.out_noise)
-        deviation = f32(c.out_noise).expand(len(sample))
-        if c.w_noise > 0:
-            square = f32(c.w_noise) * f32(c.w_noise)
-            deviation = square_root(fma(square, norm_squared(q), variance))
-        deviation = torch.where(self.alpha[sample] > 0, deviation, f32(0.0))[:, None]
-        keys = self.keys(self.purpose, sample, segment << 4 | n)
-        noisy = fma(deviation, line_noise(keys, outs.start, outs.stop), y)
-        y = torch.where(deviation > 0, noisy, y)
-        return convert(y, c.out_res, c.out_bound), ~(y.abs() < f32(c.out_bound)).all(1)
+        w = self.matrix[outs.start : outs.stop, ins.start : ins.stop]
+        sums, variances = [], []
+        for number, line in enumerate(self.lines(sample, row_block, n)):
+            q, gain = line[:, ins.start : ins.stop], f32(1.0 - c.out_asymmetry)
+            y, variance = self.currents(w, q), norm_squared(q)[:, None]
+            if c.w_noise_type == "pcm_read":
+                variance = self.product(w.abs(), q * q)
+            sums.append(y * gain if number else y)
+            variances.append((variance * (gain * gain) if number else variance).expand_as(y))
+        if c.mv_type != "pos_neg_separate_digital_sum":
+            total, variance = sums[0], variances[0]
+            if self.passes == 2:
+                total, variance = sums[0] + sums[1], variances[0] + variances[1]
+            return self.finish(total, variance, sample, segment, outs, n)
+        parts = [
+            self.finish(y, variance, sample, segment, outs, number << 4 | n)
+            for number, (y, variance) in enumerate(zip(sums, variances, strict=True))
+        ]
+        return parts[0][0] + parts[1][0], parts[0][1] | parts[1][1]
 
     def block(self, row_block: int, outs: range, segments: list[range]) -> Tensor:
         """Outputs of a row of physical tiles; each doubles its own beta while it saturates."""
@@ -130,6 +256,7 @@ def read(
     k: int = 0,
     purpose: int = FORWARD,
     out_scale: float = 1.0,
+    average: float = 0.0,
     fused: bool = True,
 ) -> Tensor:
     """``y = out_scale W x`` of every sample (``W^T x`` if transposed) through physical tiles.
@@ -138,6 +265,7 @@ def read(
 
     Args:
         x: (samples, inputs). weight: (rows, cols). k: running number of the first sample.
+        average: running average before the call, for ``average_abs_max``; see :func:`manage`.
         fused: multiply-adds of the sum are rounded once (kernels with FMA) or twice (baseline).
 
     Returns:
@@ -156,7 +284,18 @@ def read(
     tile_in, tile_out = mapping.tile_in, mapping.tile_out
     if transposed:
         tile_in, tile_out = tile_out, tile_in
-    reader = _Reader(x, matrix, config, Stream(seed, tile_id), k, purpose, out_scale, fused)
+    reader = _Reader(
+        x,
+        matrix,
+        config,
+        Stream(seed, tile_id),
+        k,
+        purpose,
+        out_scale,
+        transposed,
+        average,
+        fused,
+    )
     segments = [range(i, min(i + tile_in, inputs)) for i in range(0, inputs, tile_in)]
     blocks = [range(o, min(o + tile_out, outputs)) for o in range(0, outputs, tile_out)]
     return torch.cat([reader.block(n, outs, segments) for n, outs in enumerate(blocks)], dim=1)

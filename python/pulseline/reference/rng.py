@@ -15,7 +15,8 @@ from .arithmetic import MASK32, f32, fma, from_bits
 
 DEVICE_PARAMETERS, INITIALISATION = 0, 1
 FORWARD, BACKWARD, EVALUATION = 2, 4, 6  # outputs; + 1: inputs
-PULSES, CYCLE_NOISE, SLOT_NOISE = 8, 9, 10
+PULSES, CYCLE_NOISE, SLOT_NOISE, GROUP_NOISE = 8, 9, 10, 11
+FORWARD_ROUNDING, READ_LINES = 20, 23  # rounding: + 1 backward, + 2 evaluation
 
 ROW_STRIDE = 0x85EBCA77  # multiplies a row, a slot or a word number
 COLUMN_STRIDE = 0x9E3779B1  # multiplies a column or an output line
@@ -100,7 +101,7 @@ def cycle_normal(row: Tensor, column: Tensor, key: Keys) -> Tensor:
 
 
 def byte_sum_normal(h: Tensor) -> Tensor:
-    """Read noise: weighted sum of the four bytes of a hash through an odd polynomial."""
+    """Read and group noise: weighted sum of the four bytes of a hash through an odd polynomial."""
     total = sum((h >> 8 * i & 255) * weight for i, weight in enumerate((32, 31, 29, 27)))
     y = fma((total - torch.tensor(15172)).to(torch.float32), f32(2.1744084e-4), f32(-1.087e-4))
     z = y * y

@@ -1,0 +1,69 @@
+#pragma once
+// SoftBoundsReference: soft bounds on v = w + ref; a second device holds the reference ref.
+//   up:   v += s_up   (1 - v / v_max + sigma xi)      down: v -= s_down (1 - v / v_min + sigma xi)
+// mult_noise = 1: (1 - v / v_max)(1 + sigma xi). v_max = w_max_ij / |1 + slope_up_dtod xi|, v_min
+// likewise: a steeper slope ends earlier. ref = reference_mean + reference_std xi, plus the
+// symmetry point (s_up - s_down) / (s_up / v_max - s_down / v_min) if subtract_symmetry_point,
+// limited to [v_min, v_max] so that w = 0 can be reached.
+// ref is folded in at construction, so that a pulse costs what it costs in SoftBounds:
+//   step at w = 0: s (1 - ref / v_bound)    slope: -s / v_bound    bounds: v_max - ref, v_min - ref
+// The extra pair keeps s_up and s_down, which additive noise scales with.
+// Source: Gong, Rasch et al., IEDM 2022. n noise-free up pulses:
+// w_n = hi - (hi - w_0)(1 - s_up / v_max)^n, hi = v_max - ref.
+#include "core/devices/pulsed.h"
+
+namespace pulseline {
+
+struct SoftBoundsReference {
+  static constexpr const char* kName = "SoftBoundsReference";
+  static constexpr const char* kFields = PULSELINE_PULSED_FIELDS
+      ",mult_noise,slope_up_dtod,slope_down_dtod,reference_mean,reference_std,"
+      "subtract_symmetry_point";
+  static constexpr bool kAffine = true;
+  static constexpr bool kLongStep = false;
+  static constexpr bool kSlopes = true;
+  static constexpr bool kAdditive = true;
+  static constexpr bool kExtra = true;
+  struct Params {
+    PulsedParams pulsed;
+    float mult_noise, slope_up_dtod, slope_down_dtod, reference_mean, reference_std;
+    float subtract_symmetry_point;
+  } p;
+
+  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
+    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
+    const Philox4 r = draw4(s, kDeviceParameters, row, column, 1);
+    const float up = pair_first(c.step), down = pair_second(c.step);
+    const float hi = bound_of(pair_first(c.bound), p.slope_up_dtod * probit(r.v[0]));
+    const float lo = -bound_of(-pair_second(c.bound), p.slope_down_dtod * probit(r.v[1]));
+    const float slope_up = -up / hi, slope_down = -down / lo;
+    float ref = p.reference_mean + p.reference_std * probit(r.v[2]);
+    if (p.subtract_symmetry_point != 0.0f)
+      ref = ref - (up + down) / min(slope_up + slope_down, -0x1p-100f);
+    ref = max(min(ref, hi), lo);
+    c.extra = c.step;
+    c.step = pack_pair(bf16_nearest(max(up + slope_up * ref, 0.0f)),
+                       bf16_nearest(-max(-(down + slope_down * ref), 0.0f)));
+    c.slope = pack_pair(bf16_nearest(slope_up), bf16_nearest(slope_down));
+    c.bound =
+        pack_pair(bf16_toward_zero(absolute(hi - ref)), bf16_toward_zero(-absolute(lo - ref)));
+    return c;
+  }
+  // The bound's magnitude at a slope 1 + `spread` times as steep, at most 16 times as far.
+  static PL_HD float bound_of(float magnitude, float spread) {
+    return positive_floor(magnitude) / max(absolute(1.0f + spread), 0.0625f);
+  }
+  PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }
+  template <class F, class Up>
+  PL_HD F noise_scale(const Crosspoint<F>& c, F, F, Up up) const {
+    return select(up, c.extra_up, c.extra_down);
+  }
+  template <class F>
+  PL_HD void prepare(Crosspoint<F>&) const {}
+  template <class F, class Up>
+  PL_HD F step(const Crosspoint<F>& c, F w, Up up) const {
+    return affine_step(c, w, up);
+  }
+};
+
+}  // namespace pulseline

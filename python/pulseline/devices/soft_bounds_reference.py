@@ -1,0 +1,59 @@
+"""SoftBoundsReference: soft bounds against a reference device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .pulsed import PulsedDevice, require
+
+
+@dataclass(frozen=True)
+class SoftBoundsReference(PulsedDevice):
+    """Soft bounds on ``v = w + ref``, ref kept by a second device (Gong, Rasch et al. 2022)::
+
+        up:   v += s_up   (1 - v / v_max + sigma xi)
+        down: v -= s_down (1 - v / v_min + sigma xi)
+
+    With ``mult_noise`` the noise multiplies: ``(1 - v / v_max) (1 + sigma xi)``. ``v_max`` is the
+    crosspoint's bound over ``|1 + slope_up_dtod xi|`` (at most 16 times as far), ``v_min`` likewise;
+    ``ref = reference_mean + reference_std xi``, plus the symmetry point
+    ``(s_up - s_down) / (s_up / v_max - s_down / v_min)`` if ``subtract_symmetry_point``, limited to
+    [v_min, v_max]. Bounds of w: ``hi = v_max - ref``, ``lo = v_min - ref``. n noise-free up pulses:
+    ``w_n = hi - (hi - w_0) (1 - s_up / v_max)^n``.
+
+    Attributes:
+        slope_up_dtod, slope_down_dtod: device-to-device spread of the slopes, relative.
+        reference_mean, reference_std: the reference, in weight units.
+        subtract_symmetry_point: put the symmetry point at w = 0.
+
+    Other parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0 and the
+    mean reference must lie between them.
+    """
+
+    mult_noise: bool = False
+    slope_up_dtod: float = 0.0
+    slope_down_dtod: float = 0.0
+    reference_mean: float = 0.0
+    reference_std: float = 0.0
+    subtract_symmetry_point: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.w_max > 0, self, "w_max", "use a bound > 0: the step vanishes there")
+        require(self.w_min < 0, self, "w_min", "use a bound < 0: the step vanishes there")
+        reference = self.nominal_reference()
+        ok = self.w_min < reference < self.w_max
+        require(ok, self, "reference_mean", f"the reference {reference} must lie within the bounds")
+
+    def nominal_reference(self) -> float:
+        """The mean reference, symmetry point included."""
+        if not self.subtract_symmetry_point:
+            return self.reference_mean
+        up, down = super().nominal_steps()
+        return self.reference_mean + (up - down) / (up / self.w_max - down / self.w_min)
+
+    def nominal_steps(self) -> tuple[float, float]:
+        """Sizes of the mean up and down step at weight 0."""
+        up, down = super().nominal_steps()
+        reference = self.nominal_reference()
+        return up * (1 - reference / self.w_max), down * (1 - reference / self.w_min)

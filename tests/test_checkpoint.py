@@ -1,0 +1,346 @@
+"""Checkpoints: a run that was killed, wherever it was, ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import delayed
+import executor_cases as cases
+import killed_train
+import launch
+from pulseline.cli import main
+from pulseline.errors import BackendError, ConfigError
+from pulseline.pipeline import Pipeline, Schedule, asynchronous, checkpoint, synchronous
+
+STAGES, STEPS, PER_STEP = 3, 4, 5
+KILLED = str(Path(killed_train.__file__))
+
+
+def train(pipe: Pipeline, root: Path | None, first: int = 0, last: int = STEPS) -> None:
+    """Steps ``first`` to ``last`` of a run, PER_STEP micro-batches each; a checkpoint each."""
+    x, y = delayed.samples(STEPS * PER_STEP, cases.SIZE)
+    size = PER_STEP * cases.SIZE
+    for step in range(first, last):
+        pipe.set_lr(cases.LR * 0.9**step)
+        part = slice(step * size, (step + 1) * size)
+        pipe.step(x[part], target=y[part])
+        pipe.drain()
+        if root is not None:
+            checkpoint.save(pipe, root, step + 1, config={"seed": 1}, state={"done": step + 1})
+
+
+def fresh(plan: Schedule | None = None, **options: Any) -> Pipeline:
+    return cases.build(STAGES, plan or asynchronous(), **options)
+
+
+def whole() -> tuple[str, int]:
+    """Digest and cycles of the run that nothing interrupts."""
+    pipe = fresh()
+    train(pipe, None)
+    return pipe.digest(), pipe.cycles
+
+
+def resumed(root: Path, **options: Any) -> tuple[str, int]:
+    """... of one that continues from the newest checkpoint."""
+    with fresh(**options) as pipe:
+        loaded = checkpoint.load(pipe, root, config={"seed": 1})
+        done = 0 if loaded is None else loaded.state["done"]
+        assert done == (0 if loaded is None else loaded.step)
+        train(pipe, root, done)
+        return pipe.digest(), pipe.cycles
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("writer", ["sim", "threads"])
+@pytest.mark.parametrize("reader", ["sim", "threads"])
+def test_continues_bit_for_bit(tmp_path: Path, writer: str, reader: str) -> None:
+    with fresh(executor=writer) as pipe:
+        train(pipe, tmp_path, last=2)
+        versions = [stage.version for stage in pipe.stages]
+    with fresh(executor=reader) as pipe:
+        loaded = checkpoint.load(pipe, tmp_path, config={"seed": 1})
+        assert loaded == (2, {"done": 2}, ())
+        assert [stage.version for stage in pipe.stages] == versions
+        assert pipe.micro_batches == 2 * PER_STEP
+        lrs = {group["lr"] for stage in pipe.stages for group in stage.optimizer.param_groups}
+        assert lrs == {cases.LR * 0.9}
+    assert resumed(tmp_path, executor=reader) == whole()
+
+
+def test_only_the_newest_two_stay(tmp_path: Path) -> None:
+    train(fresh(), tmp_path)
+    assert checkpoint.steps(tmp_path) == [4, 3]
+    assert len(list(tmp_path.iterdir())) == 2 * (STAGES + 1)
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    pipe = fresh()
+    before = pipe.digest()
+    for root in (tmp_path, tmp_path / "absent"):
+        assert checkpoint.load(pipe, root) is None
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoint-1.json").write_text("not ours either")
+    assert checkpoint.load(pipe, tmp_path) is None
+    assert pipe.digest() == before
+
+
+class Crash(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("phase", ["before", "during", "unnamed", "after"])
+@pytest.mark.parametrize("number", range(1, STAGES + 2))
+def test_a_crash_in_every_phase_of_the_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, phase: str
+) -> None:
+    """Files 1..3 of a checkpoint are the shards, file 4 is the manifest."""
+
+    def crash() -> None:
+        raise Crash
+
+    files = STAGES + 1
+    for first in (0, 1):  # no checkpoint before, one before
+        root = tmp_path / str(first)
+        with monkeypatch.context() as patch:
+            fsync, replace = killed_train.faulty(first * files + number, phase, crash)
+            patch.setattr("os.fsync", fsync)
+            patch.setattr("os.replace", replace)
+            with pytest.raises(Crash):
+                train(fresh(), root)
+        complete = first + (number == files and phase == "after")
+        assert checkpoint.steps(root)[:1] == ([complete] if complete else [])
+        assert resumed(root) == whole()
+        assert not list(root.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_full_disk_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    pipe = fresh()
+    train(pipe, tmp_path, last=1)
+    before = content(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"os.{failing}", full)
+        with pytest.raises(BackendError, match="cannot be written: No space left") as error:
+            checkpoint.save(pipe, tmp_path, 2, config={"seed": 1})
+    assert "\n" not in str(error.value)
+    after = content(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert resumed(tmp_path) == whole()
+
+
+# ---- what is refused ----
+
+
+def damage(root: Path, name: str, keep: float = 0.5) -> None:
+    data = (root / name).read_bytes()
+    (root / name).write_bytes(data[: int(len(data) * keep)])
+
+
+@pytest.mark.parametrize("name", ["checkpoint-000002-stage2.pt", "checkpoint-000002.json"])
+def test_the_older_one_does_when_the_newest_is_damaged(tmp_path: Path, name: str) -> None:
+    train(fresh(), tmp_path, last=2)
+    damage(tmp_path, name)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path, copy)
+    with fresh() as pipe:
+        loaded = checkpoint.load(pipe, copy, config={"seed": 1})
+        assert loaded == (1, {"done": 1}, (f"{name} is damaged",))
+    assert resumed(tmp_path) == whole()
+
+
+def flipped(root: Path) -> None:
+    path = root / "checkpoint-000001.json"
+    path.write_text(path.read_text().replace('"micro_batches": 5', '"micro_batches": 6'))
+
+
+def rewritten(**changes: Any) -> Any:
+    def change(root: Path) -> None:
+        path = root / "checkpoint-000001.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+SHARD = "checkpoint-000001-stage3.pt"
+REFUSED: dict[str, tuple[Any, str]] = {
+    "truncated shard": (
+        lambda r: damage(r, "checkpoint-000001-stage3.pt"),
+        "complete: .*stage3.pt",
+    ),
+    "empty shard": (lambda r: damage(r, "checkpoint-000001-stage1.pt", 0), "complete: .*stage1.pt"),
+    "no shard": (lambda r: (r / "checkpoint-000001-stage1.pt").unlink(), "cannot be read"),
+    "truncated manifest": (lambda r: damage(r, "checkpoint-000001.json"), "json is damaged"),
+    "flipped number": (flipped, "json is damaged"),
+    "foreign": (rewritten(kind="other"), "no checkpoint of pulseline"),
+    "a list": (lambda r: (r / "checkpoint-000001.json").write_text("[]"), "no checkpoint of"),
+    "newer version": (rewritten(format=2), "has format 2 .* use the version that wrote it"),
+    "other draws": (rewritten(numbering=99), "draw numbering 99"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_checkpoints_are_refused_and_kept(tmp_path: Path, change: Any, message: str) -> None:
+    train(fresh(), tmp_path, last=1)
+    change(tmp_path)
+    files = content(tmp_path)
+    pipe = fresh()
+    before = pipe.digest()
+    with pytest.raises(ConfigError, match=message) as error:
+        checkpoint.load(pipe, tmp_path, config={"seed": 1})
+    assert "\n" not in str(error.value)
+    assert (pipe.digest(), pipe.micro_batches, pipe.cycles) == (before, 0, 0)
+    assert content(tmp_path) == files
+
+
+@pytest.mark.parametrize(
+    ("pipe", "config", "message"),
+    [
+        (lambda: cases.build(2, asynchronous()), {"seed": 1}, "stages=3 and this run has 2"),
+        (lambda: fresh(synchronous(8)), {"seed": 1}, "kind='asynchronous' and this run has 'sync"),
+        (lambda: fresh(), {"seed": 2}, "seed=1 and this run has 2"),
+        (lambda: fresh(), {}, "seed=1 and this run has None"),
+    ],
+)
+def test_another_run_is_refused(
+    tmp_path: Path, pipe: Any, config: dict[str, Any], message: str
+) -> None:
+    """... for reading, and for writing into the same directory."""
+    train(fresh(), tmp_path, last=1)
+    files = content(tmp_path)
+    for call in (checkpoint.load, lambda *a, **k: checkpoint.save(*a, 9, **k)):
+        with pytest.raises(ConfigError, match=message):
+            call(pipe(), tmp_path, config=config)
+    assert content(tmp_path) == files
+
+
+def test_another_model_is_refused_whole(tmp_path: Path) -> None:
+    """Stage 3 does not fit, so stages 1 and 2 are not touched either."""
+    train(fresh(), tmp_path, last=1)
+    pipe = fresh()
+    stage = pipe.stages[2]
+    stage.module = torch.nn.Sequential(delayed.Digital().linear(2), torch.nn.Tanh())
+    before = pipe.digest()
+    with pytest.raises(ConfigError, match="does not fit stage 3") as error:
+        checkpoint.load(pipe, tmp_path, config={"seed": 1})
+    assert "\n" not in str(error.value)
+    assert (pipe.digest(), pipe.micro_batches) == (before, 0)
+
+
+def test_only_at_flush_points_and_forward(tmp_path: Path) -> None:
+    pipe = fresh()
+    x, y = delayed.samples(6, cases.SIZE)
+    pipe.step(x, target=y)
+    for call in (
+        lambda: checkpoint.save(pipe, tmp_path, 1),
+        lambda: checkpoint.load(pipe, tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="needs a flush point"):
+            call()
+    pipe.drain()
+    checkpoint.save(pipe, tmp_path, 5)
+    with pytest.raises(ConfigError, match="holds the later step 5"):
+        checkpoint.save(pipe, tmp_path, 4)
+    with pytest.raises(ConfigError, match="step must be an integer >= 0, got -1"):
+        checkpoint.save(pipe, tmp_path, -1)
+    with pytest.raises(ConfigError, match="state must be JSON"):
+        checkpoint.save(pipe, tmp_path, 6, state={"a": torch.zeros(1)})
+    with pytest.raises(ConfigError, match="cannot be a directory"):
+        checkpoint.save(pipe, tmp_path / "checkpoint-000005.json", 6)
+    assert checkpoint.steps(tmp_path) == [5]
+
+
+# ---- the command, really killed ----
+
+WORDS = ["train", "--samples", "40", "--batch-size", "4", "--epochs", "3"]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
+    """stdout and stderr of the command, which must succeed."""
+    code = main([*WORDS, *more])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out, err
+
+
+@pytest.mark.parametrize(
+    ("executor", "when", "code", "epoch"),
+    [
+        ("sim", "write:8:during", 77, 1),  # stage 3 of the second checkpoint
+        ("threads", "update:60", -9, 1),  # 40 updates an epoch
+    ],
+)
+def test_a_killed_command_resumes(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    executor: str,
+    when: str,
+    code: int,
+    epoch: int,
+) -> None:
+    more = ["--executor", executor, "--checkpoint", str(tmp_path)]
+    done = launch.run(KILLED, when, *WORDS, *more)
+    assert done.code == code, done
+    out, err = printed(capsys, *more, "--resume")
+    assert f"resumed after epoch {epoch}" in err
+    assert out == printed(capsys)[0]
+    again, _ = printed(capsys, *more, "--resume")  # nothing is left to do
+    assert again == out
+
+
+def test_torchrun_restarts_a_killed_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 1 is killed in epoch 2; torchrun starts both again and the bits are the same."""
+    more = ["--stages", "2", "--checkpoint", str(tmp_path), "--resume"]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = launch.run(
+        *torchrun, "--max-restarts", "1", KILLED, "update:15", *WORDS, *more, "--executor", "dist"
+    )
+    assert done.code == 0, done
+    assert "starting with epoch 1" in done.err
+    assert "resumed after epoch 1" in done.err
+    assert done.out == printed(capsys, "--stages", "2")[0]
+    assert printed(capsys, *more)[0] == done.out
+
+
+def test_the_command_refuses_to_overwrite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ["--checkpoint", str(tmp_path)]
+    printed(capsys, *root)
+    files = content(tmp_path)
+    for more, message in (
+        (root, "holds a checkpoint: add --resume"),
+        ([*root, "--resume", "--seed", "1"], "seed=0 and this run has 1"),
+        ([*root, "--resume", "--epochs", "2"], "later epoch than --epochs 2"),
+        (["--resume"], "--resume needs --checkpoint DIR"),
+        (["--checkpoint-every", "2"], "--checkpoint-every needs --checkpoint DIR"),
+        (["--samples", "2000"], "samples is 2000; there are 1437"),
+        (["--checkpoint", f"{__file__}/below"], "cannot be a directory"),
+    ):
+        code = main([*WORDS, *more])
+        out, err = capsys.readouterr()
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+    assert content(tmp_path) == files
+
+
+def test_every_n_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, "--checkpoint", str(tmp_path), "--checkpoint-every", "2")
+    assert checkpoint.steps(tmp_path) == [3, 2]
