@@ -280,7 +280,7 @@ def test_deepcopy_gives_independent_tiles() -> None:
     assert digest(model.state_dict()) == digest(copied.state_dict())
     for layer in (copied[0], copied[3]):
         assert layer.weight is layer.tile.weight
-        assert layer.weight.tile is layer.tile
+        assert layer.weight.analog_tile is layer.tile
 
 
 def whole_model(model: nn.Module) -> nn.Module:

@@ -220,7 +220,7 @@ def test_copies_are_independent_and_continue_equally(clone: object) -> None:
     original = worked(seed=4, mapping=Mapping(tile_in=3))
     copied: pl.Tile = clone(original)  # type: ignore[operator]
     assert type(copied.weight) is type(original.weight)
-    assert copied.weight.tile is copied
+    assert copied.weight.analog_tile is copied
     before = original.weight.data.clone()
     results = continued(copied)
     assert torch.equal(original.weight.data, before)

@@ -88,14 +88,15 @@ class ReadConfig:
             require(getattr(self, field) in known, self, field, f"use {' or '.join(known)}")
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, str):
+            if one.name in _NAMES:
                 continue
             finite = isinstance(value, (int, float)) and math.isfinite(value)
             require(finite, self, one.name, "use a finite number (0: off)")
             if one.name.endswith(("_noise", "_std", "_resistance", "_nonlinearity", "_thres")):
                 require(value >= 0, self, one.name, "use a value >= 0")
         self._check_options()
-        require(0 <= self.max_rounds <= 15, self, "max_rounds", "use an integer from 0 to 15")
+        whole = isinstance(self.max_rounds, int) and 0 <= self.max_rounds <= 15
+        require(whole, self, "max_rounds", "use an integer from 0 to 15")
         for res, bound in (("inp_res", "inp_bound"), ("out_res", "out_bound")):
             if getattr(self, res) > 0:
                 require(getattr(self, bound) > 0, self, bound, f"use a bound > 0 or set {res} to 0")
@@ -208,6 +209,9 @@ class IOConfig:
     backward: ReadConfig = ReadConfig(bound_management="none")
 
     def __post_init__(self) -> None:
+        for name in ("forward", "backward"):
+            ok = isinstance(getattr(self, name), ReadConfig)
+            require(ok, self, name, "use an instance of ReadConfig")
         if self.backward.bound_management != "none":
             object.__setattr__(self, "backward", replace(self.backward, bound_management="none"))
 
@@ -245,6 +249,8 @@ class UpdateConfig:
     group_size: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("fixed_bl", "update_management", "update_bl_management"):
+            require(isinstance(getattr(self, name), bool), self, name, "use True or False")
         ok = isinstance(self.group_size, int) and 0 <= self.group_size <= 256
         require(ok, self, "group_size", "use an integer from 0 to 256")
         ok = isinstance(self.desired_bl, int) and 1 <= self.desired_bl <= 1 << 20
@@ -275,4 +281,5 @@ class Mapping:
         for field in ("tile_in", "tile_out"):
             value = getattr(self, field)
             require(isinstance(value, int) and value >= 1, self, field, "use an integer >= 1")
-        require(math.isfinite(self.omega) and self.omega >= 0, self, "omega", "use a value >= 0")
+        number = isinstance(self.omega, (int, float)) and 0 <= self.omega < 1e30
+        require(number, self, "omega", "use a finite number >= 0")

@@ -96,10 +96,10 @@ def _refuse_matrix(name: str, t: Tensor, columns: int) -> None:
 
 
 def _refuse_weight(t: Tensor) -> None:
-    if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous():
+    if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous() or not t.is_cpu:
         raise ConfigError(
-            f"weight has dtype {t.dtype} and shape {tuple(t.shape)}; "
-            "use a contiguous float32 matrix (tiles keep float32, do not call .half() on them)"
+            f"weight has dtype {t.dtype} and shape {tuple(t.shape)} on {t.device}; use a "
+            "contiguous float32 matrix where x is (tiles keep float32, do not call .half() on them)"
         )
 
 
@@ -132,7 +132,7 @@ def _read_chain_cpu(
 ) -> Tensor:
     rows, cols = weight.shape
     inputs, outputs = (rows, cols) if transposed else (cols, rows)
-    if weight.dtype is not _F32 or not weight.is_contiguous():
+    if weight.dtype is not _F32 or not weight.is_contiguous() or not weight.is_cpu:
         _refuse_weight(weight)
     if x.dtype is not _F32 or x.dim() != 2 or x.shape[1] != inputs:
         _refuse_matrix("d" if transposed else "x", x, inputs)
@@ -217,7 +217,7 @@ def _update_cpu(
     key: Sequence[int],
 ) -> None:
     rows, cols = weight.shape
-    if weight.dtype is not _F32 or not weight.is_contiguous():
+    if weight.dtype is not _F32 or not weight.is_contiguous() or not weight.is_cpu:
         _refuse_weight(weight)
     for name, t, columns in (("x", x, cols), ("d", d, rows)):
         if t.dtype is not _F32 or t.dim() != 2 or t.shape[1] != columns:
@@ -326,10 +326,20 @@ _LIBRARY.impl("construct", _construct, "CompositeExplicitAutograd")
 _LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
 
 
+def _refuse_mixture(weight: Tensor, **others: Tensor) -> None:
+    """A meta tensor among real ones comes here instead of to a kernel."""
+    for name, t in others.items():
+        if t.device != weight.device:
+            raise ConfigError(
+                f"{name} is on {t.device} and the weight on {weight.device}; move one"
+            )
+
+
 @torch.library.register_fake("pulseline::read", lib=_LIBRARY)
 def _read_fake(
     x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
 ) -> Tensor:
+    _refuse_mixture(weight, **{"d" if transposed else "x": x})
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
 
@@ -337,12 +347,21 @@ def _read_fake(
 def _read_chain_fake(
     x: Tensor, weight: Tensor, average: Tensor | None, transposed: bool, *_: object
 ) -> Tensor:
+    _refuse_mixture(weight, **{"d" if transposed else "x": x})
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
 
 @torch.library.register_fake("pulseline::update_", lib=_LIBRARY)
-def _update_fake(*_: object) -> None:
-    return None
+def _update_fake(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    *_: object,
+) -> None:
+    _refuse_mixture(weight, x=x, d=d)
 
 
 @torch.library.register_fake("pulseline::construct", lib=_LIBRARY)
@@ -367,7 +386,7 @@ initial_normals = torch.ops.pulseline.initial_normals.default
 
 def _direct(t: Tensor) -> bool:
     """Plain eager CPU tensors skip torch's dispatcher: it costs as much as a small read."""
-    return t.is_cpu and type(t) is Tensor and not _modes() and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and t.is_cpu and type(t) is Tensor and not _modes()
 
 
 def read(

@@ -48,7 +48,7 @@ class AnalogSGD(torch.optim.Optimizer):
             lr = group["lr"]
             for p in group["params"]:
                 if isinstance(p, AnalogParameter):
-                    p.tile.step_pending(lr)
+                    p.analog_tile.step_pending(lr)
                 elif p.grad is not None:
                     p.data.sub_(p.grad, alpha=lr)
         for after in self._optimizer_step_post_hooks.values():
@@ -64,7 +64,7 @@ class AnalogSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if isinstance(p, AnalogParameter):
-                    p.tile.pending.clear()
+                    p.analog_tile.pending.clear()
                 elif set_to_none:
                     p.grad = None
                 elif p.grad is not None:
@@ -77,10 +77,10 @@ def check_averaging(parameters: Iterable[Tensor]) -> None:
     A crossbar cannot hold the mean of n updates back and pulse it once: it pulses each of them.
     """
     for p in parameters:
-        if isinstance(p, AnalogParameter) and not isinstance(p.tile.device, Ideal):
+        if isinstance(p, AnalogParameter) and not isinstance(p.analog_tile.device, Ideal):
             raise ConfigError(
-                f"update='averaged' is not possible on tile {p.tile.tile_id} of device "
-                f"{p.tile.device.name}: use update='pulsed', Ideal tiles or digital layers"
+                f"update='averaged' is not possible on tile {p.analog_tile.tile_id} of device "
+                f"{p.analog_tile.device.name}: use update='pulsed', Ideal tiles or digital layers"
             )
 
 
@@ -92,7 +92,7 @@ def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
     """
     for p in parameters:
         if isinstance(p, AnalogParameter):
-            p.tile.pending[:] = [(x, d / micro_batches) for x, d in p.tile.pending]
+            p.analog_tile.pending[:] = [(x, d / micro_batches) for x, d in p.analog_tile.pending]
         elif p.grad is not None:
             p.grad.div_(micro_batches)
 

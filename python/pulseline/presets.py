@@ -1,12 +1,148 @@
-"""Published device fits as data; each name is a function of nothing that returns a device."""
+"""Published device fits as data: ``presets.ReRamES`` is a device, ``presets.list()`` names them all.
+
+Units: weights normalised to about [-1, 1]. The phase-change cell comes with the one-sided pair.
+"""
 
 from __future__ import annotations
 
-from .devices import ConstantStep
+from typing import Any
+
+from .devices import ConstantStep, Device, ExpStep, LinearStep, SoftBoundsReference
+from .errors import ConfigError
 
 # Gokmen & Vlasov 2016, "Acceleration of deep neural network training with resistive cross-point
-# devices": the baseline RPU device.
+# devices": the baseline RPU device, its 1,200 states on the range -1 to 1.
 GokmenVlasov = ConstantStep(dw_min=0.0016, w_max=1.0, w_min=-1.0)
 
-# The same device with fine, symmetric steps.
+# The same device with 10,000 symmetric steps: Rasch, Gokmen & Haensch 2019 (arXiv 1906.02698).
 Idealized = ConstantStep(dw_min=2e-4, w_max=1.0, w_min=-1.0, up_down_dtod=0.0)
+
+# Filamentary ReRAM, exponential fit to Gong et al., Nature Communications 2018.
+ReRamES = ExpStep(
+    dw_min=0.00135,
+    dw_min_dtod=0.2,
+    dw_min_std=5.0,
+    up_down=0.259359,
+    up_down_dtod=0.05,
+    w_max=1.0,
+    w_min=-1.0,
+    write_noise_std=75.0,
+    a_up=-1.18445,
+    a_down=-0.081404,
+    gamma_up=5.0,
+    gamma_down=5.0,
+    a=-0.5,
+    b=-0.5,
+)
+
+# The same measurements, a loose soft-bounds fit about the symmetry point.
+ReRamSB = SoftBoundsReference(
+    dw_min=0.002,
+    dw_min_std=3.75,
+    w_max=1.25,
+    w_min=-0.75,
+    w_max_dtod=0.24,
+    w_min_dtod=0.4,
+    write_noise_std=56.0,
+)
+
+# Capacitor cell with leakage, fit to Li et al., VLSI 2018. The lifetime counts mini-batches: it
+# depends on how long one takes and is the user's to set.
+Capacitor = LinearStep(
+    dw_min=0.005,
+    dw_min_dtod=0.1,
+    up_down_dtod=0.06,
+    w_max=1.0,
+    w_min=-1.0,
+    w_max_dtod=0.07,
+    w_min_dtod=0.07,
+    lifetime=1e6,
+    lifetime_dtod=0.3,
+    gamma_up=0.05,
+    gamma_down=0.05,
+    gamma_up_dtod=0.01,
+    gamma_down_dtod=0.01,
+    mult_noise=False,
+)
+
+# Lithium ECRAM, fit to Tang et al., IEDM 2018; the range is shifted so that 0 is symmetric.
+EcRam = LinearStep(
+    dw_min=0.002,
+    dw_min_dtod=0.1,
+    w_max=1.1724,
+    w_min=-0.8276,
+    w_max_dtod=0.05,
+    w_min_dtod=0.05,
+    gamma_up=0.1153,
+    gamma_down=0.5085,
+)
+
+# Metal-oxide ECRAM, fit to Kim et al., IEDM 2019.
+EcRamMO = LinearStep(
+    dw_min=2.8214e-4,
+    dw_min_dtod=0.1,
+    dw_min_std=2.0,
+    w_max=1.1714,
+    w_min=-0.8286,
+    w_max_dtod=0.05,
+    w_min_dtod=0.05,
+    gamma_up=0.4152,
+    gamma_down=0.7342,
+)
+
+# ReRAM arrays of Gong, Rasch et al., IEDM 2022, symmetry points subtracted with an error of 5 %.
+# Range adjusted by compliance; corrupt_devices_prob was .135 (OM) and .098 (HfO2) in the arrays.
+_ARRAY: dict[str, Any] = {
+    "dw_min_dtod_log_normal": True,
+    "w_max": 1.0,
+    "w_min": -1.0,
+    "corrupt_devices_range": 0.01,
+    "reference_std": 0.05,
+    "subtract_symmetry_point": True,
+}
+ReRamArrayOM = SoftBoundsReference(  # optimised material
+    dw_min=0.0949,
+    dw_min_dtod=0.7829,
+    dw_min_std=0.4158,
+    w_max_dtod=0.3499,
+    w_min_dtod=0.5695,
+    write_noise_std=1.4113,
+    **_ARRAY,
+)
+ReRamArrayHfO2 = SoftBoundsReference(  # baseline
+    dw_min=0.4622,
+    dw_min_dtod=0.7125,
+    dw_min_std=0.2174,
+    w_max_dtod=0.4295,
+    w_min_dtod=0.5990,
+    write_noise_std=0.5841,
+    **_ARRAY,
+)
+
+PRESETS: dict[str, Device] = {
+    "gokmen_vlasov": GokmenVlasov,
+    "idealized": Idealized,
+    "reram_es": ReRamES,
+    "reram_sb": ReRamSB,
+    "capacitor": Capacitor,
+    "ecram": EcRam,
+    "ecram_mo": EcRamMO,
+    "reram_array_om": ReRamArrayOM,
+    "reram_array_hfo2": ReRamArrayHfO2,
+}
+
+
+def list() -> tuple[str, ...]:
+    """Names of all presets."""
+    return tuple(PRESETS)
+
+
+def get(name: str) -> Device:
+    """The preset of this name.
+
+    Raises:
+        ConfigError: there is none; the sentence lists them.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset is {name!r}; use one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 import zlib
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -16,16 +17,24 @@ from .errors import ConfigError
 from .io import IOConfig, Mapping, UpdateConfig
 
 _FORMAT = 1
+_LARGEST = torch.finfo(torch.float32).max
 _FORWARD, _BACKWARD, _EVALUATION = (
     ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
 )
-_STATE = ("format", "numbering", "seed", "tile_id", "forward", "backward", "update", "calls", "crc")
+_HEAD = ("format", "numbering", "seed", "tile_id")
+_STATE = (*_HEAD, "forward", "backward", "update", "calls", "crc", "scale")
 
 
 class AnalogParameter(nn.Parameter):
     """The weight of a tile, in normalised conductance units; only its tile may move it."""
 
-    tile: Tile
+    analog_tile: Tile
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return AnalogParameter, (self.data, self.requires_grad), {"analog_tile": self.analog_tile}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.analog_tile = state["analog_tile"]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AnalogParameter:
         if id(self) in memo:
@@ -33,8 +42,47 @@ class AnalogParameter(nn.Parameter):
             return copied
         result = AnalogParameter(self.data.clone(), self.requires_grad)
         memo[id(self)] = result
-        result.tile = copy.deepcopy(self.tile, memo)
+        result.analog_tile = copy.deepcopy(self.analog_tile, memo)
         return result
+
+
+def _check_integers(rows: int, cols: int, seed: int, tile_id: int) -> None:
+    for name, value, bits, end in (
+        ("rows", rows, 31, "2^31 - 1"),
+        ("cols", cols, 31, "2^31 - 1"),
+        ("tile_id", tile_id, 32, "2^32 - 1"),
+        ("seed", seed, 63, "2^63 - 1"),
+    ):
+        if not isinstance(value, int) or not 0 <= value < 1 << bits:
+            raise ConfigError(f"{name} is {value!r}; use an integer from 0 to {end}")
+
+
+def check_lr(lr: float | Tensor) -> float:
+    """The learning rate as a number; ConfigError unless it is finite (as float32) and >= 0."""
+    if not isinstance(lr, (int, float, Tensor)) or not 0 <= lr <= _LARGEST:
+        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
+    return float(lr)
+
+
+def _as_float(bits: int) -> float:
+    value: float = struct.unpack("<d", struct.pack("<q", bits))[0]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """1, 1.0 and True are one setting."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(entry) for entry in value]
+    return float(value) if isinstance(value, (int, float)) else value
+
+
+def _check_kinds(*values: object) -> None:
+    names = ("device", "io", "update", "mapping")
+    kinds = ((PulsedDevice, Ideal), (IOConfig,), (UpdateConfig,), (Mapping,))
+    for name, value, kind in zip(names, values, kinds, strict=True):
+        if value is not None and not isinstance(value, kind):
+            what = " or ".join(k.__name__ for k in kind)
+            raise ConfigError(f"{name} is {value!r:.60}; use an instance of {what}")
 
 
 class Tile:
@@ -68,12 +116,8 @@ class Tile:
         seed: int = 0,
         tile_id: int = 0,
     ) -> None:
-        if rows < 0 or cols < 0:
-            raise ConfigError(f"shape is ({rows}, {cols}); use sizes >= 0")
-        if not 0 <= tile_id < 1 << 32:
-            raise ConfigError(f"tile_id is {tile_id}; use an integer from 0 to 2^32 - 1")
-        if not 0 <= seed < 1 << 63:
-            raise ConfigError(f"seed is {seed}; use an integer from 0 to 2^63 - 1")
+        _check_integers(rows, cols, seed, tile_id)
+        _check_kinds(device, io, update, mapping)
         self.device: Device = SoftBounds() if device is None else device
         self.io = IOConfig() if io is None else io
         self.update_config = UpdateConfig() if update is None else update
@@ -85,7 +129,7 @@ class Tile:
         self.averages = torch.zeros(2)  # of average_abs_max: forward, backward; 0: none yet
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.weight = AnalogParameter(torch.zeros(rows, cols))
-        self.weight.tile = self
+        self.weight.analog_tile = self
         self._build()
 
     # ---- configuration ----
@@ -163,14 +207,22 @@ class Tile:
         if target.shape != self.weight.shape:
             shape = tuple(self.weight.shape)
             raise ConfigError(f"weights have shape {tuple(target.shape)}; this tile holds {shape}")
-        if not torch.isfinite(target).all():
-            raise ConfigError("weights hold a NaN or an infinity; program finite values")
+        if target.device != self.weight.device:
+            raise ConfigError(f"weights are on {target.device}; move them to {self.weight.device}")
         target = target.to(self.weight.dtype)
+        if not torch.isfinite(target).all():
+            raise ConfigError("weights hold a NaN or an infinity; program finite float32 values")
         largest = float(target.abs().max()) if target.numel() else 0.0
         if self.mapping.omega > 0 and largest > 0:
             self._set_scale(largest / self.mapping.omega)
         self.weight.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
+
+    def adopt(self, parameter: nn.Parameter) -> AnalogParameter:
+        """Take over the storage of a parameter that torch put in the place of the weight."""
+        self.weight = AnalogParameter(parameter.data, parameter.requires_grad)
+        self.weight.analog_tile = self
+        return self.weight
 
     @torch.no_grad()
     def clip(self) -> None:
@@ -242,10 +294,7 @@ class Tile:
         Raises:
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
-        lr = float(lr)
-        if lr < 0:
-            raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
-        self._train[0] = lr / self.out_scale
+        self._train[0] = check_lr(lr) / self.out_scale
         key = (self.seed, self.tile_id, self.update_count, self._fidelity)
         ops.update_(
             self.weight,
@@ -281,7 +330,8 @@ class Tile:
 
     def fingerprint(self) -> int:
         """A number that differs between device and read configurations."""
-        text = repr((self.device, self.io, self.update_config, self.mapping))
+        parts = (self.device, self.io.forward, self.io.backward, self.update_config, self.mapping)
+        text = repr([(type(part).__name__, _plain(astuple(part))) for part in parts])
         return zlib.crc32(text.encode())
 
     def state(self) -> Tensor:
@@ -299,14 +349,15 @@ class Tile:
         managements = (self.io.forward.noise_management, self.io.backward.noise_management)
         return "average_abs_max" in managements
 
-    def load_state(self, state: Tensor) -> None:
-        """Take over identity and counters of :meth:`state`; device parameters follow the identity.
+    def check_state(self, state: object) -> dict[str, int]:
+        """The entries of a :meth:`state` by name; changes nothing.
 
         Raises:
-            ConfigError: another format, draw numbering or configuration; nothing is changed.
+            ConfigError: another format, draw numbering or configuration, or a value out of range.
         """
-        size = len(_STATE) + 1 + 2 * self._averages()
-        if state.dtype is not torch.int64 or state.shape != (size,):
+        if not isinstance(state, Tensor) or state.dtype is not torch.int64:
+            raise ConfigError(f"tile state is a {type(state).__name__}; it is no tile's state")
+        if state.shape != (len(_STATE) + 2 * self._averages(),):
             raise ConfigError(f"tile state has shape {tuple(state.shape)}; it is no tile's state")
         values = dict(zip(_STATE, state.tolist(), strict=False))
         if values["format"] != _FORMAT or values["numbering"] != ops.NUMBERING:
@@ -319,12 +370,25 @@ class Tile:
                 f"tile {values['tile_id']} was saved with another device or io configuration; "
                 "build the model with the one it was trained with"
             )
+        low = min(values[name] for name in _STATE if name != "scale")
+        scale = _as_float(values["scale"])
+        if low < 0 or values["tile_id"] >= 1 << 32 or not 0 < scale < float("inf"):
+            raise ConfigError(f"tile state is {state.tolist()}; it is damaged, load an intact one")
+        return values
+
+    def load_state(self, state: Tensor) -> None:
+        """Take over identity and counters of :meth:`state`; device parameters follow the identity.
+
+        Raises:
+            ConfigError: see :meth:`check_state`; nothing is changed.
+        """
+        values = self.check_state(state)
         moved = (self.seed, self.tile_id) != (values["seed"], values["tile_id"])
         self.seed, self.tile_id = values["seed"], values["tile_id"]
         self.forward_count, self.backward_count = values["forward"], values["backward"]
         self.update_count, self.update_calls = values["update"], values["calls"]
         self.pending.clear()
-        self._set_scale(struct.unpack("<d", struct.pack("<q", int(state[len(_STATE)])))[0])
+        self._set_scale(_as_float(values["scale"]))
         if self._averages():
             self.averages.copy_(state[-2:].to(torch.int32).view(torch.float32))
         if moved:

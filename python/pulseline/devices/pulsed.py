@@ -26,7 +26,6 @@ pulses move the hidden weight.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -111,14 +110,14 @@ class PulsedDevice:
             if field.name in self.curves:
                 continue
             require(
-                isinstance(value, (int, float)) and math.isfinite(value),
+                isinstance(value, (int, float)) and abs(value) < 1e30,
                 self,
                 field.name,
                 "use a finite number",
             )
             if field.name.endswith(("_dtod", "_std")):
                 require(value >= 0, self, field.name, "use a value >= 0")
-        require(self.dw_min > 0, self, "dw_min", "use a step > 0")
+        require(self.dw_min > 1e-30, self, "dw_min", "use a step > 0")  # > 0 as float32
         require(self.w_max >= 0, self, "w_max", "use a bound >= 0")
         require(self.w_min <= 0, self, "w_min", "use a bound <= 0")
         require(self.w_max > self.w_min, self, "w_max", f"use a bound above w_min = {self.w_min}")

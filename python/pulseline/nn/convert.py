@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch import nn
 
 from ..devices import Device
@@ -25,11 +27,37 @@ def _refuse_traced(model: nn.Module) -> None:
             )
 
 
+def _layers(model: nn.Module) -> list[nn.Linear]:
+    """Every nn.Linear in module order, each checked."""
+    order = [m for m in model.modules() if type(m) is nn.Linear]
+    if not order:
+        raise ConfigError("model has no nn.Linear; give a model with at least one")
+    weights: set[int] = set()
+    for layer in order:
+        weight = layer.weight
+        if weight.dtype is not torch.float32 or weight.device.type != "cpu":
+            raise ConfigError(
+                f"a weight of {layer} is {weight.dtype} on {weight.device}; "
+                "convert a float32 model on the CPU"
+            )
+        if id(weight) in weights:
+            raise ConfigError(f"{layer} shares its weight with another; share the layer instead")
+        weights.add(id(weight))
+    return order
+
+
+def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before anything is loaded: every tile finds its part."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, AnalogLinear):
+            layer.check_state(state, f"{prefix}{name}." if name else prefix)
+
+
 def _slots(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     """(parent, attribute, layer) of every nn.Linear in module order; a shared one each time."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if isinstance(child, nn.Linear):
+            if type(child) is nn.Linear:
                 yield parent, name, child
 
 
@@ -46,16 +74,17 @@ def to_analog(
 
     Weights are programmed (clipped to each crosspoint's bounds), biases stay digital. ``tile_id``
     is the position of the matrix in ``model.modules()`` order, whatever is cut later, so that a
-    model draws the same devices on one stage or on many.
+    model draws the same devices on one stage or on many. Subclasses of nn.Linear stay digital: what
+    owns them (nn.MultiheadAttention) reads their weights itself. If a tile cannot take its part
+    of a state_dict, nothing is loaded.
 
     Raises:
-        ConfigError: there is no nn.Linear, a weight is not float32, or the model was traced.
+        ConfigError: there is no nn.Linear, a weight is not float32 or belongs to two layers, or the
+            model was traced.
     """
     _refuse_traced(model)
     holder = nn.ModuleList([copy.deepcopy(model)])
-    order = [m for m in holder.modules() if isinstance(m, nn.Linear)]
-    if not order:
-        raise ConfigError("model has no nn.Linear; give a model with at least one")
+    order = _layers(holder)
     made: dict[int, AnalogLinear] = {}
     for tile_id, layer in enumerate(order):
         analog = AnalogLinear(
@@ -76,4 +105,6 @@ def to_analog(
         made[id(layer)] = analog
     for parent, name, layer in _slots(holder):
         parent._modules[name] = made[id(layer)]
-    return holder[0]
+    converted = holder[0]
+    converted.register_load_state_dict_pre_hook(_check_state)
+    return converted

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..errors import ConfigError
 from ..tile import Tile
 
 
@@ -14,7 +17,8 @@ class Read(Function):
     """``y = W x`` whose backward reads the tile as it is at that moment.
 
     Only x is saved: a crossbar holds one version of its weights, there is nothing to stash. In
-    training the backward leaves (x, d) pending on the tile for the optimizer.
+    training the backward leaves (x, d) pending on the tile for the optimizer; both are finite, so
+    that a step that has begun does not fail half way. A frozen weight leaves nothing.
     """
 
     @staticmethod
@@ -31,6 +35,11 @@ class Read(Function):
         g = None
         if ctx.needs_input_grad[0]:
             g = tile.backward(d) if ctx.training else tile.evaluate(d, transposed=True)
-        if ctx.training:
-            tile.pending.append((ctx.saved_tensors[0], d))
+        if ctx.training and ctx.needs_input_grad[1]:
+            if g is None and not math.isfinite(d.sum().item()) and not torch.isfinite(d).all():
+                raise ConfigError(
+                    "d holds a NaN or an infinity; nothing is pending for this tile, "
+                    "check the learning rate and the loss"
+                )
+            tile.pending.append((ctx.saved_tensors[0].detach(), d))  # without its graph
         return g, None, None, None

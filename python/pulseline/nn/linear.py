@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..devices import Device
-from ..io import IOConfig, Mapping, UpdateConfig
+from ..errors import ConfigError
+from ..io import IOConfig, UpdateConfig
+from ..io import Mapping as TileMapping
 from ..tile import AnalogParameter, Tile
 from .function import Read
 
@@ -37,7 +40,7 @@ class AnalogLinear(nn.Module):
         device: Device | None = None,
         io: IOConfig | None = None,
         update: UpdateConfig | None = None,
-        mapping: Mapping | None = None,
+        mapping: TileMapping | None = None,
         seed: int = 0,
         tile_id: int = 0,
     ) -> None:
@@ -51,7 +54,7 @@ class AnalogLinear(nn.Module):
         self.tile.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        flat = x if x.dim() == 2 else self._flat(x)
         training = self.training
         if torch.is_grad_enabled():
             y: Tensor = Read.apply(flat, self.weight, self.tile, training)
@@ -60,6 +63,12 @@ class AnalogLinear(nn.Module):
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
+
+    def _flat(self, x: Tensor) -> Tensor:
+        """Leading dimensions as one; sizes 0 included."""
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ConfigError(f"x has shape {tuple(x.shape)}; use (..., {self.in_features})")
+        return x.reshape(math.prod(x.shape[:-1]), self.in_features)
 
     def train(self, mode: bool = True) -> AnalogLinear:
         """Switch mode; entering evaluation restarts its draws."""
@@ -76,13 +85,50 @@ class AnalogLinear(nn.Module):
         """Take over identity and counters; refuses those of another configuration."""
         self.tile.load_state(state)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def check_state(self, state: Mapping[str, Any], prefix: str = "", whole: bool = True) -> None:
+        """Refuse entries of a state_dict that this layer cannot take over; changes nothing.
+
+        A weight means nothing without its tile's scale and identity, so the entries come together;
+        with ``whole=False`` all of them may be absent.
+
+        Raises:
+            ConfigError: an entry is missing, misshapen, not finite, or of a tile of another
+                configuration.
+        """
+        own: dict[str, Tensor | None] = dict(self.named_parameters(recurse=False))
+        own["_extra_state"] = None
+        missing = [prefix + name for name in own if prefix + name not in state]
+        if missing and (whole or len(missing) < len(own)):
+            raise ConfigError(
+                f"state lacks {missing[0]}; load the whole state_dict() of an analog model, "
+                "or convert a digital one with to_analog"
+            )
+        if missing:
+            return
+        for name, parameter in own.items():
+            value = state[prefix + name]
+            if parameter is None:
+                self.tile.check_state(value)
+            elif value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}; this layer holds {tuple(parameter.shape)}"
+                raise ConfigError(f"state holds {prefix}{name} of shape {shapes}")
+            elif not torch.isfinite(value).all():
+                raise ConfigError(
+                    f"state holds a NaN or an infinity in {prefix}{name}; load another"
+                )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.check_state(state_dict, prefix, whole=False)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if self.weight is not self.tile.weight:  # assign=True put a plain parameter there
+            self.weight = self.tile.adopt(self.weight)
         self.tile.clip()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnalogLinear:
         super()._apply(fn, recurse)
         tile = self.tile
+        if self.weight is not tile.weight:  # torch makes a new parameter for a foreign device
+            self.weight = tile.adopt(self.weight)
         where = self.weight.device
         if tile.step is not None and tile.slope is not None and tile.bound is not None:
             tile.step, tile.slope = tile.step.to(where), tile.slope.to(where)

@@ -144,7 +144,7 @@ def _soft_reference(device: SoftBoundsReference, step: Tensor, bound: Tensor, r:
         reference = reference - (up + down) / (slope_up + slope_down).clamp(max=-(2.0**-100))
     reference = torch.maximum(torch.minimum(reference, hi), lo)
     at_zero_up = (up + slope_up * reference).clamp(min=0.0)
-    at_zero_down = -(-(down + slope_down * reference)).clamp(min=0.0)
+    at_zero_down = -((-(down + slope_down * reference)).clamp(min=0.0) + 0.0)
     slopes = _pack(bf16_nearest(slope_up), bf16_nearest(slope_down))
     return Stored(
         _pack(bf16_nearest(at_zero_up), bf16_nearest(at_zero_down)),
@@ -225,7 +225,7 @@ def piecewise_step(device: PiecewiseStep, c: Crosspoints, w: Tensor, up: Tensor)
     """``P(w) (1 + tilt z) step``: P linear between nodes, z from -1 to 1 over the range."""
     results = []
     for nodes, tilt in ((device.piecewise_up, c.slope_up), (device.piecewise_down, c.slope_down)):
-        intervals = len(nodes) - 1
+        intervals = f32(len(nodes) - 1)
         t = (w - c.lo) * (intervals / _positive(c.hi - c.lo))
         left = t.to(torch.int64)
         table = torch.tensor([*nodes, nodes[-1]], dtype=torch.float32)

@@ -1,0 +1,7 @@
+"""Coming from another simulator: its configurations, read by attribute names."""
+
+from __future__ import annotations
+
+from .aihwkit import Configuration, from_aihwkit
+
+__all__ = ["Configuration", "from_aihwkit"]

@@ -1,0 +1,131 @@
+"""Figures of one device and of one read (matplotlib, imported where used)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_UP, _DOWN, _GREY = "#1f6fb4", "#c8553d", "0.55"
+
+
+class Response(NamedTuple):
+    """What pulses do to some devices.
+
+    weights: (2 pulses + 1, devices), up pulses first. grid: weights at which steps (2, grid,
+    devices; up, down; NaN outside a device's bounds) were taken.
+    """
+
+    weights: Tensor
+    pulses: int
+    grid: Tensor
+    steps: Tensor
+
+    def symmetry_points(self) -> Tensor:
+        """Weights at which up and down step are equal, of the devices that have one inside."""
+        difference = self.steps[0] - self.steps[1]
+        found = []
+        for column in difference.t():
+            known = torch.isfinite(column)
+            w, d = self.grid[known], column[known]
+            turns = torch.nonzero((d[:-1] > 0) & (d[1:] <= 0))
+            if len(turns):
+                n = int(turns[0])
+                part = float(d[n] / (d[n] - d[n + 1]))
+                found.append(float(w[n]) + part * float(w[n + 1] - w[n]))
+        return torch.tensor(found)
+
+
+class Product(NamedTuple):
+    """Outputs (samples, outputs) in float64."""
+
+    ideal: Tensor
+    analog: Tensor
+
+
+def device_figure(found: Response, title: str, path: Path) -> None:
+    """Response curves on the left, the step against the weight on the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    curves, steps = figure.subplots(1, 2)
+    figure.suptitle(title)
+    pulses = found.pulses
+    number = list(range(2 * pulses + 1))
+    thin = {"linewidth": 0.7, "alpha": 0.35}
+    for device in found.weights.t().tolist():
+        curves.plot(number[: pulses + 1], device[: pulses + 1], color=_UP, **thin)
+        curves.plot(number[pulses:], device[pulses:], color=_DOWN, **thin)
+    mean = found.weights.mean(1).tolist()
+    curves.plot(number, mean, color="black", linewidth=1.8, label="mean")
+    curves.axvline(pulses, color=_GREY, linewidth=0.8, linestyle=":")
+    curves.set_xlim(0, 2 * pulses)
+    curves.set_xlabel(f"pulses ({pulses:,} up, then {pulses:,} down)")
+    curves.set_ylabel("weight")
+    _steps(steps, found)
+    points = found.symmetry_points()
+    if len(points):
+        middle = float(points.mean())
+        steps.axvline(
+            middle, color="black", linewidth=1, linestyle="--", label=f"symmetry point {middle:+.3f}"
+        )
+        curves.axhline(middle, color="black", linewidth=1, linestyle="--", label="symmetry point")
+    for axes in (curves, steps):
+        axes.grid(alpha=0.25)
+        axes.legend(loc="best", framealpha=0.9)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _steps(axes: object, found: Response) -> None:
+    """Up and down steps of every device, and their means where most devices still move."""
+    grid = found.grid.tolist()
+    known = torch.isfinite(found.steps)
+    for row, (colour, label) in enumerate(((_UP, "up"), (_DOWN, "down"))):
+        for device in found.steps[row].t().tolist():
+            axes.plot(grid, device, color=colour, linewidth=0.6, alpha=0.3)  # type: ignore[attr-defined]
+        many = known[row].float().mean(1) >= 0.5
+        mean = torch.where(many, found.steps[row].nanmean(1), float("nan"))
+        axes.plot(grid, mean.tolist(), color=colour, linewidth=2.2, label=label)  # type: ignore[attr-defined]
+    axes.set_xlabel("weight")  # type: ignore[attr-defined]
+    axes.set_ylabel("size of one pulse's step")  # type: ignore[attr-defined]
+    axes.set_ylim(bottom=0)  # type: ignore[attr-defined]
+
+
+def mvm_figure(found: Product, path: Path) -> None:
+    """Analog against ideal outputs, and the histogram of the difference."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    cloud, errors = figure.subplots(1, 2)
+    ideal, analog = found.ideal.flatten(), found.analog.flatten()
+    error = analog - ideal
+    every = max(1, len(ideal) // 5000)
+    reach = 1.05 * float(torch.cat([ideal.abs(), analog.abs()]).max()) or 1.0
+    cloud.plot([-reach, reach], [-reach, reach], color="black", linewidth=1, label="ideal")
+    cloud.plot(
+        ideal[::every].tolist(),
+        analog[::every].tolist(),
+        ".",
+        color=_UP,
+        markersize=3,
+        alpha=0.35,
+        markeredgewidth=0,
+        label="analog",
+    )
+    cloud.set_xlim(-reach, reach)
+    cloud.set_ylim(-reach, reach)
+    cloud.set_aspect("equal")
+    cloud.set_xlabel("ideal output")
+    cloud.set_ylabel("analog output")
+    cloud.legend(loc="upper left", markerscale=3)
+    rms, mean = float(error.square().mean().sqrt()), float(error.mean())
+    errors.hist(error.tolist(), bins=60, color=_UP, alpha=0.8)
+    errors.axvline(0, color="black", linewidth=1)
+    errors.set_xlabel("error (analog - ideal)")
+    errors.set_ylabel("outputs")
+    errors.set_title(f"rms {rms:.3g}, mean {mean:+.2g}", fontsize=10)
+    for axes in (cloud, errors):
+        axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=150, format="png")
