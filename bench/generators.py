@@ -4,9 +4,9 @@
     python bench/generators.py --battery --seconds 180 --report bench/results/generators.md
 
 Words are hash(row ROW_STRIDE + column COLUMN_STRIDE) under the keys of cycle noise (core/rng.h), of
-a matrix with --size rows and columns. What varies fastest: ``columns``: crosspoints row by row, then
-the next sample; ``rows``: column by column; ``samples``: 65,536 samples of a crosspoint, then the
-next crosspoint. Checked first: the words are those of the compiled routine.
+a matrix with --size rows and columns. What varies fastest: ``columns``: crosspoints row by row,
+then the next sample; ``rows``: column by column; ``samples``: 65,536 samples of a crosspoint, then
+the next crosspoint. Checked first: the words are those of the compiled routine.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import machine
@@ -30,6 +31,7 @@ from pulseline.reference import rng
 Words = NDArray[np.uint32]
 SEED, TILE_ID, SAMPLES = 20250607, 3, 1 << 16
 ORDERS = ("columns", "rows", "samples")
+VERDICTS = ("PASSED", "WEAK", "FAILED")
 
 # dieharder's number, size parameter (-n) and p-samples (-p; 0: its default). Left out: those that
 # its own list calls suspect or not to be used, and those that read more than 10 GB.
@@ -111,7 +113,7 @@ def stream(order: str, size: int) -> Iterator[Words]:
             yield words
 
 
-def check(words: Words, base: Words | list[np.uint32], drawn: object) -> None:
+def check(words: Words, base: Iterable[Any], drawn: Iterable[Any]) -> None:
     """Stop unless these are the words of the compiled routine."""
     for word, b, (k0, k1) in zip(words, base, drawn, strict=True):
         if int(word) != int(_cpu.core.hash(b, int(k0), int(k1))):
@@ -137,8 +139,16 @@ def seconds_used() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def battery(order: str, size: int, budget: float) -> tuple[list[str], list[str]]:
-    """dieharder's lines on one continuous stream, and the tests that found no time."""
+class Result(NamedTuple):
+    """dieharder's lines, the tests that found no time, processor seconds."""
+
+    lines: list[str]
+    skipped: list[str]
+    seconds: float
+
+
+def battery(order: str, size: int, budget: float) -> Result:
+    """The tests one after the other on one continuous stream."""
     read_end, write_end = os.pipe()
     threading.Thread(target=feed, args=(order, size, write_end), daemon=True).start()
     lines: list[str] = []
@@ -152,15 +162,11 @@ def battery(order: str, size: int, budget: float) -> tuple[list[str], list[str]]
             skipped.append(" ".join(command[3:]))
             continue
         run = subprocess.run(command, stdin=read_end, capture_output=True, text=True, check=True)
-        found = [
-            s.strip()
-            for s in run.stdout.splitlines()
-            if "PASSED" in s or "WEAK" in s or "FAIL" in s
-        ]
+        found = [s.strip() for s in run.stdout.splitlines() if any(v in s for v in VERDICTS)]
         lines += found
         print(order, f"{seconds_used() - start:6.0f} s", *found, sep="\n  ", flush=True)
     os.close(read_end)
-    return lines, skipped
+    return Result(lines, skipped, seconds_used() - start)
 
 
 def main() -> None:
@@ -183,7 +189,7 @@ def main() -> None:
         Path(args.report).write_text(report(results, args.size))
 
 
-def report(results: dict[str, tuple[list[str], list[str]]], size: int) -> str:
+def report(results: dict[str, Result], size: int) -> str:
     """Markdown: where, how, every line as dieharder printed it."""
     where = machine()
     text = ["# Battery on the hash of the inner loops", ""]
@@ -191,16 +197,13 @@ def report(results: dict[str, tuple[list[str], list[str]]], size: int) -> str:
     version = subprocess.run(["dieharder", "-V"], capture_output=True, text=True, check=False)
     text += [f"- dieharder {version.stdout.strip()}"]
     text += [f"- {size} x {size} crosspoints; what varies fastest heads each table", ""]
-    everything = [line for lines, _ in results.values() for line in lines]
-    verdicts = {v: sum(v in line for line in everything) for v in ("PASSED", "WEAK", "FAILED")}
-    counted = ", ".join(f"{n} {v}" for v, n in verdicts.items())
-    text += [
-        f"{len(everything)} p-values: {counted}. WEAK means p below .005 or above .995: one in"
-    ]
-    text += ["a hundred p-values of a perfect generator. Columns: test, size parameter, t-samples,"]
-    text += ["p-samples, p-value, verdict.", ""]
-    for order, (lines, skipped) in results.items():
-        text += [f"## {order}", "", "```", *lines, "```", ""]
+    everything = [line for r in results.values() for line in r.lines]
+    counted = ", ".join(f"{sum(v in line for line in everything)} {v}" for v in VERDICTS)
+    text += [f"{len(everything)} p-values: {counted}. WEAK means p below .005 or above .995: one"]
+    text += ["in a hundred p-values of a perfect generator. Columns: test, size parameter,"]
+    text += ["t-samples, p-samples, p-value, verdict.", ""]
+    for order, (lines, skipped, seconds) in results.items():
+        text += [f"## {order}, {seconds:.0f} s of processor time", "", "```", *lines, "```", ""]
         if skipped:
             text += [f"Not run, the time was used up: {'; '.join(skipped)}", ""]
     return "\n".join(text)

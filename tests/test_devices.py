@@ -59,8 +59,8 @@ VARIANTS: dict[str, PulsedDevice] = {
         up_down=-0.4, pow_gamma=2.0, reference_std=0.05, subtract_symmetry_point=True
     ),
     "piecewise": PiecewiseStep(tilt_up_dtod=0.2, tilt_down_dtod=0.9),
-    "corrupt": SoftBounds(corrupt_devices_prob=0.3, corrupt_devices_range=0.5),
-    "corrupt_reference": SoftBoundsReference(corrupt_devices_prob=0.3, reference_std=0.3),
+    "corrupt": SoftBounds(corrupt_devices_prob=0.1, corrupt_devices_range=0.5),
+    "corrupt_reference": SoftBoundsReference(corrupt_devices_prob=0.1, reference_std=0.3),
 }
 variants = pytest.mark.parametrize("device", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -113,7 +113,7 @@ def test_reference_constructs_the_same_bits(
 def test_a_crosspoint_does_not_depend_on_the_matrix(device: PulsedDevice) -> None:
     small, large = construct(device, 10, 20, 5, 6), construct(device, 70, 90, 5, 6)
     for a, b in zip(small, large, strict=True):
-        assert torch.equal(a, b[:10, :20])
+        assert torch.equal(a, b[..., :10, :20])
     other = construct(device, 10, 20, 5, 7)
     assert (small.step != other.step).float().mean() > 0.9
 

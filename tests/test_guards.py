@@ -29,7 +29,7 @@ ROWS = (
     ("errors",),
     ("devices", "digest"),
     ("io",),
-    ("presets", "reference", "hardware", "ops"),
+    ("presets", "reference", "hardware", "ops", "compat"),
     ("tile",),
     ("mapping",),
     ("nn",),
@@ -44,18 +44,19 @@ LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 # What is written against torch alone, or without it, stays that way.
 ONLY = {
     "presets": {"errors", "devices", "io"},
+    "compat": {"errors", "devices", "io"},
     "reference": {"errors", "devices", "io"},
     "hardware": {"errors", "devices", "io"},
     "ops": {"errors", "devices", "io", "_cpu", "_cuda"},
 }
-NO_TORCH = ("errors", "devices", "io", "presets", "hardware")
+NO_TORCH = ("errors", "devices", "io", "presets", "compat", "hardware")
 COMPILED = {"_cpu", "_cuda"}
 
 
 def part_of(name: str) -> str:
-    """cli_schedule.py is a piece of cli."""
+    """cli_schedule.py is a piece of cli, plots_device.py of plots, ops_retention.py of ops."""
     part = name.removesuffix(".py")
-    return "cli" if part.startswith("cli_") else part
+    return next((whole for whole in ("cli", "plots", "ops") if part.startswith(f"{whole}_")), part)
 
 
 def sources() -> Iterator[tuple[str, Path]]:

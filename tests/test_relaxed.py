@@ -1,22 +1,24 @@
-"""The updates that forget the order of pulses: equal bits of reference, every instruction set, 1 and
-2 threads; the rule of groups; closed forms of noise-free pulses. Statistics: the file beside it.
+"""The updates that forget the order of pulses: equal bits of reference, every instruction set, 1
+and 2 threads; the rule of groups; closed forms of noise-free pulses. Statistics: the file beside.
 
-Closed form of one group of n pulses of one direction on an affine device, step s, slope l, in exact
-arithmetic with B = n ln(1 + l), A = B s / l (n s without a slope) and the true denominator B / (e^B - 1):
+One group of n pulses of one direction on an affine device, step s, slope l, in exact arithmetic
+with B = n ln(1 + l), A = B s / l (n s without a slope) and the denominator B / (e^B - 1):
 
     w_n = w + (A + B w) / (B / (e^B - 1)) = fixed + (w - fixed) (1 + l)^n
 
-The kernel differs in three ways. Its denominator D = 1 - B/2 + B^2/12: B/2 coth(B/2) is enveloped by
-its series for every B, so D errs by at most B^4/720 and the move by |w_n - w| B^4 / (720 D). Its
-kappa errs by |l|^7 / (8 (1 - |l|)) relative at most (the rest of the series of ln(1 + l)), which
-scales A and B alike: the move changes by |A + B w| times that. Rounding, u = 2^-24: A and B by 3.1 u,
-A + B w by 3.1 u (|A| + |B w|) + u |A + B w|, D by (2 + 3.1 |B|) u at D >= 1 (l < 0), quotient and sum
-by u each: less than u (|w| + (8 + 4 |B|) (|A| + |B w|)). Later groups contract earlier errors.
+The kernel differs in three ways. Its denominator is D = 1 - B/2 + B^2/12: B/2 coth(B/2) is
+enveloped by its series for every B, so D errs by at most B^4/720 and the move by
+|w_n - w| B^4 / (720 D). Its kappa errs by at most |l|^7 / (8 (1 - |l|)), relative (the rest of the
+series of ln(1 + l)), which scales A and B alike: the move changes by |A + B w| times that.
+Rounding, u = 2^-24: A and B by 3.1 u, A + B w by 3.1 u (|A| + |B w|) + u |A + B w|, D by
+(2 + 3.1 |B|) u at D >= 1 (l < 0), quotient and sum by u each: less than
+u (|w| + (8 + 4 |B|) (|A| + |B w|)). Later groups contract earlier errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from conftest import Kernels
 from pulseline import ops, reference
-from pulseline.devices import ConstantStep, ExpStep, LinearStep, SoftBounds
+from pulseline.devices import ExpStep, LinearStep, SoftBounds
 from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints
 from pulseline.reference.relax import group_sizes
@@ -258,9 +260,7 @@ def slack(p: Problem, n: int, up: bool) -> Tensor:
 @pytest.mark.parametrize("up", [True, False])
 @pytest.mark.parametrize("n", [1, 31, 200, 620])
 @pytest.mark.parametrize("model", ["constant", "linear", "soft"])
-def test_one_direction_follows_the_closed_form(
-    model: str, n: int, up: bool, fidelity: str
-) -> None:
+def test_one_direction_follows_the_closed_form(model: str, n: int, up: bool, fidelity: str) -> None:
     """620 pulses are 3 groups."""
     p = pulses(SILENT[model], n, up, fidelity)
     expected, got = closed_form(p, n, up), kernel(p)
@@ -315,26 +315,29 @@ def test_exponential_steps(n: int, up: bool, fidelity: str) -> None:
 def order_average(w: Tensor, up: int, down: int, step: float, slope: float) -> Tensor:
     """Mean weight over all orders of ``up`` and ``down`` pulses, by the last pulse of each order.
 
-    Steps are affine, so the mean after a pulse is the pulse of the mean.
+    Steps are affine, so the mean after a pulse is the pulse of the mean, and affine in w.
     """
-    means: dict[tuple[int, int], Tensor] = {(0, 0): w.double()}
+    row: list[tuple[float, float]] = []  # means gain w + offset after (i, 0), (i, 1), ... pulses
     for i in range(up + 1):
+        above, row = row, []
         for j in range(down + 1):
             terms = []
             if i:
-                m = means[i - 1, j]
-                terms.append(i * (m + step - slope * m))
+                terms.append((i, step, above[j]))
             if j:
-                m = means[i, j - 1]
-                terms.append(j * (m - step - slope * m))
-            if terms:
-                means[i, j] = sum(terms[1:], terms[0]) / (i + j)
-    return means[up, down]
+                terms.append((j, -step, row[j - 1]))
+            gain = sum(n * (1 - slope) * m[0] for n, _, m in terms) / max(i + j, 1)
+            offset = sum(n * ((1 - slope) * m[1] + s) for n, s, m in terms) / max(i + j, 1)
+            row.append((gain, offset) if terms else (1.0, 0.0))
+    return row[down][0] * w.double() + row[down][1]
 
 
 @fidelities
 def test_mixed_directions_against_the_average_order(fidelity: str) -> None:
-    """300 up and 100 down at slope .002 in one group, start anywhere: within .1 step."""
+    """300 up and 100 down at slope .002 in one group, from w = 0: within .1 step.
+
+    Further from the fixed point the error of D (header) shows: B = -.78, up to .16 of 420 steps.
+    """
     still: dict[str, Any] = {"gamma_up_dtod": 0, "gamma_down_dtod": 0, "up_down_dtod": 0}
     still |= {"dw_min_dtod": 0, "dw_min_std": 0, "w_max_dtod": 0, "w_min_dtod": 0}
     step = 2.0**-10  # with its slope a bf16 number
@@ -346,8 +349,12 @@ def test_mixed_directions_against_the_average_order(fidelity: str) -> None:
     stored = reference.construct(device, 1, 33)
     p = Problem(weight, stored, x, d, device, config, 20 * step * 1.001)
     assert sizes(p) == [20]
-    error = (kernel(p) - order_average(weight, 300, 100, step, 2 * step)).abs()
-    assert (error < 0.1 * step).all()
+    expected = order_average(weight, 300, 100, step, 2 * step)
+    error = (kernel(p) - expected).abs()
+    assert error[0, 16] < 0.1 * step
+    b = 400 * math.log1p(-2 * step)
+    truncation = (expected - weight).abs() * b**4 / (720 * (1 - b / 2 + b**2 / 12))
+    assert (error < truncation + 0.02 * step).all()
 
 
 @pytest.mark.parametrize("model", ["constant", "linear", "soft"])
@@ -360,13 +367,14 @@ def test_groups_of_one_are_close_to_exact(model: str) -> None:
     train = manage(x_max, d_max, p.lr, p.device.granularity, p.config)
     bound, most = torch.zeros(12, 33).double(), torch.zeros(())
     (up, slope_up), (down, slope_down) = rates(p, True), rates(p, False)
-    f = torch.maximum(up, -down) * 2  # a step at the far bound, at most s (1 + gamma) below 2.5 s
+    c = Crosspoints.unpack(p.stored)
+    f = torch.maximum(up + slope_up * c.lo, -down - slope_down * c.hi)  # at the far bounds
     slope = torch.minimum(slope_up, slope_down).abs()
     for b in range(60):
         one = Train(*(v[b] for v in train))
         for fires_x, fires_d in sample_trains(p.x[b], p.d[b], one, Stream(SEED, TILE_ID), K + b):
             n = fires_d.double().t() @ fires_x.double()
-            bound += 1.25 * f * slope * n * (n - 1) / 2
+            bound += f * slope * n * (n - 1) / 2
             most = torch.maximum(most, n.max())
     assert most > 5
     assert ((kernel(p) - exact).abs() <= bound + 60 * 4 * U).all()

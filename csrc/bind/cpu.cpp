@@ -1,4 +1,6 @@
 // Module _cpu: raw pointers in, the GIL released, no torch header. Checks live in ops.py.
+#include "cpu/cpu.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -7,7 +9,6 @@
 #include <vector>
 
 #include "bind/chain.h"
-#include "cpu/cpu.h"
 #include "cpu/kernels.h"
 
 namespace py = pybind11;
@@ -25,10 +26,10 @@ py::tuple result(const cpu::Status& s) { return py::make_tuple(s.source, s.sampl
 
 // shape: rows, cols, batch. key: seed, tile, k. train: lr, granularity, desired_bl, fixed_bl,
 // update_management, update_bl_management, group_size, coarseness. device < 0: the ideal device.
-py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x, uint64_t d,
-                 int64_t rows, int64_t cols, int64_t batch, uint64_t seed, uint32_t tile, uint64_t k,
-                 const std::vector<float>& train, int device, const std::vector<float>& params,
-                 int fidelity, int threads) {
+py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
+                      uint64_t d, int64_t rows, int64_t cols, int64_t batch, uint64_t seed,
+                      uint32_t tile, uint64_t k, const std::vector<float>& train, int device,
+                      const std::vector<float>& params, int fidelity, int threads, uint64_t fired) {
   UpdateArgs a = {};
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
@@ -44,13 +45,14 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
   a.train = {train.at(0),          train.at(1),          int32_t(train.at(2)),
              int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
   a.fidelity = fidelity;
+  a.fired = pointer<int64_t>(fired);
   if (train.size() > 6) {  // grouped alone
     a.group_size = int64_t(train.at(6));
     a.coarseness = train.at(7);
   }
   py::gil_scoped_release nogil;
-  const cpu::Status s = device < 0 ? cpu::update_ideal(a, threads)
-                                   : cpu::update(a, device, params.data(), threads);
+  const cpu::Status s =
+      device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
   py::gil_scoped_acquire gil;
   return result(s);
 }
@@ -58,8 +60,9 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
 // io: inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise, w_noise, out_scale,
 // noise_management, max_rounds.
 py::tuple tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
-               bool transposed, int64_t tile_in, int64_t tile_out, uint64_t seed, uint32_t tile,
-               uint64_t k, uint32_t purpose, const std::vector<float>& io, int threads) {
+                    bool transposed, int64_t tile_in, int64_t tile_out, uint64_t seed,
+                    uint32_t tile, uint64_t k, uint32_t purpose, const std::vector<float>& io,
+                    int threads) {
   ReadArgs a = {};
   a.w = pointer<const float>(w);
   a.x = pointer<const float>(x);
@@ -88,6 +91,57 @@ py::tuple tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t co
   return result(s);
 }
 
+// What happens between pulses: see core/retention.h.
+void bind_retention(py::module_& m) {
+  m.def("construct_retention", [](const std::vector<float>& p, uint64_t seed, uint32_t tile,
+                                  int64_t rows, int64_t cols, uint64_t words, int threads) {
+    const RetentionParams params = {p.at(0), p.at(1), p.at(2), p.at(3), p.at(4),
+                                    p.at(5), p.at(6), p.at(7), p.at(8)};
+    py::gil_scoped_release nogil;
+    cpu::construct_between(params, {seed, tile}, rows, cols, pointer<uint32_t>(words), threads);
+  });
+  m.def("retain",
+        [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
+           uint64_t seed, uint32_t tile, uint64_t k, bool reset, float amount, int threads) {
+          const RetentionArgs a = {pointer<float>(w),
+                                   pointer<const uint32_t>(step),
+                                   pointer<const uint32_t>(bound),
+                                   pointer<const uint32_t>(words),
+                                   rows,
+                                   cols,
+                                   {seed, tile},
+                                   k,
+                                   reset ? kReset : kDiffusion,
+                                   amount};
+          py::gil_scoped_release nogil;
+          cpu::retain(a, threads);
+        });
+  m.def("disturb", [](uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
+                      uint64_t seed, uint32_t tile, uint64_t k, float deviation, int threads) {
+    py::gil_scoped_release nogil;
+    cpu::disturb(pointer<const float>(hidden), pointer<const uint32_t>(step),
+                 pointer<float>(visible), rows, cols, {seed, tile}, k, deviation, threads);
+  });
+  m.def("redraw", [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d,
+                     int64_t rows, int64_t cols, int64_t batch, uint64_t seed, uint32_t tile,
+                     uint64_t k, const std::vector<float>& t, float deviation, int threads) {
+    UpdateArgs a = {};
+    a.w = pointer<float>(visible);
+    a.step = pointer<const uint32_t>(step);
+    a.x = pointer<const float>(x);
+    a.d = pointer<const float>(d);
+    a.rows = rows;
+    a.cols = cols;
+    a.batch = batch;
+    a.stream = {seed, tile};
+    a.k = k;
+    a.train = {t.at(0),          t.at(1),          int32_t(t.at(2)),
+               int32_t(t.at(3)), int32_t(t.at(4)), int32_t(t.at(5))};
+    py::gil_scoped_release nogil;
+    cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
+  });
+}
+
 // Scalar routines of csrc/core, for known-answer tests.
 void bind_core(py::module_ m) {
   m.def("philox", [](std::vector<uint32_t> key, std::vector<uint32_t> counter) {
@@ -100,26 +154,24 @@ void bind_core(py::module_ m) {
     const Philox4 r = draw4({seed, tile}, purpose, k, index, draw);
     return std::vector<uint32_t>(r.v, r.v + 4);
   });
-  m.def("hash", py::vectorize([](uint32_t base, uint32_t k0, uint32_t k1) {
-          return hash(base, k0, k1);
-        }));
+  m.def("hash",
+        py::vectorize([](uint32_t base, uint32_t k0, uint32_t k1) { return hash(base, k0, k1); }));
   m.def("fma", py::vectorize([](float a, float b, float c) { return pulseline::fma(a, b, c); }));
   m.def("exp2", py::vectorize([](float x) { return exp2_poly(x); }));
   m.def("log", py::vectorize([](float x) { return log_poly(x); }));
   m.def("probit", py::vectorize([](uint32_t bits) { return probit(bits); }));
-  m.def("cycle_normal",
-        py::vectorize([](uint32_t row, uint32_t column, uint32_t k0, uint32_t k1) {
+  m.def("cycle_normal", py::vectorize([](uint32_t row, uint32_t column, uint32_t k0, uint32_t k1) {
           return cycle_normal(row, column, {k0, k1});
         }));
   m.def("byte_sum_normal", py::vectorize([](uint32_t h) { return byte_sum_normal(h); }));
-  m.def("train_word", py::vectorize([](uint32_t p16, uint32_t index, uint32_t k0, uint32_t k1,
-                                       int bl) {
+  m.def("train_word",
+        py::vectorize([](uint32_t p16, uint32_t index, uint32_t k0, uint32_t k1, int bl) {
           return train_word(p16, index * kColumnStride, {k0, k1}, bl);
         }));
   m.def("manage", [](const std::vector<float>& t, float x_max, float d_max) {
-    const Train r = manage({t.at(0), t.at(1), int32_t(t.at(2)), int32_t(t.at(3)),
-                            int32_t(t.at(4)), int32_t(t.at(5))},
-                           x_max, d_max);
+    const Train r = manage(
+        {t.at(0), t.at(1), int32_t(t.at(2)), int32_t(t.at(3)), int32_t(t.at(4)), int32_t(t.at(5))},
+        x_max, d_max);
     return py::make_tuple(r.bl, r.scale_x, r.scale_d);
   });
 }
@@ -129,15 +181,14 @@ void bind_core(py::module_ m) {
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled CPU kernels. Pointers in; no torch headers. Used by pulseline.ops alone.";
   m.attr("NUMBERING") = kNumbering;
-  py::list devices;  // name, fields, planes of slopes
-#define PULSELINE_DESCRIBE(D) \
-  devices.append(py::make_tuple(D::kName, D::kFields, D::kExtra ? 2 : 1));
+  py::list devices;
+#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)
 #undef PULSELINE_DESCRIBE
   m.attr("DEVICES") = devices;
-  m.attr("PURPOSES") = py::dict(
-      py::arg("forward") = int(kForwardOutput), py::arg("backward") = int(kBackwardOutput),
-      py::arg("evaluation") = int(kEvaluationOutput));
+  m.attr("PURPOSES") =
+      py::dict(py::arg("forward") = int(kForwardOutput), py::arg("backward") = int(kBackwardOutput),
+               py::arg("evaluation") = int(kEvaluationOutput));
   m.def("isa", [] { return std::string(cpu::table().isa); });
   m.def("isas", [] {
     std::vector<std::string> names;
@@ -152,17 +203,18 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("update", &tile_update);
   m.def("read", &tile_read);
   bind_chain(m);
-  m.def("construct", [](int device, const std::vector<float>& params, uint64_t seed, uint32_t tile,
-                        int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound,
-                        int threads) {
-    py::gil_scoped_release nogil;
-    cpu::construct(device, params.data(), {seed, tile}, rows, cols, pointer<uint32_t>(step),
-                   pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
-  });
-  m.def("initial_normals", [](uint64_t seed, uint32_t tile, int64_t rows, int64_t cols,
-                              uint64_t out) {
-    py::gil_scoped_release nogil;
-    cpu::initial_normals({seed, tile}, rows, cols, pointer<float>(out));
-  });
+  m.def("construct",
+        [](int device, const std::vector<float>& params, uint64_t seed, uint32_t tile, int64_t rows,
+           int64_t cols, uint64_t step, uint64_t slope, uint64_t bound, int threads) {
+          py::gil_scoped_release nogil;
+          cpu::construct(device, params.data(), {seed, tile}, rows, cols, pointer<uint32_t>(step),
+                         pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
+        });
+  m.def("initial_normals",
+        [](uint64_t seed, uint32_t tile, int64_t rows, int64_t cols, uint64_t out) {
+          py::gil_scoped_release nogil;
+          cpu::initial_normals({seed, tile}, rows, cols, pointer<float>(out));
+        });
+  bind_retention(m);
   bind_core(m.def_submodule("core", "Scalar routines for known-answer tests."));
 }

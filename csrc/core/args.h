@@ -9,37 +9,49 @@ namespace pulseline {
 
 enum Fidelity : int32_t { kStrict = 0, kExact = 1, kExpected = 2, kGrouped = 3, kMoments = 4 };
 
-constexpr int64_t kGroupSamples = 256;   // most samples that are relaxed together
-constexpr float kGroupTravel = 0.3f;     // most expected steps of a group, as a part of the range
+constexpr int64_t kGroupSamples = 256;  // most samples that are relaxed together
+constexpr float kGroupTravel = 0.3f;    // most expected steps of a group, as a part of the range
 
 // W[rows, cols] <- W - lr d x^T realised by pulses, samples in order.
 struct UpdateArgs {
-  float* w;                                // [rows][cols]
-  const uint32_t *step, *slope, *bound;    // [rows][cols] bf16 pairs, see devices/pulsed.h
-  const float *x, *d;                      // [batch][cols], [batch][rows]
+  float* w;                              // [rows][cols]
+  const uint32_t *step, *slope, *bound;  // [rows][cols] bf16 pairs, see devices/pulsed.h
+  const float *x, *d;                    // [batch][cols], [batch][rows]
   int64_t rows, cols, batch;
   Stream stream;
-  uint64_t k;                              // running number of the first sample
+  uint64_t k;  // running number of the first sample
   TrainConfig train;
   int32_t fidelity;
-  int64_t group_size;                      // grouped: most samples of a group
-  float coarseness;                        // granularity / (w_max - w_min)
+  int64_t group_size;  // grouped: most samples of a group
+  float coarseness;    // granularity / (w_max - w_min)
+  int64_t* fired;      // += coincidences, slots; nullptr: not counted
+};
+
+// Between pulses, see retention.h. amount: log2 of the drift (kDiffusion) or std (kReset).
+struct RetentionArgs {
+  float* w;                              // [rows][cols]
+  const uint32_t *step, *bound, *words;  // words: [2][rows][cols]
+  int64_t rows, cols;
+  Stream stream;
+  uint64_t k;
+  uint32_t purpose;
+  float amount;
 };
 
 struct ReadArgs {
-  const float* w;                          // [rows][cols]
-  const float* x;                          // [batch][inputs]
-  float* y;                                // [batch][outputs]
+  const float* w;  // [rows][cols]
+  const float* x;  // [batch][inputs]
+  float* y;        // [batch][outputs]
   int64_t rows, cols, batch;
-  int32_t transposed;                      // 0: y = W x, inputs = cols; 1: y = W^T x, inputs = rows
-  int64_t tile_in, tile_out;               // physical tile, in inputs and outputs of this direction
+  int32_t transposed;         // 0: y = W x, inputs = cols; 1: y = W^T x, inputs = rows
+  int64_t tile_in, tile_out;  // physical tile, in inputs and outputs of this direction
   Stream stream;
   uint64_t k;
   uint32_t output_purpose, input_purpose;  // whose draws
   Converter dac, adc;
   float input_noise, output_noise, weight_noise;
-  int32_t noise_management;                // 0 none, 1 largest magnitude of the input
-  int32_t max_rounds;                      // bound management: extra rounds for saturated samples
+  int32_t noise_management;  // 0 none, 1 largest magnitude of the input
+  int32_t max_rounds;        // bound management: extra rounds for saturated samples
   float out_scale;
 };
 

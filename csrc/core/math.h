@@ -51,8 +51,8 @@ PL_HD uint32_t xor3(uint32_t a, uint32_t b, uint32_t c) { return a ^ b ^ c; }
 PL_HD float select(bool m, float a, float b) { return m ? a : b; }
 PL_HD float max(float a, float b) { return a > b ? a : b; }
 PL_HD float min(float a, float b) { return a < b ? a : b; }
-PL_HD float to_float(uint32_t n) { return float(int32_t(n)); }        // n < 2^31
-PL_HD uint32_t truncate(float x) { return uint32_t(int32_t(x)); }       // 0 <= x < 2^31
+PL_HD float to_float(uint32_t n) { return float(int32_t(n)); }     // n < 2^31
+PL_HD uint32_t truncate(float x) { return uint32_t(int32_t(x)); }  // 0 <= x < 2^31
 PL_HD float absolute(float x) { return as_float(as_bits(x) & 0x7fffffffu); }
 
 PL_HD float lookup(const float* table, uint32_t i) { return table[i]; }  // i < 16
@@ -111,8 +111,9 @@ PL_HD F log_poly(F x) {
   return fma(e, F(0x1.62e43p-1f), y);
 }
 
-// Standard normal from 32 uniform bits by the inverse distribution: bit 31 is the sign, the other 31
-// the half-line probability h = (n + 1/2) 2^-32 in [2^-33, 1/2). |z| <= 6.34; error < 4e-7 relative.
+// Standard normal from 32 uniform bits by the inverse distribution: bit 31 is the sign, the other
+// 31 the half-line probability h = (n + 1/2) 2^-32 in [2^-33, 1/2). |z| <= 6.34; error < 4e-7
+// relative.
 PL_HD float probit(uint32_t bits) {
   const uint32_t n = bits & 0x7fffffffu;
   const float h = (float(n) + 0.5f) * 0x1p-32f;

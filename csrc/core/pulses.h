@@ -19,8 +19,8 @@ struct TrainConfig {
   int32_t fixed_bl, update_management, update_bl_management;  // flags
 };
 
-struct Train {   // of one sample
-  int32_t bl;    // slots; 0: the sample fires nothing
+struct Train {  // of one sample
+  int32_t bl;   // slots; 0: the sample fires nothing
   float scale_x, scale_d;
   float pulses;  // k = lr x_max d_max / granularity: expected pulses where both are largest
 };

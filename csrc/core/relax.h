@@ -54,7 +54,8 @@ PL_HD F relax(const Device& device, const Crosspoint<F>& c, const Rates<F>& rate
   } else {
     move = fma(n.up, up, n.down * down);
     const F half = clip(fma(move, F(0.5f), w), c.hi, c.lo);
-    const F later = fma(n.up, device.step(c, half, Always()), n.down * device.step(c, half, Never()));
+    const F later =
+        fma(n.up, device.step(c, half, Always()), n.down * device.step(c, half, Never()));
     const F secant = ((later - move) * F(2.0f)) / move;
     b = select(F(0.0f) < absolute(move), min(secant, F(3.0f)), F(0.0f));
   }
@@ -63,8 +64,8 @@ PL_HD F relax(const Device& device, const Crosspoint<F>& c, const Rates<F>& rate
   const F cycle = fma(n.up, noise_up * noise_up, n.down * (noise_down * noise_down));
   F variance = cycle * F(sigma * sigma);
   if (MOMENTS)
-    variance = fma(cycle, F(sigma * sigma),
-                   fma(n.variance_up, up * up, n.variance_down * (down * down)));
+    variance =
+        fma(cycle, F(sigma * sigma), fma(n.variance_up, up * up, n.variance_down * (down * down)));
   move = fma(square_root(variance), xi, move);
   return clip(w + move / fma(b, fma(b, F(1.0f / 12.0f), F(-0.5f)), F(1.0f)), c.hi, c.lo);
 }

@@ -29,6 +29,10 @@ enum Purpose : uint32_t {
   kCycleNoise = 9,      // exact: draw = word
   kSlotNoise = 10,      // strict: draw = word << 5 | slot
   kGroupNoise = 11,     // grouped, moments: k of the group's first sample
+  kDiffusion = 12,      // k = number of the mini-batch
+  kReset = 13,          // k = number of the mini-batch
+  kWriteNoise = 14,     // k of the sample whose pulses came last
+  kProgramming = 15,    // write noise of programming: k = samples pulsed so far
   kForwardRounding = 20,  // draw = (row block or segment) << 6 | output << 5 | pass << 4 | round
   kBackwardRounding = 21,
   kEvaluationRounding = 22,

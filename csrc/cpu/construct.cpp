@@ -13,7 +13,6 @@ void construct(int device, const float* params, const Stream& stream, int64_t ro
         step[i * cols + j] = s.step;
         slope[i * cols + j] = s.slope;
         bound[i * cols + j] = s.bound;
-        if (d.kExtra) slope[(rows + i) * cols + j] = s.extra;
       }
   };
   parallel_chunks(rows, kRowChunk, rows * cols < 4096 ? 1 : threads, [&](int64_t r0, int64_t r1) {
@@ -27,8 +26,7 @@ void construct(int device, const float* params, const Stream& stream, int64_t ro
 void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out) {
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < cols; ++j)
-      out[i * cols + j] =
-          probit(draw4(stream, kInitialisation, uint64_t(i), uint32_t(j), 0).v[0]);
+      out[i * cols + j] = probit(draw4(stream, kInitialisation, uint64_t(i), uint32_t(j), 0).v[0]);
 }
 
 }  // namespace pulseline::cpu

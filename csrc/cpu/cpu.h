@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/args.h"
+#include "core/retention.h"
 #include "core/chain.h"
 
 namespace pulseline::cpu {
@@ -20,7 +21,7 @@ Status update(const UpdateArgs& args, int device, const float* params, int threa
 // Outer product W -= lr d x^T, samples in order, one fma each: the ideal device.
 Status update_ideal(const UpdateArgs& args, int threads);
 
-// Stored pairs of every crosspoint, see devices/pulsed.h; two planes of slopes if kExtra.
+// Stored pairs of every crosspoint, see devices/pulsed.h.
 void construct(int device, const float* params, const Stream& stream, int64_t rows, int64_t cols,
                uint32_t* step, uint32_t* slope, uint32_t* bound, int threads);
 
@@ -28,6 +29,17 @@ Status read(const ReadArgs& args, int threads);
 
 // The same with options of the converter chain. `average` is written unless a value is not finite.
 Status read_chain(const ReadArgs& args, const Chain& chain, int threads);
+
+// Between pulses, see core/retention.h: the stored words [2][rows][cols]; one mini-batch or a reset.
+void construct_between(const RetentionParams& params, const Stream& stream, int64_t rows,
+                       int64_t cols, uint32_t* words, int threads);
+void retain(const RetentionArgs& args, int threads);
+
+// Write noise. After programming: of every crosspoint; after an update with the same arguments
+// (w: what is read): of those that its pulses reached.
+void disturb(const float* hidden, const uint32_t* step, float* visible, int64_t rows, int64_t cols,
+             const Stream& stream, uint64_t k, float deviation, int threads);
+Status redraw(const UpdateArgs& args, const float* hidden, float deviation, int threads);
 
 // Standard normals of `kInitialisation`, index = column, k = row.
 void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out);

@@ -12,49 +12,49 @@ enum Device : int {
 #define PULSELINE_ENUM(D) k##D,
   PULSELINE_DEVICES(PULSELINE_ENUM)
 #undef PULSELINE_ENUM
-  kDevices
+      kDevices
 };
 
-constexpr int kGroup = 32;       // columns or rows handled together
-constexpr int kSlice = 512;      // sub-samples whose trains are held at once
+constexpr int kGroup = 32;   // columns or rows handled together
+constexpr int kSlice = 512;  // sub-samples whose trains are held at once
 
-struct Sample {                  // a sub-sample: one word of one sample's trains
+struct Sample {  // a sub-sample: one word of one sample's trains
   int32_t source, slots;
   float scale_x, scale_d;
   Keys columns, rows, cycle;
 };
 
-struct Group {                   // sub-samples that are relaxed together
-  int64_t first, last;           // within the slice
-  int64_t word0, word1;          // its words in the packed layout
+struct Group {           // sub-samples that are relaxed together
+  int64_t first, last;   // within the slice
+  int64_t word0, word1;  // its words in the packed layout
   Keys noise;
 };
 
-struct Place {                   // of a sub-sample's slots in the packed layout
+struct Place {  // of a sub-sample's slots in the packed layout
   int32_t word, shift;
 };
 
 struct UpdateJob {
   const UpdateArgs* args;
   const Sample* samples;
-  int64_t count, words;          // sub-samples; 64-bit words that hold one bit of each
+  int64_t count, words;  // sub-samples; 64-bit words that hold one bit of each
   int64_t padded_cols, padded_rows;
-  uint32_t* column_words;        // [count][padded_cols]
-  uint32_t* column_up[2];        // [count][padded_cols / 32] bits: raises the weight if d > 0, < 0
-  uint64_t* column_hits;         // [padded_cols / 32][words] any slot set in the group
-  uint32_t* row_words;           // [padded_rows][count]
+  uint32_t* column_words;  // [count][padded_cols]
+  uint32_t* column_up[2];  // [count][padded_cols / 32] bits: raises the weight if d > 0, < 0
+  uint64_t* column_hits;   // [padded_cols / 32][words] any slot set in the group
+  uint32_t* row_words;     // [padded_rows][count]
   uint64_t *row_hits, *row_negative;  // [padded_rows][words]
-  const Keys* slot_keys;         // strict: [count][31]
-  const Group* groups;           // grouped: [group_count]; moments: one
+  const Keys* slot_keys;              // strict: [count][31]
+  const Group* groups;                // grouped: [group_count]; moments: one
   int64_t group_count;
   // Packed layout of grouped: slots of consecutive sub-samples share a word, signs beside them.
-  const Place* places;           // [count]; nullptr: no room for it
-  int64_t packed;                // words
+  const Place* places;                             // [count]; nullptr: no room for it
+  int64_t packed;                                  // words
   uint32_t *packed_columns, *packed_column_signs;  // [packed][padded_cols]
   uint32_t *packed_rows, *packed_row_signs;        // [padded_rows][packed]
-  int64_t merged;                // moments: samples of the group
-  float* column_factors[4];      // moments: [merged][padded_cols] signed count and spread, magnitudes
-  float* row_factors[4];         // moments: [padded_rows][merged] the same, normalised
+  int64_t merged;                                  // moments: samples of the group
+  float* column_factors[4];  // moments: [merged][padded_cols] signed count and spread, magnitudes
+  float* row_factors[4];     // moments: [padded_rows][merged] the same, normalised
 };
 
 using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, int64_t row1);
@@ -62,7 +62,7 @@ using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, 
 // One physical tile's segment of inputs, a panel of outputs, a run of samples.
 struct ReadPanel {
   const ReadArgs* args;
-  const float* input;            // [samples][stride] after the DAC
+  const float* input;  // [samples][stride] after the DAC
   int64_t stride, samples;
   int64_t in0, in1, out0, out1;  // out1 - out0 <= KernelTable::panel
   const float* scale;            // [samples] factor of the converted output
@@ -70,36 +70,36 @@ struct ReadPanel {
   const Keys* keys;              // [samples]
   float* y;                      // [samples][y_stride], column 0 = output 0
   int64_t y_stride;
-  bool first;                    // y = q scale, else y = fma(q, scale, y)
-  uint8_t* saturated;            // [samples], set to 1; nullptr: not asked
-  float* sums;                   // scratch [samples][panel]
-  float* packed;                 // scratch [kPackedInputs][panel]
+  bool first;          // y = q scale, else y = fma(q, scale, y)
+  uint8_t* saturated;  // [samples], set to 1; nullptr: not asked
+  float* sums;         // scratch [samples][panel]
+  float* packed;       // scratch [kPackedInputs][panel]
 };
 constexpr int64_t kPackedInputs = 512;
 
-struct InputJob {                // one sample through the DACs of all segments of a row block
+struct InputJob {  // one sample through the DACs of all segments of a row block
   const ReadArgs* args;
   const float* x;
-  float* q;                      // converted input
-  float alpha_beta;              // division before the DAC
+  float* q;          // converted input
+  float alpha_beta;  // division before the DAC
   Keys noise;
-  float* deviation;              // one per segment, `deviation_stride` apart
+  float* deviation;  // one per segment, `deviation_stride` apart
   int64_t deviation_stride;
 };
 
-struct ChainInput {              // a sample through the DACs of one tile, with options
+struct ChainInput {  // a sample through the DACs of one tile, with options
   const ReadArgs* args;
   const Chain* chain;
   const float* x;
-  float *q[2], *square[2];       // per pass: converted input, its square (pcm)
-  float norm[2];                 // out: |q|^2 of the tile
+  float *q[2], *square[2];  // per pass: converted input, its square (pcm)
+  float norm[2];            // out: |q|^2 of the tile
   float alpha_beta;
   Keys noise[2], rounding;
   int64_t in0, in1;
-  int passes;                    // 1 or 2
+  int passes;  // 1 or 2
 };
 
-struct ChainOutput {             // a sample through the ADCs of one tile, with options
+struct ChainOutput {  // a sample through the ADCs of one tile, with options
   const ReadArgs* args;
   const Chain* chain;
   const float *sums[2], *squares[2];  // per pass: W q, |W| q^2 (pcm)
@@ -111,7 +111,7 @@ struct ChainOutput {             // a sample through the ADCs of one tile, with 
   int passes;
 };
 
-struct OuterJob {                // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
+struct OuterJob {  // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   float* w;
   const float *a, *x;
   int64_t rows, cols, batch;
@@ -119,8 +119,8 @@ struct OuterJob {                // w[row][col] += sum_b a[row][b] x[b][col], b 
 
 struct KernelTable {
   const char* isa;
-  bool fused;                    // reads sum by fma (baseline: multiply, then add)
-  int64_t panel;                 // outputs of a read panel
+  bool fused;     // reads sum by fma (baseline: multiply, then add)
+  int64_t panel;  // outputs of a read panel
   // Bits of the largest magnitude; 0x7f800000 and above: not finite.
   uint32_t (*absmax)(const float* v, int64_t n);
   void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);
@@ -142,7 +142,7 @@ struct KernelTable {
 #define PULSELINE_TABLES(X) X(baseline) X(avx2) X(avx512f) X(avx512)
 extern const KernelTable table_baseline, table_avx2, table_avx512f, table_avx512;
 
-const KernelTable& table();                    // the one in use
+const KernelTable& table();                      // the one in use
 const KernelTable* find_table(const char* isa);  // nullptr: unknown or unsupported here
 bool use_table(const char* isa);
 

@@ -11,12 +11,15 @@
 #define PL_STRING_(a) #a
 #define PL_STRING(a) PL_STRING_(a)
 
+// In the order of use; clang-format would sort them.
+// clang-format off
 #include "cpu/read.inl"
 #include "cpu/chain.inl"
 #include "cpu/trains.inl"
 #include "cpu/update.inl"
 #include "cpu/pack.inl"
 #include "cpu/relax.inl"
+// clang-format on
 
 namespace pulseline::cpu {
 

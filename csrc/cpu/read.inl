@@ -6,7 +6,7 @@
 namespace pulseline::cpu {
 namespace {
 
-constexpr int kTileRows = 6;                       // samples of a register tile
+constexpr int kTileRows = 6;                        // samples of a register tile
 constexpr int kTileVectors = kLanes == 16 ? 4 : 2;  // output vectors of a register tile
 constexpr int64_t kPanel = int64_t(kLanes) * kTileVectors;
 
@@ -43,12 +43,18 @@ template <bool LOAD, bool FUSED = false>
 void register_tile_of(int rows, const float* x, int64_t x_stride, const float* w, int64_t w_stride,
                       int64_t n, float* y, int64_t y_stride) {
   switch (rows) {
-    case 1: return register_tile<1, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 2: return register_tile<2, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 3: return register_tile<3, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 4: return register_tile<4, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
-    case 5: return register_tile<5, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
-    default: return register_tile<6, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 1:
+      return register_tile<1, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 2:
+      return register_tile<2, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 3:
+      return register_tile<3, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 4:
+      return register_tile<4, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    case 5:
+      return register_tile<5, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
+    default:
+      return register_tile<6, LOAD, FUSED>(x, x_stride, w, w_stride, n, y, y_stride);
   }
 }
 
@@ -103,8 +109,7 @@ void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
 template <bool NOISY>
 PL_HD F convert_output(const ReadArgs& a, F y, F deviation, U base, Keys key, bool watch,
                        uint32_t& inside) {
-  if (NOISY)
-    y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
+  if (NOISY) y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
   if (watch) inside &= to_bits(absolute(y) < F(a.adc.bound));
   return convert(a.adc, y);
 }
@@ -129,8 +134,8 @@ PL_HD void finish_rows(const ReadPanel& p, const float* sums, int64_t sum_stride
     for (int v = 0; v < VECTORS; ++v, out += kLanes) {
       const int64_t n = out1 - out0 - v * kLanes;
       uint32_t lanes = all;
-      const F y = convert_output<NOISY>(a, load(sums + v * kLanes), deviation, base[v], key, watch,
-                                        lanes);
+      const F y =
+          convert_output<NOISY>(a, load(sums + v * kLanes), deviation, base[v], key, watch, lanes);
       if (n >= kLanes) {
         inside &= lanes;
         store(out, p.first ? y * scale : mac(y, scale, load(out)));
@@ -229,14 +234,30 @@ void read_fused(const ReadPanel& p) {
     for (int64_t run = 0; run < runs; ++run) {
       const int64_t b = p.samples * run / runs, n = p.samples * (run + 1) / runs - b;
       switch (n) {
-        case 1: fused_panel<1>(p, b, o, end); break;
-        case 2: fused_panel<2>(p, b, o, end); break;
-        case 3: fused_panel<3>(p, b, o, end); break;
-        case 4: fused_panel<4>(p, b, o, end); break;
-        case 5: fused_panel<5>(p, b, o, end); break;
-        case 6: fused_panel<6>(p, b, o, end); break;
-        case 7: fused_panel<7>(p, b, o, end); break;
-        default: fused_panel<8>(p, b, o, end); break;
+        case 1:
+          fused_panel<1>(p, b, o, end);
+          break;
+        case 2:
+          fused_panel<2>(p, b, o, end);
+          break;
+        case 3:
+          fused_panel<3>(p, b, o, end);
+          break;
+        case 4:
+          fused_panel<4>(p, b, o, end);
+          break;
+        case 5:
+          fused_panel<5>(p, b, o, end);
+          break;
+        case 6:
+          fused_panel<6>(p, b, o, end);
+          break;
+        case 7:
+          fused_panel<7>(p, b, o, end);
+          break;
+        default:
+          fused_panel<8>(p, b, o, end);
+          break;
       }
     }
   }
@@ -299,10 +320,11 @@ void prepare_input(const InputJob& job) {
   float* deviation = job.deviation;
   for (int64_t i = 0; i < n; i += a.tile_in, deviation += job.deviation_stride) {
     const int64_t length = n - i < a.tile_in ? n - i : a.tile_in;
-    *deviation = a.weight_noise > 0.0f
-                     ? pulseline::square_root(pulseline::fma(a.weight_noise * a.weight_noise,
-                                                  norm_squared(job.q + i, length), variance))
-                     : a.output_noise;
+    *deviation =
+        a.weight_noise > 0.0f
+            ? pulseline::square_root(pulseline::fma(a.weight_noise * a.weight_noise,
+                                                    norm_squared(job.q + i, length), variance))
+            : a.output_noise;
   }
 }
 
@@ -315,7 +337,8 @@ void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
       const float* a = job.a + i * job.batch;
       float* w = job.w + i * job.cols + j;
       if (n >= kPanel) {
-        register_tile_of<true, true>(rows, a, job.batch, job.x + j, job.cols, job.batch, w, job.cols);
+        register_tile_of<true, true>(rows, a, job.batch, job.x + j, job.cols, job.batch, w,
+                                     job.cols);
       } else {
         for (int r = 0; r < rows; ++r)
           for (int v = 0; v < kTileVectors; ++v) {

@@ -107,8 +107,8 @@ PL_HD U popcount16(U x) { return _mm512_popcnt_epi16(x.v); }
 PL_HD U popcount(U x) { return _mm512_popcnt_epi32(x.v); }
 #else
 PL_HD U popcount16(U x) {
-  const __m512i table = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m512i table =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
   const __m512i low = _mm512_set1_epi8(15);
   const __m512i a = _mm512_shuffle_epi8(table, _mm512_and_si512(x.v, low));
   const __m512i b = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(x.v, 4), low));

@@ -145,8 +145,8 @@ PL_HD U popcount(U x) {
 PL_HD F clip(F w, F hi, F lo) { return max(min(w, hi), lo); }
 
 PL_HD F byte_sum(U h) {
-  const U sum = (h & U(255u)) * U(32u) + (h >> 8 & U(255u)) * U(31u) + (h >> 16 & U(255u)) * U(29u) +
-                (h >> 24) * U(27u);
+  const U sum = (h & U(255u)) * U(32u) + (h >> 8 & U(255u)) * U(31u) +
+                (h >> 16 & U(255u)) * U(29u) + (h >> 24) * U(27u);
   return to_float(sum - U(uint32_t(kByteMean)));
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/cpu.h"
+#include "cpu/fired.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/threads.h"
@@ -17,7 +18,7 @@ constexpr int64_t kRowChunk = 48;
 struct AnyDevice {
   alignas(16) unsigned char bytes[256];
   AnyDevice(int device, const float* params) {
-#define PULSELINE_FILL(D)                                             \
+#define PULSELINE_FILL(D)                                              \
   static_assert(sizeof(D) <= sizeof(bytes), "device parameters grew"); \
   if (device == k##D) std::memcpy(bytes, params, sizeof(D));
     PULSELINE_DEVICES(PULSELINE_FILL)
@@ -54,8 +55,13 @@ inline int64_t next_slice(const UpdateArgs& a, const Train* trains, Cursor& at, 
     for (; at.word < words && n < capacity; ++at.word, ++n) {
       const uint32_t word = uint32_t(at.word);
       const Philox4 r = draw4(a.stream, kPulses, k, 0, word);
-      out[n] = {int32_t(at.sample), slots_of(t.bl, at.word), t.scale_x, t.scale_d,
-                {r.v[0], r.v[1]}, {r.v[2], r.v[3]}, draw_keys(a.stream, kCycleNoise, k, word)};
+      out[n] = {int32_t(at.sample),
+                slots_of(t.bl, at.word),
+                t.scale_x,
+                t.scale_d,
+                {r.v[0], r.v[1]},
+                {r.v[2], r.v[3]},
+                draw_keys(a.stream, kCycleNoise, k, word)};
       if (slot_keys)
         for (uint32_t s = 0; s < uint32_t(kSlotsPerWord); ++s)
           slot_keys[n * kSlotsPerWord + s] = draw_keys(a.stream, kSlotNoise, k, word << 5 | s);
@@ -81,7 +87,8 @@ inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
 }
 
 // Whether the packed layout of grouped is the cheaper one, from the measured density: a block of 32
-// columns meets `hits` sub-samples one by one, or all packed words (about a third of the work each).
+// columns meets `hits` sub-samples one by one, or all packed words (about a third of the work
+// each).
 inline bool packing_pays(const UpdateJob& job, int64_t packed_words) {
   if (!job.places) return false;
   int64_t row_hits = 0, column_hits = 0;
@@ -119,7 +126,7 @@ struct SliceRun {
     const int64_t r = g - column_groups();
     r < 0 ? table().pack_columns(job, g, g + 1) : table().pack_rows(job, r, r + 1);
   }
-  void run(int threads) {
+  void run([[maybe_unused]] int threads) {
     const int64_t lines = line_groups(), total = job.args->rows;
     const int64_t chunk = total >= 8 * kRowChunk ? kRowChunk : (total + 7) / 8;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -136,6 +143,7 @@ struct SliceRun {
       for (int64_t r = 0; r < total; r += chunk)
         rows(job, device, r, r + chunk < total ? r + chunk : total);
     }
+    count_fired(job);
   }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
-// OpenMP loops over chunks. A second spinning pool beside torch's costs 2-11x, so there is none: the
-// compiled module shares torch's runtime, and small calls stay serial.
+// OpenMP loops over chunks. A second spinning pool beside torch's costs 2-11x, so there is none:
+// the compiled module shares torch's runtime, and small calls stay serial.
 #include <cstdint>
 
 #if defined(_OPENMP)

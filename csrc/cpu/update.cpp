@@ -7,9 +7,8 @@ namespace {
 void run_expected(const UpdateArgs& a, int device, const void* params, int threads) {
   UpdateJob job = {};
   job.args = &a;
-  parallel_chunks(a.rows, kRowChunk, threads, [&](int64_t r0, int64_t r1) {
-    table().expected[device](job, params, r0, r1);
-  });
+  parallel_chunks(a.rows, kRowChunk, threads,
+                  [&](int64_t r0, int64_t r1) { table().expected[device](job, params, r0, r1); });
 }
 
 // exact and strict: sub-samples in order, in slices of any size.

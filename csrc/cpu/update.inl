@@ -27,12 +27,6 @@ PL_HD Crosspoint<F> load_crosspoint(const UpdateArgs& a, const Device& device, i
     c.slope_up = first_of(slope);
     c.slope_down = second_of(slope);
   }
-  if (Device::kExtra) {
-    const uint32_t* plane = a.slope + a.rows * a.cols;
-    const U extra = whole ? load(plane + o) : load_partial(plane + o, n);
-    c.extra_up = first_of(extra);
-    c.extra_down = second_of(extra);
-  }
   device.prepare(c);
   return c;
 }
@@ -112,7 +106,8 @@ struct Hits {
   }
 };
 
-// Calls body(row, column, hits) for every row and `groups` groups of columns that any sample touches.
+// Calls body(row, column, hits) for every row and `groups` groups of columns that any sample
+// touches.
 template <int GROUPS, class Body>
 PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, Body body) {
   const int64_t cols = job.args->cols, strip = strip_columns(job);
@@ -135,7 +130,8 @@ PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, 
 
 template <class Device, bool ADDITIVE, int GROUPS>
 void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
-  // Copies: vector stores may alias anything, so fields behind a reference are read again each time.
+  // Copies: vector stores may alias anything, so fields behind a reference are read again each
+  // time.
   const UpdateJob job = shared;
   const UpdateArgs a = *job.args;
   const Device device = model;
@@ -170,7 +166,8 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
 // Every pulse on its own, in slot order.
 template <class Device, int GROUPS = 1>
 void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
-  // Copies: vector stores may alias anything, so fields behind a reference are read again each time.
+  // Copies: vector stores may alias anything, so fields behind a reference are read again each
+  // time.
   const UpdateJob job = shared;
   const UpdateArgs a = *job.args;
   const Device device = model;
@@ -195,8 +192,8 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
           noise.draw(tables, job.slot_keys[s * kSlotsPerWord + slot], xi);
           for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
             const M fires = nonzero(load(words + v * kLanes) & U(1u << slot));
-            const F moved = pulse(device, b.c[v], b.w[v], load_mask(up, v), F(1.0f), sigma, xi[v],
-                                  additive);
+            const F moved =
+                pulse(device, b.c[v], b.w[v], load_mask(up, v), F(1.0f), sigma, xi[v], additive);
             b.w[v] = select(fires, moved, b.w[v]);
           }
         }

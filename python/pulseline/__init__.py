@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import devices, io, nn, ops, optim, pipeline, presets
+from . import compat, devices, io, nn, ops, optim, pipeline, presets
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
 from .tile import Tile
@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "StageFailed",
     "Tile",
+    "compat",
     "devices",
     "digest",
     "io",

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NUMBERING: int
-DEVICES: list[tuple[str, str, int]]
+DEVICES: list[tuple[str, str]]
 PURPOSES: dict[str, int]
 core: Any
 
@@ -27,6 +27,7 @@ def update(
     params: Sequence[float],
     fidelity: int,
     threads: int,
+    fired: int,
 ) -> tuple[int, int]: ...
 def read(
     w: int,
@@ -88,3 +89,48 @@ def construct(
     threads: int,
 ) -> None: ...
 def initial_normals(seed: int, tile: int, rows: int, cols: int, out: int) -> None: ...
+def construct_retention(
+    params: Sequence[float], seed: int, tile: int, rows: int, cols: int, words: int, threads: int
+) -> None: ...
+def retain(
+    w: int,
+    step: int,
+    bound: int,
+    words: int,
+    rows: int,
+    cols: int,
+    seed: int,
+    tile: int,
+    k: int,
+    reset: bool,
+    amount: float,
+    threads: int,
+) -> None: ...
+def disturb(
+    hidden: int,
+    step: int,
+    visible: int,
+    rows: int,
+    cols: int,
+    seed: int,
+    tile: int,
+    k: int,
+    deviation: float,
+    threads: int,
+) -> None: ...
+def redraw(
+    hidden: int,
+    step: int,
+    visible: int,
+    x: int,
+    d: int,
+    rows: int,
+    cols: int,
+    batch: int,
+    seed: int,
+    tile: int,
+    k: int,
+    train: Sequence[float],
+    deviation: float,
+    threads: int,
+) -> None: ...

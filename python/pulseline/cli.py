@@ -1,4 +1,4 @@
-"""The ``pulseline`` command: demo, train, schedule, info.
+"""The ``pulseline`` command: demo, train, schedule, device, mvm, info.
 
 Exit codes: 0 done, 1 a stage or a kernel failed, 2 bad arguments, 130 interrupted.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, cli_schedule, cli_train, ops, plots
+from . import __version__, cli_device, cli_schedule, cli_train, ops, plots
 from .cli_arguments import directory, whole
 from .cli_train import bar, window
 from .errors import BackendError, ConfigError, StageFailed
@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_train.add(commands)
 
     cli_schedule.add_parser(commands)
+
+    cli_device.add_parser(commands)
 
     info = commands.add_parser("info", help="print version, instruction set, threads and CUDA")
     info.set_defaults(run=_info)

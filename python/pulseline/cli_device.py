@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from .tile import Tile
 GRID = 121  # weights at which the step is shown
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     """Add both commands."""
     device = commands.add_parser("device", help="draw the response of a device to pulses")
     device.set_defaults(run=_device)
@@ -84,7 +85,8 @@ def _pulse(tile: Tile, device: PulsedDevice, up: bool) -> None:
 def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Response:
     """Weights over ``pulses`` up pulses from the low bound, then as many down; steps on a grid.
 
-    Steps are those without noise: one ``expected`` pulse from each weight.
+    Steps are those without noise, one ``expected`` pulse from each weight; NaN where a bound cuts
+    them.
     """
     tile = _pulser(device, count, seed, "strict")
     low, high = tile.bounds
@@ -93,7 +95,7 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
     for n in range(2 * pulses):
         _pulse(tile, device, n < pulses)
         weights.append(tile.weight.data[:, 0].clone())
-    probe = _pulser(device, count, seed, "expected")
+    probe = _pulser(replace(device, write_noise_std=0.0), count, seed, "expected")
     edge = float(torch.cat([low.abs(), high.abs()]).max()) or 1.0
     grid = torch.linspace(-edge, edge, GRID)
     steps = torch.full((2, GRID, count), float("nan"))
@@ -103,8 +105,9 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
             probe.program(torch.full((count, 1), float(w)))
             before = probe.weight.data[:, 0].clone()
             _pulse(probe, device, up)
-            step = (probe.weight.data[:, 0] - before).abs()
-            steps[row, i] = torch.where(inside, step, steps[row, i])
+            after = probe.weight.data[:, 0]
+            whole_step = inside & ((after < high[:, 0]) if up else (after > low[:, 0]))
+            steps[row, i] = torch.where(whole_step, (after - before).abs(), steps[row, i])
     return Response(torch.stack(weights), pulses, grid, steps)
 
 
@@ -113,7 +116,7 @@ def _device(args: argparse.Namespace) -> None:
     path = _file(args.out, "--out")
     table = None if args.csv is None else _file(args.csv, "--csv")
     found = response(device, args.pulses, args.devices, args.seed)
-    plots_device.device_figure(found, f"{args.name}: {device.name}", path)
+    plots_device.device_figure(found, f"{args.name} ({device.name}), {args.devices} devices", path)
     points = found.symmetry_points()
     middle = f"{float(points.mean()):+.4f} (mean of {len(points)})" if len(points) else "none"
     top, end = found.weights[args.pulses], found.weights[-1]
@@ -159,7 +162,9 @@ def read_config(settings: list[str]) -> ReadConfig:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in kinds:
-            raise ConfigError(f"--set is {setting!r}; use FIELD=VALUE, FIELD one of {', '.join(kinds)}")
+            raise ConfigError(
+                f"--set is {setting!r}; use FIELD=VALUE, FIELD one of {', '.join(kinds)}"
+            )
         kind = kinds[name]
         try:
             values[name] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
@@ -180,7 +185,9 @@ def product(args: argparse.Namespace, config: ReadConfig) -> Product:
     )
     tile.initialise()
     generator = torch.Generator().manual_seed(args.seed)
-    v = torch.randn(args.samples, args.outputs if args.backward else args.inputs, generator=generator)
+    v = torch.randn(
+        args.samples, args.outputs if args.backward else args.inputs, generator=generator
+    )
     w = tile.effective_weight().double()
     ideal = v.double() @ (w if args.backward else w.t())
     return Product(ideal, (tile.backward(v) if args.backward else tile.forward(v)).double())

@@ -1,8 +1,8 @@
 """Operators on crossbars, registered with torch: the only importer of the compiled modules.
 
-Schemas, checks, dispatch and fake kernels (for torch.compile and FakeTensor) of ``pulseline::read``,
-``pulseline::read_chain_``, ``pulseline::update_``, ``pulseline::construct`` and
-``pulseline::initial_normals``. Checks raise
+Schemas, checks, dispatch and fake kernels (for torch.compile and FakeTensor) of
+``pulseline::read``, ``pulseline::read_chain_``, ``pulseline::update_``, ``pulseline::construct``
+and ``pulseline::initial_normals``. Checks raise
 :class:`ConfigError` before anything is written; a backend that cannot run raises
 :class:`BackendError`.
 """
@@ -19,13 +19,14 @@ from . import _cpu
 from .devices import DEVICES
 from .errors import BackendError, ConfigError
 from .io import FIDELITIES
+from .ops_wires import wire_currents as wire_currents
 
 NUMBERING: int = _cpu.NUMBERING
 PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
-DEVICE_INDEX: dict[str, int] = {name: i for i, (name, _, _) in enumerate(_cpu.DEVICES)}
+DEVICE_INDEX: dict[str, int] = {name: i for i, (name, *_) in enumerate(_cpu.DEVICES)}
 FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
 # Fields of a compiled model; ``curve[18]`` takes 18 numbers.
-_DECLARED = {name: fields.split(",") for name, fields, _ in _cpu.DEVICES}
+_DECLARED = {name: fields.split(",") for name, fields, *_ in _cpu.DEVICES}
 FIELDS: dict[str, tuple[str, ...]] = {
     name: tuple(field.partition("[")[0] for field in fields) for name, fields in _DECLARED.items()
 }
@@ -33,7 +34,6 @@ _PARAMETERS = {
     name: sum(int(field.partition("[")[2].rstrip("]") or 1) for field in fields)
     for name, fields in _DECLARED.items()
 }
-_PLANES = {name: planes for name, _, planes in _cpu.DEVICES}  # of slopes, (planes, rows, cols) if 2
 
 _LIBRARY = torch.library.Library("pulseline", "DEF")
 # key: seed, tile_id, k, purpose, tile_in, tile_out
@@ -45,7 +45,7 @@ _LIBRARY.define(
 # train: see UpdateConfig; key: seed, tile_id, k, fidelity
 _LIBRARY.define(
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
-    "str device, float[] params, float[] train, int[] key) -> ()"
+    "str device, float[] params, float[] train, int[] key, Tensor(b!)? fired=None) -> ()"
 )
 _LIBRARY.define(
     "construct(str device, float[] params, int rows, int cols, int seed, int tile_id) "
@@ -186,7 +186,8 @@ def _options(
         x.data_ptr(),
         y.data_ptr(),
         0 if average is None else average.data_ptr(),
-        *weight.shape,
+        weight.shape[0],
+        weight.shape[1],
         x.shape[0],
         transposed,
         tile_in,
@@ -215,6 +216,7 @@ def _update_cpu(
     params: Sequence[float],
     train: Sequence[float],
     key: Sequence[int],
+    fired: Tensor | None = None,
 ) -> None:
     rows, cols = weight.shape
     if weight.dtype is not _F32 or not weight.is_contiguous() or not weight.is_cpu:
@@ -255,6 +257,7 @@ def _update_cpu(
         params,
         fidelity,
         _threads(),
+        0 if fired is None else fired.data_ptr(),
     )
     if source:
         _refuse_value(source, sample)
@@ -271,19 +274,10 @@ def _device_arguments(
     for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
         if t is None:
             raise ConfigError(f"device {device!r} lacks its {name}; build it with construct")
-        shape: tuple[int, ...] = weight.shape
-        if name == "slope" and _PLANES[device] > 1:
-            shape = (_PLANES[device], *shape)
-        if t.shape != shape or t.dtype is not torch.int32 or not t.is_contiguous():
+        if t.shape != weight.shape or t.dtype is not torch.int32 or not t.is_contiguous():
             raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
         addresses.append(t.data_ptr())
     return index, (addresses[0], addresses[1], addresses[2])
-
-
-def _empty_pairs(device: str, rows: int, cols: int) -> list[Tensor]:
-    planes = _PLANES[device]
-    slopes = (planes, rows, cols) if planes > 1 else (rows, cols)
-    return [torch.empty(shape, dtype=torch.int32) for shape in ((rows, cols), slopes, (rows, cols))]
 
 
 def _construct(
@@ -292,7 +286,7 @@ def _construct(
     if device not in DEVICE_INDEX or len(params) != _PARAMETERS[device]:
         known = ", ".join(DEVICES)
         raise ConfigError(f"device is {device!r} with {len(params)} parameters; use one of {known}")
-    pairs = _empty_pairs(device, rows, cols)
+    step, slope, bound = (torch.empty((rows, cols), dtype=torch.int32) for _ in range(3))
     _cpu.construct(
         DEVICE_INDEX[device],
         params,
@@ -300,10 +294,12 @@ def _construct(
         tile_id,
         rows,
         cols,
-        *(t.data_ptr() for t in pairs),
+        step.data_ptr(),
+        slope.data_ptr(),
+        bound.data_ptr(),
         torch.get_num_threads(),
     )
-    return pairs[0], pairs[1], pairs[2]
+    return step, slope, bound
 
 
 def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
@@ -368,7 +364,7 @@ def _update_fake(
 def _construct_fake(
     device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = _empty_pairs(device, rows, cols)
+    pairs = [torch.empty((rows, cols), dtype=torch.int32) for _ in range(3)]
     return pairs[0], pairs[1], pairs[2]
 
 
@@ -430,45 +426,6 @@ def read_chain_(
     return y
 
 
-def wire_currents(
-    q: Tensor, weight: Tensor, resistance: float, tolerance: float = 1e-6, transposed: bool = False
-) -> tuple[Tensor, int]:
-    """Currents (samples, outputs) of one physical tile with wires, and the CG iterations used.
-
-    Args:
-        q: (samples, inputs) line voltages. weight: (rows, cols). resistance: of a wire segment,
-            times the conductance of weight 1.
-
-    Raises:
-        ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), or shapes.
-    """
-    if not (0 < resistance < _INFINITY and 1e-12 <= tolerance < 1):
-        raise ConfigError(
-            f"resistance is {resistance} and tolerance {tolerance}; "
-            "use a resistance > 0 and a tolerance from 1e-12 to 1"
-        )
-    rows, cols = weight.shape
-    inputs = rows if transposed else cols
-    if q.dtype is not _F32 or q.dim() != 2 or q.shape[1] != inputs:
-        _refuse_matrix("q", q, inputs)
-    if min(rows, cols) == 0:
-        return torch.zeros((q.shape[0], cols if transposed else rows)), 0
-    y = torch.empty((q.shape[0], cols if transposed else rows))
-    weight, q = weight.contiguous(), q.contiguous()
-    most = _cpu.wire_currents(
-        weight.data_ptr(),
-        rows,
-        cols,
-        transposed,
-        resistance,
-        tolerance,
-        q.data_ptr(),
-        q.shape[0],
-        y.data_ptr(),
-    )
-    return y, most
-
-
 def update_(
     weight: Tensor,
     step: Tensor | None,
@@ -480,6 +437,7 @@ def update_(
     params: Sequence[float],
     train: Sequence[float],
     key: Sequence[int],
+    fired: Tensor | None = None,
 ) -> None:
     """``pulseline::update_``: pulse the weight in place, samples in order.
 
@@ -490,8 +448,9 @@ def update_(
         train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
             group_size, granularity / (w_max - w_min).
         key: seed, tile_id, k of the first sample, fidelity.
+        fired: int64; counts of coincidences and of slots are added to its first two elements.
     """
     if _direct(x):
-        _update_cpu(weight, step, slope, bound, x, d, device, params, train, key)
+        _update_cpu(weight, step, slope, bound, x, d, device, params, train, key, fired)
     else:
-        _update_op(weight, step, slope, bound, x, d, device, params, train, key)
+        _update_op(weight, step, slope, bound, x, d, device, params, train, key, fired)

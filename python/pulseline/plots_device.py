@@ -69,7 +69,11 @@ def device_figure(found: Response, title: str, path: Path) -> None:
     if len(points):
         middle = float(points.mean())
         steps.axvline(
-            middle, color="black", linewidth=1, linestyle="--", label=f"symmetry point {middle:+.3f}"
+            middle,
+            color="black",
+            linewidth=1,
+            linestyle="--",
+            label=f"symmetry point {middle:+.3f}",
         )
         curves.axhline(middle, color="black", linewidth=1, linestyle="--", label="symmetry point")
     for axes in (curves, steps):
@@ -79,18 +83,20 @@ def device_figure(found: Response, title: str, path: Path) -> None:
 
 
 def _steps(axes: object, found: Response) -> None:
-    """Up and down steps of every device, and their means where most devices still move."""
+    """Up and down steps of every device, and their means where nearly all devices have one."""
     grid = found.grid.tolist()
     known = torch.isfinite(found.steps)
     for row, (colour, label) in enumerate(((_UP, "up"), (_DOWN, "down"))):
         for device in found.steps[row].t().tolist():
             axes.plot(grid, device, color=colour, linewidth=0.6, alpha=0.3)  # type: ignore[attr-defined]
-        many = known[row].float().mean(1) >= 0.5
+        many = known[row].float().mean(1) >= 0.8
         mean = torch.where(many, found.steps[row].nanmean(1), float("nan"))
         axes.plot(grid, mean.tolist(), color=colour, linewidth=2.2, label=label)  # type: ignore[attr-defined]
     axes.set_xlabel("weight")  # type: ignore[attr-defined]
     axes.set_ylabel("size of one pulse's step")  # type: ignore[attr-defined]
-    axes.set_ylim(bottom=0)  # type: ignore[attr-defined]
+    sizes = found.steps[known]
+    top = 1.25 * float(sizes.quantile(0.98)) if len(sizes) else 0.0  # a few devices stand out
+    axes.set_ylim(0, top or 1.0)  # type: ignore[attr-defined]
 
 
 def mvm_figure(found: Product, path: Path) -> None:
@@ -103,7 +109,9 @@ def mvm_figure(found: Product, path: Path) -> None:
     error = analog - ideal
     every = max(1, len(ideal) // 5000)
     reach = 1.05 * float(torch.cat([ideal.abs(), analog.abs()]).max()) or 1.0
-    cloud.plot([-reach, reach], [-reach, reach], color="black", linewidth=1, label="ideal")
+    cloud.plot(
+        [-reach, reach], [-reach, reach], color="black", linewidth=1, zorder=3, label="ideal"
+    )
     cloud.plot(
         ideal[::every].tolist(),
         analog[::every].tolist(),

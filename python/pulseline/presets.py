@@ -1,4 +1,4 @@
-"""Published device fits as data: ``presets.ReRamES`` is a device, ``presets.list()`` names them all.
+"""Published device fits as data: ``presets.ReRamES`` is a device, ``presets.list()`` names all.
 
 Units: weights normalised to about [-1, 1]. The phase-change cell comes with the one-sided pair.
 """

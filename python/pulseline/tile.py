@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import ops
+from . import ops, ops_retention
 from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
 from .io import IOConfig, Mapping, UpdateConfig
@@ -21,6 +21,7 @@ _LARGEST = torch.finfo(torch.float32).max
 _FORWARD, _BACKWARD, _EVALUATION = (
     ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
 )
+_EXPECTED = ops.FIDELITY_INDEX["expected"]
 _HEAD = ("format", "numbering", "seed", "tile_id")
 _STATE = (*_HEAD, "forward", "backward", "update", "calls", "crc", "scale")
 
@@ -128,8 +129,13 @@ class Tile:
         self.out_scale = 1.0
         self.averages = torch.zeros(2)  # of average_abs_max: forward, backward; 0: none yet
         self.pending: list[tuple[Tensor, Tensor]] = []
+        self.fired: Tensor | None = None
         self.weight = AnalogParameter(torch.zeros(rows, cols))
         self.weight.analog_tile = self
+        # What pulses move if what is read (the weight) carries write noise.
+        self.hidden: Tensor | None = None
+        if isinstance(self.device, PulsedDevice) and self.device.write_noise_std > 0:
+            self.hidden = torch.zeros(rows, cols)
         self._build()
 
     # ---- configuration ----
@@ -142,6 +148,11 @@ class Tile:
         self.slope: Tensor | None = None
         self.bound: Tensor | None = None
         self._params: tuple[float, ...] = ()
+        self._corrupt = isinstance(self.device, PulsedDevice) and (
+            self.device.corrupt_devices_prob > 0
+        )
+        self._retention: Tensor | None = None
+        self._deviation = 0.0
         granularity = coarseness = 1.0
         if isinstance(self.device, PulsedDevice):
             self._params = self.device.parameters()
@@ -151,6 +162,9 @@ class Tile:
                 self.device.name, self._params, rows, cols, self.seed, self.tile_id
             )
             self.step, self.slope, self.bound = pairs
+            self._deviation = self.device.write_noise_std * self.device.dw_min
+            if self.device.ages:
+                self._retention = self._build_retention()
         config = self.update_config
         fidelity = config.fidelity
         if fidelity == "auto":
@@ -167,6 +181,15 @@ class Tile:
             coarseness,
         ]
         self._set_scale(self.out_scale)
+
+    def _build_retention(self) -> Tensor:
+        assert isinstance(self.device, PulsedDevice)
+        rows, cols = self.weight.shape
+        values = self.device.retention()
+        words: Tensor = ops_retention.construct_retention(
+            values, rows, cols, self.seed, self.tile_id
+        )
+        return words.to(self.weight.device)
 
     def _set_scale(self, out_scale: float) -> None:
         self.out_scale = out_scale
@@ -192,10 +215,16 @@ class Tile:
 
     # ---- weights ----
 
+    @property
+    def cells(self) -> Tensor:
+        """What pulses move: the hidden weight of devices with write noise, else the weight."""
+        return self.weight.data if self.hidden is None else self.hidden
+
     @torch.no_grad()
     def program(self, target: Tensor) -> None:
         """Write ``target / out_scale``, clipped to each crosspoint's bounds.
 
+        A stuck crosspoint keeps its value; devices with write noise get it on top.
         ``out_scale`` becomes ``max|target| / omega`` if ``mapping.omega`` > 0, else stays 1.
 
         Args:
@@ -215,8 +244,11 @@ class Tile:
         largest = float(target.abs().max()) if target.numel() else 0.0
         if self.mapping.omega > 0 and largest > 0:
             self._set_scale(largest / self.mapping.omega)
-        self.weight.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
+        self.cells.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
+        if self.hidden is not None:
+            key = (self.seed, self.tile_id, self.update_count)
+            ops_retention.disturb_(self.weight.data, self.hidden, self.step, self._deviation, key)
 
     def adopt(self, parameter: nn.Parameter) -> AnalogParameter:
         """Take over the storage of a parameter that torch put in the place of the weight."""
@@ -228,8 +260,12 @@ class Tile:
     def clip(self) -> None:
         """Bring every weight into its crosspoint's bounds (as programming does)."""
         lo, hi = self.bounds
-        w = torch.minimum(torch.maximum(self.weight.data, lo), hi) + 0.0  # -0 becomes +0
-        self.weight.data.copy_(w)
+        cells = self.cells
+        w = torch.minimum(torch.maximum(cells, lo), hi)
+        if self.step is not None and self._corrupt:
+            stuck = (self.step & 0x7FFF7FFF) == 0  # both steps 0: one bound is the value
+            w = torch.where(stuck, hi + lo, w)
+        cells.copy_(w + 0.0)  # -0 becomes +0
 
     def initialise(self) -> None:
         """Program normals of standard deviation 1/sqrt(cols), a function of (seed, tile_id)."""
@@ -248,8 +284,7 @@ class Tile:
         if not chain:
             return ops.read(v, self.weight, transposed, key, io)
         average = self.averages[int(transposed) : int(transposed) + 1]
-        evaluation = key[3] == _EVALUATION
-        chain = still if evaluation else chain
+        chain = still if key[3] == _EVALUATION else chain
         return ops.read_chain_(v, self.weight, average, transposed, key, io, chain)
 
     # ---- operations: (samples, features) in, (samples, features) out ----
@@ -297,7 +332,7 @@ class Tile:
         self._train[0] = check_lr(lr) / self.out_scale
         key = (self.seed, self.tile_id, self.update_count, self._fidelity)
         ops.update_(
-            self.weight,
+            self.weight if self.hidden is None else self.hidden,
             self.step,
             self.slope,
             self.bound,
@@ -307,9 +342,73 @@ class Tile:
             self._params,
             self._train,
             key,
+            self.fired,
         )
+        if self.hidden is not None:
+            self._redraw(x, d, key)
+        if self.fired is not None:
+            self.fired[2] += x.shape[0]
         self.update_count += x.shape[0]
+        self.update_calls += self._retention is None  # else it numbers mini-batches
+
+    def _redraw(self, x: Tensor, d: Tensor, key: tuple[int, ...]) -> None:
+        if self._fidelity == _EXPECTED:  # no trains, no noise
+            self.weight.data.copy_(self.cells)
+        else:
+            ops_retention.redraw_(
+                self.weight.data,
+                self.hidden,
+                self.step,
+                x,
+                d,
+                self._train[:6],
+                self._deviation,
+                key[:3],
+            )
+
+    def end_of_batch(self) -> None:
+        """Decay, drift and diffusion of one mini-batch; nothing for devices without them.
+
+        The optimizer calls it after its pulses. Draws and the age of the drift follow
+        ``update_calls``, which then counts mini-batches.
+        """
+        if self._retention is None:
+            return
+        drift = ops_retention.drift_log2(self.update_calls + 1)
+        key = (self.seed, self.tile_id, self.update_calls)
+        cells = self.cells
+        before = None if self.hidden is None else cells.clone()
+        ops_retention.retain_(cells, self.step, self.bound, self._retention, drift, key)
+        if before is not None:  # the noise of the last write stays as it is
+            self.weight.data.add_(cells - before)
         self.update_calls += 1
+
+    @torch.no_grad()
+    def reset(self, columns: Tensor | None = None) -> None:
+        """Set crosspoints to ``b + reset_std xi``, within their bounds; stuck ones stay.
+
+        Two resets within a mini-batch draw the same noise.
+
+        Args:
+            columns: indices of the columns; None: all.
+
+        Raises:
+            ConfigError: the device is ideal.
+        """
+        if not isinstance(self.device, PulsedDevice):
+            raise ConfigError("device is Ideal, which has no reset; program the weights instead")
+        words = self._build_retention() if self._retention is None else self._retention
+        fresh = self.cells.clone()
+        key = (self.seed, self.tile_id, self.update_calls)
+        ops_retention.reset_(fresh, self.step, self.bound, words, self.device.reset_std, key)
+        where = slice(None) if columns is None else columns
+        for held in {id(t): t for t in (self.cells, self.weight.data)}.values():
+            held[:, where] = fresh[:, where]
+
+    def count_pulses(self) -> None:
+        """Count from now on: ``fired`` holds coincidences, slots and samples of pulsed updates."""
+        counts = isinstance(self.device, PulsedDevice) and self._fidelity != _EXPECTED
+        self.fired = torch.zeros(3, dtype=torch.int64) if counts else None
 
     def step_pending(self, lr: float) -> None:
         """Pulse every pair that backward left, in order, and forget them.
@@ -346,8 +445,8 @@ class Tile:
 
     def _averages(self) -> bool:
         """Whether a direction manages its inputs by a running average."""
-        managements = (self.io.forward.noise_management, self.io.backward.noise_management)
-        return "average_abs_max" in managements
+        both = (self.io.forward, self.io.backward)
+        return any(config.noise_management == "average_abs_max" for config in both)
 
     def check_state(self, state: object) -> dict[str, int]:
         """The entries of a :meth:`state` by name; changes nothing.

@@ -29,13 +29,12 @@ struct Crosspoint {
   F up, down;              // step at w = 0
   F slope_up, slope_down;  // affine devices: step(w) = step + slope w
   F hi, lo;                // bounds, lo <= -0 and hi >= +0
-  F extra_up, extra_down;  // the model's own
+  F extra_up, extra_down;  // the model's own, set by its `prepare`
 };
 
-// The words that are stored per crosspoint: pairs of bf16 (up, down) (slopes) (hi, lo), and for
-// models with kExtra one more, in a second plane behind the slopes.
+// The three words that are stored per crosspoint: pairs of bf16 (up, down) (slopes) (hi, lo).
 struct Stored {
-  uint32_t step, slope, bound, extra;
+  uint32_t step, slope, bound;
 };
 
 PL_HD float positive_floor(float x) { return max(x, 0x1p-40f); }  // keeps a slope finite
@@ -54,7 +53,7 @@ PL_HD Stored construct_pulsed(const PulsedParams& p, const Philox4& r) {
   const float up = absolute((gain + min(p.up_down, 0.0f)) + bias) * p.dw_min;
   const float down = absolute((gain - max(p.up_down, 0.0f)) - bias) * p.dw_min;
   return {pack_pair(bf16_nearest(up), bf16_nearest(-down)), 0u,
-          pack_pair(bf16_toward_zero(absolute(hi)), bf16_toward_zero(-absolute(lo))), 0u};
+          pack_pair(bf16_toward_zero(absolute(hi)), bf16_toward_zero(-absolute(lo)))};
 }
 
 // One crosspoint of a population: its model's construction, then whether it is corrupt.
@@ -67,7 +66,7 @@ PL_HD Stored construct_crosspoint(const Device& device, const Stream& s, uint32_
     if (uniform24(r.v[0]) < p.corrupt_devices_prob) {
       const float value = p.corrupt_devices_range * (2.0f * uniform24(r.v[1]) - 1.0f);
       const uint32_t v = bf16_toward_zero(value), minus_zero = 0x8000u;
-      return {minus_zero, 0u, value < 0.0f ? v : pack_pair(v, minus_zero), 0u};
+      return {minus_zero, 0u, value < 0.0f ? v : pack_pair(v, minus_zero)};
     }
   }
   return device.construct(s, row, column);
@@ -94,7 +93,6 @@ PL_HD F affine_step(const Crosspoint<F>& c, F w, Up up) {
 // Additive noise in units of the step at weight 0.
 struct StepNoise {
   static constexpr bool kAdditive = true;  // noise may be additive, see additive_noise
-  static constexpr bool kExtra = false;
   template <class F, class Up>
   PL_HD F noise_scale(const Crosspoint<F>& c, F, F, Up up) const {
     return select(up, c.up, c.down);
@@ -104,7 +102,6 @@ struct StepNoise {
 // Models whose noise is always in proportion to the step f.
 struct ProportionalNoise {
   static constexpr bool kAdditive = false;
-  static constexpr bool kExtra = false;
   PL_HD bool additive_noise() const { return false; }
   template <class F, class Up>
   PL_HD F noise_scale(const Crosspoint<F>&, F, F f, Up) const {

@@ -5,9 +5,10 @@
 // likewise: a steeper slope ends earlier. ref = reference_mean + reference_std xi, plus the
 // symmetry point (s_up - s_down) / (s_up / v_max - s_down / v_min) if subtract_symmetry_point,
 // limited to [v_min, v_max] so that w = 0 can be reached.
-// ref is folded in at construction, so that a pulse costs what it costs in SoftBounds:
-//   step at w = 0: s (1 - ref / v_bound)    slope: -s / v_bound    bounds: v_max - ref, v_min - ref
-// The extra pair keeps s_up and s_down, which additive noise scales with.
+// ref is folded into the bounds at construction: hi = v_max - ref, lo = v_min - ref, and
+//   up = slope_up (w - hi), slope_up = -s_up / v_max;   down = slope_down (w - lo) likewise.
+// A pulse costs what it costs in SoftBounds. The step pair keeps s_up and s_down, which additive
+// noise scales with.
 // Source: Gong, Rasch et al., IEDM 2022. n noise-free up pulses:
 // w_n = hi - (hi - w_0)(1 - s_up / v_max)^n, hi = v_max - ref.
 #include "core/devices/pulsed.h"
@@ -23,7 +24,6 @@ struct SoftBoundsReference {
   static constexpr bool kLongStep = false;
   static constexpr bool kSlopes = true;
   static constexpr bool kAdditive = true;
-  static constexpr bool kExtra = true;
   struct Params {
     PulsedParams pulsed;
     float mult_noise, slope_up_dtod, slope_down_dtod, reference_mean, reference_std;
@@ -41,9 +41,6 @@ struct SoftBoundsReference {
     if (p.subtract_symmetry_point != 0.0f)
       ref = ref - (up + down) / min(slope_up + slope_down, -0x1p-100f);
     ref = max(min(ref, hi), lo);
-    c.extra = c.step;
-    c.step = pack_pair(bf16_nearest(max(up + slope_up * ref, 0.0f)),
-                       bf16_nearest(-max(-(down + slope_down * ref), 0.0f)));
     c.slope = pack_pair(bf16_nearest(slope_up), bf16_nearest(slope_down));
     c.bound =
         pack_pair(bf16_toward_zero(absolute(hi - ref)), bf16_toward_zero(-absolute(lo - ref)));
@@ -59,7 +56,12 @@ struct SoftBoundsReference {
     return select(up, c.extra_up, c.extra_down);
   }
   template <class F>
-  PL_HD void prepare(Crosspoint<F>&) const {}
+  PL_HD void prepare(Crosspoint<F>& c) const {
+    c.extra_up = c.up;
+    c.extra_down = c.down;
+    c.up = F(0.0f) - c.slope_up * c.hi;
+    c.down = F(0.0f) - c.slope_down * c.lo;
+  }
   template <class F, class Up>
   PL_HD F step(const Crosspoint<F>& c, F w, Up up) const {
     return affine_step(c, w, up);

@@ -13,6 +13,7 @@ Every device d, direction by direction, gets a curve P_d through equidistant nod
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -137,10 +138,14 @@ def _read(path: Path) -> Curves:
 def _steps(
     curve: Sequence[tuple[float, float]], end: tuple[float, float], half: float, sign: float
 ) -> list[Step]:
-    """Steps between points, at the middle of the two, as positive changes."""
+    """Steps between points, at the middle of the two, as positive changes.
+
+    A device that rests at the end of its range says nothing about steps.
+    """
     steps = []
-    for (n0, g0), (n1, g1) in zip(curve, curve[1:], strict=False):
-        if n1 > n0:
+    limit = end[1] if sign > 0 else end[0]
+    for (n0, g0), (n1, g1) in itertools.pairwise(curve):
+        if n1 > n0 and g0 != limit:
             place = ((g0 + g1) / 2 - end[0]) / (end[1] - end[0]) if end[1] > end[0] else 0.5
             steps.append((place, n1 - n0, sign * (g1 - g0) / half))
     return steps

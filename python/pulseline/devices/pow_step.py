@@ -71,7 +71,8 @@ class PowStepReference(PowStep):
         reference_mean, reference_std: the reference, in weight units.
         subtract_symmetry_point: put the symmetry point at w = 0.
 
-    Other parameters and errors: see :class:`PowStep`; the mean reference must lie within the bounds.
+    Other parameters and errors: see :class:`PowStep`; the mean reference must lie within
+    the bounds.
     """
 
     reference_mean: float = 0.0

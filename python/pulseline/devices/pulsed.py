@@ -31,7 +31,6 @@ from typing import ClassVar
 
 from ..errors import ConfigError
 
-
 # Fields that act between pulses: not parameters of the compiled pulse model.
 RETENTION = (
     "lifetime",

@@ -15,7 +15,7 @@ class SoftBoundsReference(PulsedDevice):
         down: v -= s_down (1 - v / v_min + sigma xi)
 
     With ``mult_noise`` the noise multiplies: ``(1 - v / v_max) (1 + sigma xi)``. ``v_max`` is the
-    crosspoint's bound over ``|1 + slope_up_dtod xi|`` (at most 16 times as far), ``v_min`` likewise;
+    crosspoint's bound over ``|1 + slope_up_dtod xi|`` (at most 16 times as far), ``v_min`` too;
     ``ref = reference_mean + reference_std xi``, plus the symmetry point
     ``(s_up - s_down) / (s_up / v_max - s_down / v_min)`` if ``subtract_symmetry_point``, limited to
     [v_min, v_max]. Bounds of w: ``hi = v_max - ref``, ``lo = v_min - ref``. n noise-free up pulses:

@@ -51,6 +51,8 @@ class AnalogLinear(nn.Module):
         )
         self.weight: AnalogParameter = self.tile.weight
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        if self.tile.hidden is not None:
+            self.register_buffer("hidden", self.tile.hidden)
         self.tile.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,6 +98,7 @@ class AnalogLinear(nn.Module):
                 configuration.
         """
         own: dict[str, Tensor | None] = dict(self.named_parameters(recurse=False))
+        own.update(self.named_buffers(recurse=False))
         own["_extra_state"] = None
         missing = [prefix + name for name in own if prefix + name not in state]
         if missing and (whole or len(missing) < len(own)):
@@ -122,13 +125,20 @@ class AnalogLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if self.weight is not self.tile.weight:  # assign=True put a plain parameter there
             self.weight = self.tile.adopt(self.weight)
+        self._adopt_hidden()
         self.tile.clip()
+
+    def _adopt_hidden(self) -> None:
+        """The tile's hidden weight is this module's buffer, whatever torch put there."""
+        if self.tile.hidden is not None:
+            self.tile.hidden = self.get_buffer("hidden")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnalogLinear:
         super()._apply(fn, recurse)
         tile = self.tile
         if self.weight is not tile.weight:  # torch makes a new parameter for a foreign device
             self.weight = tile.adopt(self.weight)
+        self._adopt_hidden()
         where = self.weight.device
         if tile.step is not None and tile.slope is not None and tile.bound is not None:
             tile.step, tile.slope = tile.step.to(where), tile.slope.to(where)

@@ -7,7 +7,7 @@ float32 and stored as bfloat16; the stored value is the device.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -39,10 +39,7 @@ from .rng import DEVICE_PARAMETERS, INITIALISATION, Stream, Words, draw4, unifor
 
 
 class Stored(NamedTuple):
-    """What a crosspoint keeps: int32 (rows, cols), pairs of bf16, the first in the upper half.
-
-    ``slope`` is (2, rows, cols) for models that keep a pair more.
-    """
+    """What a crosspoint keeps: int32 (rows, cols), pairs of bf16, the first in the upper half."""
 
     step: Tensor  # up, down: signed steps at weight 0
     slope: Tensor  # change of the up and the down step with the weight
@@ -51,7 +48,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Crosspoints:
-    """The stored pairs as float32 (rows, cols)."""
+    """The stored pairs as float32 (rows, cols), and what additive noise scales with."""
 
     up: Tensor
     down: Tensor
@@ -59,15 +56,22 @@ class Crosspoints:
     slope_down: Tensor
     hi: Tensor
     lo: Tensor
-    extra_up: Tensor
-    extra_down: Tensor
+    noise_up: Tensor
+    noise_down: Tensor
 
     @classmethod
     def unpack(cls, stored: Stored) -> Crosspoints:
         """Split the pairs."""
-        planes = stored.slope if stored.slope.dim() == 3 else stored.slope[None]
-        pairs = (stored.step, planes[0], stored.bound, planes[-1])
+        pairs = (*stored, stored.step)
         return cls(*(half for pair in pairs for half in (_first(pair), _second(pair))))
+
+    @classmethod
+    def of(cls, device: PulsedDevice, stored: Stored) -> Crosspoints:
+        """Split the pairs; ``up`` and ``down`` become the steps at w = 0."""
+        c = cls.unpack(stored)
+        if not isinstance(device, SoftBoundsReference):
+            return c
+        return replace(c, up=0.0 - c.slope_up * c.hi, down=0.0 - c.slope_down * c.lo)
 
 
 def _pack(first: Tensor, second: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ def _shift(bound_hi: Tensor, bound_lo: Tensor, reference: Tensor) -> Tensor:
 
 
 def _soft_reference(device: SoftBoundsReference, step: Tensor, bound: Tensor, r: Words) -> Stored:
-    """Soft bounds on v = w + reference: step, slope and bounds of w, and the steps of v."""
+    """Soft bounds on v = w + reference: the steps of v, slopes and bounds of w."""
     up, down = _first(step), _second(step)
     spread_up = (1.0 + f32(device.slope_up_dtod) * probit(r[0])).abs().clamp(min=0.0625)
     spread_down = (1.0 + f32(device.slope_down_dtod) * probit(r[1])).abs().clamp(min=0.0625)
@@ -143,14 +147,8 @@ def _soft_reference(device: SoftBoundsReference, step: Tensor, bound: Tensor, r:
     if device.subtract_symmetry_point:
         reference = reference - (up + down) / (slope_up + slope_down).clamp(max=-(2.0**-100))
     reference = torch.maximum(torch.minimum(reference, hi), lo)
-    at_zero_up = (up + slope_up * reference).clamp(min=0.0)
-    at_zero_down = -((-(down + slope_down * reference)).clamp(min=0.0) + 0.0)
     slopes = _pack(bf16_nearest(slope_up), bf16_nearest(slope_down))
-    return Stored(
-        _pack(bf16_nearest(at_zero_up), bf16_nearest(at_zero_down)),
-        torch.stack([slopes, step]),
-        _shift(hi, lo, reference),
-    )
+    return Stored(step, slopes, _shift(hi, lo, reference))
 
 
 def _powers(device: PowStep, r: Words) -> Tensor:
@@ -232,22 +230,15 @@ def piecewise_step(device: PiecewiseStep, c: Crosspoints, w: Tensor, up: Tensor)
         y = fma(t - left, table[left + 1] - table[left], table[left])
         z = fma(t, f32(2.0) / intervals, f32(-1.0))
         results.append(fma(y * tilt, z, y).clamp(min=0.0))
-    return torch.where(up, *results) * torch.where(up, c.up, c.down)
+    return torch.where(up, results[0], results[1]) * torch.where(up, c.up, c.down)
 
 
 # ---- additive noise: (device, crosspoints, w, up, step) -> what sigma xi multiplies ----
 
 
 def step_noise(_device: PulsedDevice, c: Crosspoints, _w: Tensor, up: Tensor, _f: Tensor) -> Tensor:
-    """The step at weight 0."""
-    return torch.where(up, c.up, c.down)
-
-
-def reference_noise(
-    _device: SoftBoundsReference, c: Crosspoints, _w: Tensor, up: Tensor, _f: Tensor
-) -> Tensor:
-    """The step at v = 0."""
-    return torch.where(up, c.extra_up, c.extra_down)
+    """The stored step: at weight 0, or at v = 0 of a device with a reference."""
+    return torch.where(up, c.noise_up, c.noise_down)
 
 
 def complex_noise(device: ExpStep, c: Crosspoints, w: Tensor, _up: Tensor, f: Tensor) -> Tensor:
@@ -272,9 +263,7 @@ DEVICES: dict[str, Model] = {
     "LinearStep": Model(LinearStep, _linear, affine_step),
     "SoftBounds": Model(SoftBounds, _soft, affine_step),
     "ExpStep": Model(ExpStep, _as_drawn, exp_step, complex_noise),
-    "SoftBoundsReference": Model(
-        SoftBoundsReference, _soft_reference, affine_step, reference_noise
-    ),
+    "SoftBoundsReference": Model(SoftBoundsReference, _soft_reference, affine_step),
     "PowStep": Model(PowStep, _pow, pow_step),
     "PowStepReference": Model(PowStepReference, _pow_reference, pow_step),
     "PiecewiseStep": Model(PiecewiseStep, _piecewise, piecewise_step),

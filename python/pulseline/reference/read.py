@@ -228,7 +228,7 @@ class _Reader:
 
     def block(self, row_block: int, outs: range, segments: list[range]) -> Tensor:
         """Outputs of a row of physical tiles; each doubles its own beta while it saturates."""
-        total = torch.zeros(self.x.shape[0], len(outs))
+        total = torch.zeros(len(self.x), len(outs))
         for segment, ins in enumerate(segments):
             converted, scale = torch.zeros_like(total), torch.zeros(len(total), 1)
             sample = torch.arange(len(total))
@@ -239,8 +239,8 @@ class _Reader:
                 sample = sample[saturated]
                 if len(sample) == 0:
                     break
-            first = segment == 0
-            total = converted * scale if first else self.multiply_add(converted, scale, total)
+            added = self.multiply_add(converted, scale, total)
+            total = added if segment else converted * scale
         return total
 
 
@@ -282,8 +282,7 @@ def read(
         return torch.zeros(x.shape[0], outputs)
     mapping = Mapping() if mapping is None else mapping
     tile_in, tile_out = mapping.tile_in, mapping.tile_out
-    if transposed:
-        tile_in, tile_out = tile_out, tile_in
+    tile_in, tile_out = (tile_out, tile_in) if transposed else (tile_in, tile_out)
     reader = _Reader(
         x,
         matrix,

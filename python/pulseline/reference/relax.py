@@ -5,11 +5,12 @@ on affine devices (f = s + l w), rates weighted by kappa(l) = ln(1 + l) / l,
 
     A = n_up kappa_up s_up + n_down kappa_down s_down        B = the same of the slopes l
     w <- clip(w + (A + B w + sqrt(v) xi) / (1 - B/2 + B^2/12))
-    v = sigma^2 (n_up f_up^2 + n_down f_down^2) + var(n_up) f_up^2 + var(n_down) f_down^2
+    v = sigma^2 (n_up e_up^2 + n_down e_down^2) + var(n_up) f_up^2 + var(n_down) f_down^2
 
-which is the flow dw/dt = A + B w over unit time: n pulses of one direction multiply the distance
-to the fixed point by (1 + l)^n. On other devices A + B w is n_up f_up + n_down f_down, and B its
-secant slope over half a step. One gaussian xi per crosspoint and group.
+(e = f, or what sigma xi multiplies where noise is additive), which is the flow dw/dt = A + B w over
+unit time: n pulses of one direction multiply the distance to the fixed point by (1 + l)^n. On other
+devices A + B w is n_up f_up + n_down f_down, and B its secant slope over half a step. One gaussian
+xi per crosspoint and group.
 
 ``grouped`` counts coincidences of consecutive samples. ``moments`` knows only how many slots c of
 its BL each line fired: coincidences are then hypergeometric, mean c_x c_d / BL, variance
@@ -26,7 +27,7 @@ from torch import Tensor
 from ..devices import PulsedDevice
 from ..io import UpdateConfig
 from .arithmetic import f32, fma, square_root
-from .devices import DEVICES, Crosspoints, affine_step, constant_step
+from .devices import DEVICES, Crosspoints, additive_noise, affine_step, constant_step
 from .rng import (
     COLUMN_STRIDE,
     GROUP_NOISE,
@@ -125,7 +126,10 @@ def moments_counts(x: Tensor, d: Tensor, train: Train, stream: Stream, k: int) -
 
 
 def kappa(slope: Tensor) -> Tensor:
-    """``ln(1 + l) / l`` to l^6, l clamped to [-1 + 2^-8, 1]; relative error below |l|^7 / 7."""
+    """``ln(1 + l) / l`` to l^6, l clamped to [-1 + 2^-8, 1].
+
+    Relative error below |l|^7 / (8 (1 - |l|)).
+    """
     slope = slope.clamp(-1.0 + 2.0**-8, 1.0)
     p = f32(1.0 / 7.0).expand_as(slope)
     for n in (-6.0, 5.0, -4.0, 3.0, -2.0, 1.0):
@@ -166,8 +170,10 @@ def relax(
     step = DEVICES[device.name].step
     f_up, f_down = step(device, c, w, yes), step(device, c, w, ~yes)
     move, b = _drift(device, c, w, n, f_up, f_down)
-    additive = not getattr(device, "mult_noise", True)
-    e_up, e_down = (c.up, c.down) if additive else (f_up, f_down)
+    e_up, e_down = f_up, f_down
+    if additive_noise(device):
+        noise = DEVICES[device.name].noise
+        e_up, e_down = noise(device, c, w, yes, f_up), noise(device, c, w, ~yes, f_down)
     cycle = fma(n.up, e_up * e_up, n.down * (e_down * e_down))
     square = f32(device.dw_min_std) * f32(device.dw_min_std)
     variance = cycle * square

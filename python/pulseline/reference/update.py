@@ -109,7 +109,7 @@ def update(
     if stored is None:
         raise ConfigError("stored is None; build the crosspoints with construct")
     fidelity = device.default_fidelity if config.fidelity == "auto" else config.fidelity
-    c, stream = Crosspoints.unpack(stored), Stream(seed, tile_id)
+    c, stream = Crosspoints.of(device, stored), Stream(seed, tile_id)
     if fidelity in ("grouped", "moments"):
         return relaxed_update(w, c, x, d, device, config, lr, stream, k) + 0.0
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 def _profile(g: Tensor, r: float) -> Tensor:
     """End voltage over the voltage at every crosspoint of a line, from its open end (dim 0)."""
-    level, current = torch.ones(g.shape[1], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    level = torch.ones(g.shape[1], dtype=torch.float64)
+    current = torch.zeros_like(level)
     levels = []
     for conductance in g:
         levels.append(level)
@@ -27,8 +28,8 @@ def _profile(g: Tensor, r: float) -> Tensor:
 def approximate(w: Tensor, r: float) -> Tensor:
     """Effective weights (outputs, inputs), exact to first order in r; float32.
 
-    ``W_ij = G_ij / (u_n / u_ij + v_m / v_ij - 1)`` of each array, with the voltage profiles u of bit
-    line j and v of word line i whose other ends are grounded.
+    ``W_ij = G_ij / (u_n / u_ij + v_m / v_ij - 1)`` of each array, with the voltage profiles u of
+    bit line j and v of word line i when the other end of every crosspoint is grounded.
     """
     total = torch.zeros(w.shape, dtype=torch.float64)
     for sign in (1.0, -1.0):
@@ -69,5 +70,5 @@ def _currents(g: Tensor, c: float) -> Tensor:
     matrix[node[-1] + size, node[-1] + size] += c  # virtual grounds
     drive = torch.zeros(2 * size, n, dtype=torch.float64)
     drive[node[:, 0], torch.arange(n)] = c
-    voltage = torch.linalg.solve(matrix, drive)
+    voltage: Tensor = torch.linalg.solve(matrix, drive)
     return (c * voltage[node[-1] + size]).t()

@@ -1,0 +1,58 @@
+#pragma once
+// What happens to a crosspoint between pulses, once per mini-batch, in this order:
+//   decay      w <- w - (w - b) / T        T = max(lifetime (1 + lifetime_dtod xi), 1)
+//                                          b = reset + reset_dtod xi
+//   drift      w <- w 2^(-nu l)            nu = drift_nu (1 + drift_nu_dtod xi)
+//                                          l = log2((t + 1) / t)
+//   diffusion  w <- w + D xi               D = |diffusion (1 + diffusion_dtod xi)|
+// then the clip. Over mini-batches t = 1 .. n drift alone multiplies by (n + 1)^-nu.
+//   reset      w <- clip(b + reset_std xi), when asked for
+// 1/T, b, D, nu are drawn once per crosspoint and stored as bf16. A stuck device does nothing.
+// Write noise: what is read is w + write_noise_std dw_min xi, xi of the last sample whose pulses
+// reached the crosspoint.
+// Units: normalised conductance, mini-batches. Source: Gokmen & Vlasov 2016 and later work.
+#include "core/update.h"
+
+namespace pulseline {
+
+// In the order of RETENTION of the Python package.
+struct RetentionParams {
+  float lifetime, lifetime_dtod, reset, reset_dtod, reset_std;
+  float diffusion, diffusion_dtod, drift_nu, drift_nu_dtod;
+};
+
+struct RetentionWords {
+  uint32_t fade, walk;  // pairs (1/T, b) and (D, nu)
+};
+
+PL_HD RetentionWords construct_retention(const RetentionParams& p, const Stream& s, uint32_t row,
+                                         uint32_t column) {
+  const Philox4 r = draw4(s, kDeviceParameters, row, column, 3);
+  const float time = max(p.lifetime * (1.0f + p.lifetime_dtod * probit(r.v[0])), 1.0f);
+  const float rate = p.lifetime > 0.0f ? 1.0f / time : 0.0f;
+  const float bias = p.reset + p.reset_dtod * probit(r.v[1]);
+  const float walk = absolute(p.diffusion * (1.0f + p.diffusion_dtod * probit(r.v[2])));
+  const float nu = p.drift_nu * (1.0f + p.drift_nu_dtod * probit(r.v[3]));
+  return {pack_pair(bf16_nearest(rate), bf16_nearest(bias)),
+          pack_pair(bf16_nearest(walk), bf16_nearest(nu))};
+}
+
+PL_HD bool is_stuck(uint32_t step) { return (step & 0x7fff7fffu) == 0; }
+
+PL_HD float between_normal(uint32_t row, uint32_t column, Keys key) {
+  return byte_sum_normal(hash(row * kRowStride + column * kColumnStride, key.k0, key.k1));
+}
+
+// drift: l above. xi: 0 if nothing diffuses. Adding +0 turns -0 into +0.
+PL_HD float age(float w, RetentionWords c, uint32_t bound, float drift, float xi) {
+  w = fma(-pair_first(c.fade), w - pair_second(c.fade), w);
+  w = w * exp2_poly(-(pair_second(c.walk) * drift));
+  w = fma(pair_first(c.walk), xi, w);
+  return clip(w, pair_first(bound), pair_second(bound)) + 0.0f;
+}
+PL_HD float reset(RetentionWords c, uint32_t bound, float reset_std, float xi) {
+  const float w = fma(reset_std, xi, pair_second(c.fade));
+  return clip(w, pair_first(bound), pair_second(bound)) + 0.0f;
+}
+
+}  // namespace pulseline

@@ -1,0 +1,50 @@
+"""The nodal solve of one physical tile, for who wants to see the wires alone (a piece of ops)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _cpu
+from .errors import ConfigError
+
+
+def wire_currents(
+    q: Tensor, weight: Tensor, resistance: float, tolerance: float = 1e-6, transposed: bool = False
+) -> tuple[Tensor, int]:
+    """Currents (samples, outputs) of one physical tile with wires, and the CG iterations used.
+
+    Args:
+        q: (samples, inputs) line voltages. weight: (rows, cols). resistance: of a wire segment,
+            times the conductance of weight 1.
+
+    Raises:
+        ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), or shapes.
+    """
+    if not (0 < resistance < float("inf") and 1e-12 <= tolerance < 1):
+        raise ConfigError(
+            f"resistance is {resistance} and tolerance {tolerance}; "
+            "use a resistance > 0 and a tolerance from 1e-12 to 1"
+        )
+    rows, cols = weight.shape
+    inputs = rows if transposed else cols
+    if q.dtype is not torch.float32 or q.dim() != 2 or q.shape[1] != inputs:
+        raise ConfigError(
+            f"q has shape {tuple(q.shape)} and dtype {q.dtype}; use float32 (samples, {inputs})"
+        )
+    if min(rows, cols) == 0:
+        return torch.zeros((q.shape[0], cols if transposed else rows)), 0
+    y = torch.empty((q.shape[0], cols if transposed else rows))
+    weight, q = weight.contiguous(), q.contiguous()
+    most = _cpu.wire_currents(
+        weight.data_ptr(),
+        rows,
+        cols,
+        transposed,
+        resistance,
+        tolerance,
+        q.data_ptr(),
+        q.shape[0],
+        y.data_ptr(),
+    )
+    return y, most

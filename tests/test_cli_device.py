@@ -1,0 +1,102 @@
+"""``pulseline device`` and ``pulseline mvm``: figures, tables, closed forms, refusals."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+import pulseline as pl
+from pulseline.cli import main
+from pulseline.cli_device import find_device, read_config, response
+
+PNG = b"\x89PNG"
+
+
+def test_response_of_a_perfect_device() -> None:
+    """Soft bounds without spread or noise: w_n = hi - (hi - lo) (1 - s / hi)^n, and its mirror."""
+    device = pl.devices.SoftBounds(
+        dw_min=0.01, dw_min_dtod=0, dw_min_std=0, up_down_dtod=0, w_max_dtod=0, w_min_dtod=0
+    )
+    found = response(device, 50, 3, seed=0)
+    n = torch.arange(51)[:, None]
+    w = found.weights[:51]
+    hi, step = 0.6, 0.01
+    # stored as bfloat16, the parameters are off by 2^-9 relative, the travel by three times that
+    assert (w - (hi - 2 * hi * (1 - step / hi) ** n)).abs().max() < 1.2 * 3 * 2**-8
+    assert (w.diff(dim=0) > 0).all()
+    assert (found.weights[50:].diff(dim=0) < 0).all()
+    inside = torch.isfinite(found.steps)
+    expected = step * (1 - found.grid / hi)[:, None].expand(-1, 3)
+    assert (found.steps[0] - expected)[inside[0]].abs().max() < step * 2**-6
+    points = found.symmetry_points()
+    assert len(points) == 3
+    assert points.abs().max() < 0.01
+
+
+def test_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, table = tmp_path / "new" / "curve.png", tmp_path / "curve.csv"
+    command = f"device soft_bounds --pulses 30 --devices 4 --out {out} --csv {table}"
+    assert main(command.split()) == 0
+    assert out.read_bytes().startswith(PNG)
+    rows = list(csv.reader(table.read_text().splitlines()))
+    assert rows[0] == ["pulse", "direction", *(f"device_{n}" for n in range(4))]
+    assert [row[1] for row in rows[1:]] == ["start"] + ["up"] * 30 + ["down"] * 30
+    weights = response(find_device("SoftBounds"), 30, 4, 0).weights
+    got = torch.tensor([[float(v) for v in row[2:]] for row in rows[1:]])
+    assert torch.equal(got, weights)
+    printed = capsys.readouterr().out
+    assert "symmetry point" in printed
+    assert f"wrote {out} and {table}" in printed
+
+
+@pytest.mark.parametrize("name", sorted(pl.devices.DEVICES))
+def test_every_model_draws(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "curve.png"
+    assert main(["device", name, "--pulses", "3", "--devices", "2", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(PNG)
+
+
+def test_mvm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mvm.png"
+    size = ["--inputs", "40", "--outputs", "30", "--samples", "20", "--out", str(out)]
+    assert main(["mvm", *size]) == 0
+    assert out.read_bytes().startswith(PNG)
+    assert "20 products of a 30 x 40 matrix: error" in capsys.readouterr().out
+    options = ["--set", "ir_drop=approx", "--set", "wire_resistance=1e-4", "--backward"]
+    assert main(["mvm", *size, *options]) == 0
+    assert "transposed" in capsys.readouterr().out
+
+
+def test_settings() -> None:
+    config = read_config(["out_noise=0.1", "max_rounds=3", "inp_sto_round=yes", "ir_drop=none"])
+    assert config == pl.io.ReadConfig(out_noise=0.1, max_rounds=3, inp_sto_round=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("device memristor", "NAME is 'memristor'; use one of "),
+        ("device", "the following arguments are required: NAME"),
+        ("device soft_bounds --pulses 0", "must be an integer >= 1, got '0'"),
+        ("device soft_bounds --out /dev/null/a.png", "--out /dev/null/a.png cannot be written"),
+        ("mvm --samples x", "must be an integer >= 1, got 'x'"),
+        ("mvm --set noise=1", "--set is 'noise=1'; use FIELD=VALUE"),
+        ("mvm --set out_noise=much", "--set out_noise is 'much'; use a number"),
+        ("mvm --set out_noise=-1", "ReadConfig: out_noise is -1.0; use a value >= 0"),
+        ("mvm --set ir_drop=exact", "ReadConfig: wire_resistance is 0.0; use a value > 0"),
+    ],
+)
+def test_bad_arguments(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence on stderr, exit code 2."""
+    try:
+        code = main(command.split())
+    except SystemExit as leave:
+        code = int(leave.code or 0)
+    printed = capsys.readouterr()
+    assert code == 2
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
