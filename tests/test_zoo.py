@@ -276,8 +276,8 @@ populations = st.fixed_dictionaries(
 OWN: dict[str, Any] = {
     "ConstantStep": {},
     "LinearStep": {  # beyond W/gamma a step turns round: stay below
-        "gamma_up": st.floats(-0.5, 0.7),
-        "gamma_down": st.floats(-0.5, 0.7),
+        "gamma_up": st.floats(0, 0.7),
+        "gamma_down": st.floats(0, 0.7),
         "mean_bound_reference": st.just(False),
     },
     "SoftBounds": {"mult_noise": st.booleans()},

@@ -13,9 +13,13 @@ from typing import Any
 from . import plots
 from .cli_arguments import directory, positive, whole
 from .errors import ConfigError
+from .hardware import RunReport
+from .hardware.presets import DEFAULT, PRESETS
 from .lab import digits
 from .lab.digits import Progress, Run, Saving
+from .pipeline import Pipeline, modelled
 from .pipeline.schedule import NAMES
+from .pipeline.timeline import write_timelines
 
 EXECUTORS = ("sim", "threads", "dist")
 
@@ -52,6 +56,12 @@ def add(commands: Any) -> None:
     train.add_argument(
         "--resume", action="store_true", help="continue from the newest checkpoint, if any"
     )
+    train.add_argument(
+        "--hardware", choices=tuple(PRESETS), default=DEFAULT, help="whose time and energy to model"
+    )
+    train.add_argument(
+        "--timeline", action="store_true", help="write measured and modelled timelines to --out"
+    )
     train.add_argument("--out", type=Path, default=None, metavar="DIR")
 
 
@@ -80,6 +90,8 @@ def run_train(args: argparse.Namespace) -> None:
     if args.checkpoint is None and (args.resume or args.checkpoint_every):
         name = "--resume" if args.resume else "--checkpoint-every"
         raise ConfigError(f"{name} needs --checkpoint DIR")
+    if args.timeline and args.out is None:
+        raise ConfigError("--timeline needs --out DIR")
     args.lr = digits.LR if args.lr is None else args.lr
     args.stages = args.stages or _default_stages(args.executor)
     out = None if args.out is None else directory(args.out)
@@ -91,7 +103,10 @@ def run_train(args: argparse.Namespace) -> None:
         executor=args.executor,
         micro_batch_size=args.batch_size,
         micro_batches=args.micro_batches,
+        measure=args.timeline,
     ) as pipe:
+        for tile in modelled.tiles(stage.module for stage in pipe.stages):
+            tile.count_pulses()
         data = pipe.once(lambda: digits.load(args.samples))
         first = pipe.rank == 0
         total = args.epochs * len(data.x_train)
@@ -107,13 +122,30 @@ def run_train(args: argparse.Namespace) -> None:
                 saving=_saving(args, len(data.x_train)),
             )
         total_digest = pipe.digest()
+        spans = pipe.spans() if args.timeline else []
+        report = _hardware_report(pipe, args.hardware)
     if not first:
         return
     print(f"test accuracy: {run.accuracy:.2f} % ({window(args.epochs)})")
     print(f"clock cycles: {run.cycles}")
+    print(report)
     print(f"digest: {total_digest}")
     if out is not None:
-        _write_run(out, args, run, total_digest)
+        _write_run(out, args, run, total_digest, report)
+    if out is not None and args.timeline:
+        plan = modelled.timeline(pipe, args.hardware)
+        for path in write_timelines(out, spans, plan, args.hardware):
+            print(f"wrote {path}")
+
+
+def _hardware_report(pipe: Pipeline, hardware: str) -> RunReport:
+    """Modelled time and energy of the run; counts of pulses come from all processes."""
+    mine = modelled.tiles(stage.module for stage in pipe.local)
+    found = pipe.share([(tile.tile_id, tile.fired) for tile in mine])
+    counts = {tile_id: fired for part in found for tile_id, fired in part}
+    for tile in modelled.tiles(stage.module for stage in pipe.stages):
+        tile.fired = counts[tile.tile_id]
+    return modelled.report(pipe, hardware)
 
 
 def _default_stages(executor: str) -> int:
@@ -136,7 +168,9 @@ def _notice(text: str) -> None:
     print(f"pulseline: {text}", file=sys.stderr, flush=True)
 
 
-def _write_run(out: Path, args: argparse.Namespace, run: Run, total: str) -> None:
+def _write_run(
+    out: Path, args: argparse.Namespace, run: Run, total: str, report: RunReport
+) -> None:
     names = ("data", "model", "stages", "schedule", "device", "epochs", "seed", "batch_size")
     more = ("micro_batches", "executor", "samples", "lr")
     result = {
@@ -145,6 +179,7 @@ def _write_run(out: Path, args: argparse.Namespace, run: Run, total: str) -> Non
         "accuracy_percent": run.accuracy,
         "clock_cycles": run.cycles,
         "wall_s": run.wall_s,
+        "modelled": report.as_dict(),
         "epochs": [epoch._asdict() for epoch in run.epochs],
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")

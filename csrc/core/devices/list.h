@@ -9,7 +9,7 @@
 #include "core/devices/soft_bounds.h"
 #include "core/devices/soft_bounds_reference.h"
 
-#define PULSELINE_DEVICES(X)                                                                   \
-  X(ConstantStep)                                                                              \
-  X(LinearStep) X(SoftBounds) X(ExpStep) X(SoftBoundsReference) X(PowStep) X(PowStepReference) \
-      X(PiecewiseStep)
+#define PULSELINE_DEVICES(X) \
+  X(ConstantStep)            \
+  X(LinearStep)              \
+  X(SoftBounds) X(ExpStep) X(SoftBoundsReference) X(PowStep) X(PowStepReference) X(PiecewiseStep)
