@@ -22,7 +22,7 @@ LR = {"mnistlike": 4e-4, "gauss_bl1": 1e-4, "gauss_bl31": 1e-2, "uniform_k5": 5e
 
 @dataclass
 class Row:
-    """One measurement; seconds are medians, spreads half the interquartile range over the median."""
+    """One measurement: medians; spread is half the interquartile range over the median."""
 
     op: str
     device: str
@@ -65,12 +65,6 @@ def inputs(profile: str, batch: int, rows: int, cols: int) -> tuple[torch.Tensor
     return normal(cols), normal(rows)
 
 
-def _once(f: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    f()
-    return time.perf_counter() - start
-
-
 def race(
     ours: Callable[[], object], baseline: Callable[[], object], seconds: float
 ) -> tuple[list[float], list[float]]:
@@ -82,8 +76,8 @@ def race(
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(a) < 7:
         inner = 1 if not a or min(a[0], b[0]) > 2e-4 else 20  # short ones in runs, caches warm
-        a.append(min(_once(ours) for _ in range(inner)) if inner == 1 else _mean(ours, inner))
-        b.append(min(_once(baseline) for _ in range(inner)) if inner == 1 else _mean(baseline, inner))
+        a.append(_mean(ours, inner))
+        b.append(_mean(baseline, inner))
         if len(a) > 4000:
             break
     return a, b
@@ -170,13 +164,11 @@ def measure(
     error: float,
     seconds: float,
 ) -> Row:
-    """Time both and make the row. names: op, device, fidelity, profile; shape: rows, cols, batch."""
+    """Time both: names are op, device, fidelity, profile; shape is rows, cols, batch."""
     a, b = race(ours, baseline, seconds)
     t, t0 = statistics.median(a), statistics.median(b)
     work = shape[0] * shape[1] * shape[2]
     isa = str(pl.ops.info()["isa"])
-    row = Row(
-        *names, *shape, threads, isa, t, t0, t / t0, work / t, error, spread(a), spread(b)
-    )
+    row = Row(*names, *shape, threads, isa, t, t0, t / t0, work / t, error, spread(a), spread(b))
     show(row)
     return row

@@ -12,6 +12,7 @@ Checked first: after one step the ideal network's weights equal torch's to round
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -47,7 +48,7 @@ def mlp() -> torch.nn.Module:
     """784-256-128-10 with tanh."""
     sizes = (784, 256, 128, 10)
     layers: list[torch.nn.Module] = []
-    for i, o in zip(sizes, sizes[1:], strict=False):
+    for i, o in itertools.pairwise(sizes):
         layers += [torch.nn.Linear(i, o), torch.nn.Tanh()]
     return torch.nn.Sequential(*layers[:-1])
 
@@ -65,7 +66,8 @@ def workload(name: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, fl
 
 def stepper(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer):
     """One step of SGD as a function."""
-    loss = torch.nn.functional.cross_entropy if y.dtype == torch.int64 else torch.nn.functional.mse_loss
+    f = torch.nn.functional
+    loss = f.cross_entropy if y.dtype == torch.int64 else f.mse_loss
 
     def step() -> None:
         optimizer.zero_grad()
@@ -107,7 +109,8 @@ def main() -> None:
         for threads in numbers(args.threads):
             rows += measure(name, threads, args.seconds)
     if args.json:
-        Path(args.json).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        found = {"machine": machine(), "rows": rows}
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measure(name: str, threads: int, seconds: float) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@
 
 namespace pulseline {
 
-// ln(1 + l) / l, l clamped to [-1 + 2^-8, 1]; series to l^6: relative error below l^7 / 7.
+// ln(1 + l) / l, l clamped to [-1 + 2^-8, 1]; series to l^6: |error| < |l|^7 / (8 (1 - |l|)).
 template <class F>
 PL_HD F kappa(F l) {
   l = min(max(l, F(-1.0f + 0x1p-8f)), F(1.0f));

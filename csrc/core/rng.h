@@ -19,24 +19,24 @@ constexpr uint32_t kNumbering = 1;
 enum Purpose : uint32_t {
   kDeviceParameters = 0,
   kInitialisation = 1,
-  kForwardOutput = 2,   // draw = second pass << 23 | segment << 4 | bound-management round
-  kForwardInput = 3,    // draw = second pass << 23 | row block << 4 | round, hashed with the column
+  kForwardOutput = 2,  // draw = second pass << 23 | segment << 4 | bound-management round
+  kForwardInput = 3,   // draw = second pass << 23 | row block << 4 | round, hashed with the column
   kBackwardOutput = 4,
   kBackwardInput = 5,
   kEvaluationOutput = 6,
   kEvaluationInput = 7,
-  kPulses = 8,          // draw = word of a long pulse train; words 0,1 key columns, 2,3 key rows
-  kCycleNoise = 9,      // exact: draw = word
-  kSlotNoise = 10,      // strict: draw = word << 5 | slot
-  kGroupNoise = 11,     // grouped, moments: k of the group's first sample
-  kDiffusion = 12,      // k = number of the mini-batch
-  kReset = 13,          // k = number of the mini-batch
-  kWriteNoise = 14,     // k of the sample whose pulses came last
-  kProgramming = 15,    // write noise of programming: k = samples pulsed so far
+  kPulses = 8,            // draw = word of a long pulse train; words 0,1 key columns, 2,3 key rows
+  kCycleNoise = 9,        // exact: draw = word
+  kSlotNoise = 10,        // strict: draw = word << 5 | slot
+  kGroupNoise = 11,       // grouped, moments: k of the group's first sample
+  kDiffusion = 12,        // k = number of the mini-batch
+  kReset = 13,            // k = number of the mini-batch
+  kWriteNoise = 14,       // k of the sample whose pulses came last
+  kProgramming = 15,      // write noise of programming: k = samples pulsed so far
   kForwardRounding = 20,  // draw = (row block or segment) << 6 | output << 5 | pass << 4 | round
   kBackwardRounding = 21,
   kEvaluationRounding = 22,
-  kReadLines = 23,        // index = output, k = segment << 1 | transposed; words: noise, non-linearity
+  kReadLines = 23,  // index = output, k = segment << 1 | transposed; words: noise, non-linearity
 };
 
 struct Philox4 {
@@ -149,8 +149,8 @@ PL_HD F byte_sum_polynomial(F centred) {
 }
 
 PL_HD float byte_sum_normal(uint32_t h) {
-  const int32_t sum = int32_t((h & 255u) * 32u + (h >> 8 & 255u) * 31u + (h >> 16 & 255u) * 29u +
-                              (h >> 24) * 27u);
+  const int32_t sum =
+      int32_t((h & 255u) * 32u + (h >> 8 & 255u) * 31u + (h >> 16 & 255u) * 29u + (h >> 24) * 27u);
   return byte_sum_polynomial(float(sum - kByteMean));
 }
 

@@ -119,8 +119,9 @@ void repeat_sample(const Plan& p, int64_t b, int64_t block, float* sums, float* 
     const float scale = (p.alpha[b] * float(1 << round)) * a.out_scale;
     float* y = a.y + b * p.outputs;
     for (int64_t o = out0; o < out1; ++o)
-      y[o] = s == 0 ? converted[o] * scale
-             : table().fused ? fma(converted[o], scale, y[o]) : converted[o] * scale + y[o];
+      y[o] = s == 0          ? converted[o] * scale
+             : table().fused ? fma(converted[o], scale, y[o])
+                             : converted[o] * scale + y[o];
   }
 }
 

@@ -128,7 +128,7 @@ def run_train(args: argparse.Namespace) -> None:
         return
     print(f"test accuracy: {run.accuracy:.2f} % ({window(args.epochs)})")
     print(f"clock cycles: {run.cycles}")
-    print(report)
+    print(report, file=sys.stderr)  # of this process: a resumed run reports its own part
     print(f"digest: {total_digest}")
     if out is not None:
         _write_run(out, args, run, total_digest, report)

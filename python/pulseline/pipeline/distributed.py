@@ -69,7 +69,8 @@ class Distributed:
         def channel(peer: int, kind: str) -> Channel | None:
             if not 0 <= peer <= last:
                 return None
-            self._channels.append(Channel(self._control, peer, kind, depth + 2, timeout, device))
+            window = 1 if kind == "E" else depth + 1
+            self._channels.append(Channel(self._control, peer, kind, window, timeout, device))
             return self._channels[-1]
 
         self._inputs, self._targets = Link(), Link()

@@ -1,12 +1,13 @@
 """Messages between processes: headers, one-way channels, and the transfers of a clock tick.
 
 gloo gives no protection of its own: a message of another size or type is accepted as it comes
-(8 floats into a receive of 16, float64 into float32). So every message is preceded by a header
-that both ends know, and whose check comes before the use of what follows.
+(8 floats into a receive of 16, float64 into float32). So every message begins with a header, and
+is used only after its check.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from .planner import Planned
 
 _MAGIC = 0x70756C73_00000001  # "puls", version 1 of the header
 _SIZE, _SHAPE, _POISON = 16, 7, -1
+_HEAD = 8 * _SIZE  # bytes
 KINDS = {"F": 1, "B": 2, "E": 3}
 _DTYPES = (
     torch.float32,
@@ -84,69 +86,99 @@ def lost(peer: int, error: Exception, timeout: float) -> LinkFailed:
 class Channel:
     """Messages in order to or from the process ``peer``: ``put`` never waits, ``get`` does.
 
-    The handle and the tensors of a send are kept until it is complete: gloo loses them otherwise.
-    At most ``limit`` sends are kept; a schedule never has more than its depth on the way.
+    A message is its header and its bytes in one. Up to ``window`` receives are posted before they
+    are needed: while a message waits for its receive, gloo's own thread spins on a core. That
+    fixes the size of a message to that of the link's first; a larger one, and the first itself,
+    follow their header on a second tag. Handles and tensors of sends are kept until they are
+    complete, since gloo loses them otherwise: at most ``window``, which must not be less than the
+    schedule's depth.
     """
 
     def __init__(
-        self, group: Any, peer: int, kind: str, limit: int, timeout: float, device: torch.device
+        self, group: Any, peer: int, kind: str, window: int, timeout: float, device: torch.device
     ) -> None:
         self._group, self._peer, self._kind = group, peer, kind
-        self._limit, self._timeout, self._device = limit, timeout, device
+        self._window, self._timeout, self._device = window, timeout, device
         self._seq = 0
-        self._pending: deque[tuple[Any, Tensor]] = deque()
+        self._room = 0
+        self._sent: deque[tuple[Any, Tensor]] = deque()
+        self._posted: deque[tuple[Any, Tensor]] = deque()
 
     def put(self, k: int, message: Tensor) -> None:
         """Send micro-batch k's message."""
         message = message.detach().cpu().contiguous()
-        self._send(pack(self._seq, k, self._kind, message))
-        if message.numel():
-            self._send(message)
+        body = message.reshape(-1).view(torch.uint8)
+        head = pack(self._seq, k, self._kind, message).view(torch.uint8)
+        if self._seq and len(body) <= self._room:
+            self._send(torch.cat([head, body]))
+        else:
+            self._send(head)
+            if len(body):
+                self._send(body, large=True)
+            if not self._seq:
+                self._room = len(body)
         self._seq += 1
-        while len(self._pending) > 2 * self._limit:
+        while len(self._sent) > 2 * self._window:
             self._complete()
 
     def get(self, k: int) -> Tensor:
         """Wait for the next message, which must be that of micro-batch k."""
-        header = empty_header()
-        self._receive(header)
-        dtype, shape = unpack(header, self._seq, k, self._kind)
+        if not self._posted:
+            self._post()
+        work, data = self._posted.popleft()
+        self._wait(work)
+        dtype, shape = unpack(data[:_HEAD].view(torch.int64), self._seq, k, self._kind)
+        size = math.prod(shape) * dtype.itemsize
+        body = data[_HEAD : _HEAD + size]
+        if not self._seq or size > self._room:
+            body = torch.empty(size, dtype=torch.uint8)
+            if size:
+                self._wait(self._receive(body, large=True))
+            if not self._seq:
+                self._room = size
         self._seq += 1
-        message = torch.empty(shape, dtype=dtype)
-        if message.numel():
-            self._receive(message)
-        return message.to(self._device)
+        while len(self._posted) < self._window:
+            self._post()
+        return body.view(dtype).reshape(shape).to(self._device)
 
     def poison(self) -> None:
         """Tell the reader that this process failed, if it still listens."""
         try:
-            self._send(poison())
+            self._send(poison().view(torch.uint8))
         except LinkFailed:
-            self._pending.clear()
+            self._sent.clear()
 
     def flush(self) -> None:
         """Wait until everything is sent."""
-        while self._pending:
+        while self._sent:
             self._complete()
 
-    def _send(self, tensor: Tensor) -> None:
+    def _send(self, tensor: Tensor, large: bool = False) -> None:
         try:
-            tag = KINDS[self._kind]
+            tag = 2 * KINDS[self._kind] + large
             work = dist.isend(tensor, self._peer, group=self._group, tag=tag)
         except RuntimeError as error:
             raise lost(self._peer, error, self._timeout) from error
-        self._pending.append((work, tensor))
+        self._sent.append((work, tensor))
 
     def _complete(self) -> None:
-        work, _ = self._pending.popleft()
+        work, _ = self._sent.popleft()
+        self._wait(work)
+
+    def _post(self) -> None:
+        data = torch.empty(_HEAD + self._room, dtype=torch.uint8)
+        self._posted.append((self._receive(data), data))
+
+    def _receive(self, tensor: Tensor, large: bool = False) -> Any:
         try:
-            work.wait()
+            tag = 2 * KINDS[self._kind] + large
+            return dist.irecv(tensor, self._peer, group=self._group, tag=tag)
         except RuntimeError as error:
             raise lost(self._peer, error, self._timeout) from error
 
-    def _receive(self, tensor: Tensor) -> None:
+    def _wait(self, work: Any) -> None:
         try:
-            dist.recv(tensor, self._peer, group=self._group, tag=KINDS[self._kind])
+            work.wait()
         except RuntimeError as error:
             raise lost(self._peer, error, self._timeout) from error
 
