@@ -128,11 +128,15 @@ def _info(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad arguments give one sentence on stderr and exit code 2."""
     try:
+        ops.check_environment()
         args = _parser().parse_args(argv)
         args.run(args)
     except (ConfigError, BackendError, StageFailed) as error:
         print(f"pulseline: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        print(f"pulseline: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in LAB_PACKAGES:
             raise

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ConfigError
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Converter for integers from ``least`` to 2^63 - 1."""
+def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
+    """Converter for integers from ``least`` to ``most``."""
 
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if not least <= value < 1 << 63:
-            raise argparse.ArgumentTypeError(f"must be an integer >= {least}, got {text!r}")
+        if not least <= value <= most:
+            limit = f" and <= {most}" if most < 1 << 62 else ""
+            raise argparse.ArgumentTypeError(f"must be an integer >= {least}{limit}, got {text!r}")
         return value
 
     return convert
@@ -52,6 +54,9 @@ def directory(path: Path) -> Path:
     """Make the directory of ``--out``; ConfigError if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".pulseline-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be a directory: {error.strerror}") from None
     return path

@@ -45,9 +45,14 @@ def add(commands: Any) -> None:
     train.add_argument("--epochs", type=whole(1), default=5)
     train.add_argument("--seed", type=whole(0), default=0)
     train.add_argument("--lr", type=positive, default=None, help="learning rate of epoch 1")
-    train.add_argument("--batch-size", type=whole(1), default=1, help="samples per micro-batch")
     train.add_argument(
-        "--micro-batches", type=whole(1), default=8, help="micro-batches per update (sync only)"
+        "--batch-size", type=whole(1, 1 << 31), default=1, help="samples per micro-batch"
+    )
+    train.add_argument(
+        "--micro-batches",
+        type=whole(1, 1 << 31),
+        default=8,
+        help="micro-batches per update (sync only)",
     )
     train.add_argument("--checkpoint", type=Path, default=None, metavar="DIR")
     train.add_argument(

@@ -10,6 +10,7 @@ and ``pulseline::initial_normals``. Checks raise
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -73,8 +74,20 @@ def use_isa(name: str) -> None:
         raise ConfigError(f"PULSELINE_ISA is {name!r}; this machine runs {known}")
 
 
-if _isa := os.environ.get("PULSELINE_ISA"):
-    use_isa(_isa)
+def check_environment() -> None:
+    """Apply PULSELINE_ISA.
+
+    Raises:
+        ConfigError: see :func:`use_isa`.
+    """
+    if isa := os.environ.get("PULSELINE_ISA"):
+        use_isa(isa)
+
+
+try:
+    check_environment()
+except ConfigError as error:  # the command line says it in one sentence and stops
+    warnings.warn(f"{error}; using {_cpu.isa()}", RuntimeWarning, stacklevel=2)
 
 
 def info() -> dict[str, object]:

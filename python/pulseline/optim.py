@@ -27,7 +27,7 @@ class AnalogSGD(torch.optim.Optimizer):
         lr: learning rate >= 0; torch's lr schedulers apply.
 
     Raises:
-        ConfigError: lr is negative or not finite, or a gradient holds a NaN; all tiles untouched.
+        ConfigError: lr is negative or not finite, or see :meth:`step`.
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:

@@ -101,6 +101,8 @@ def to_analog(
         analog.tile.program(layer.weight.data)
         if layer.bias is not None and analog.bias is not None:
             analog.bias.data.copy_(layer.bias.data)
+        for name, parameter in analog.named_parameters(recurse=False):
+            parameter.requires_grad_(getattr(layer, name).requires_grad)
         analog.train(layer.training)
         made[id(layer)] = analog
     for parent, name, layer in _slots(holder):

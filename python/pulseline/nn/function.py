@@ -41,5 +41,6 @@ class Read(Function):
                     "d holds a NaN or an infinity; nothing is pending for this tile, "
                     "check the learning rate and the loss"
                 )
-            tile.pending.append((ctx.saved_tensors[0].detach(), d))  # without its graph
+            # A copy: the caller may reuse its buffer before the optimizer comes.
+            tile.pending.append((ctx.saved_tensors[0].detach().clone(), d))
         return g, None, None, None

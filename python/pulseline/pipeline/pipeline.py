@@ -126,8 +126,9 @@ class Pipeline:
         if not is_finite(x) or not is_finite(target):
             raise ConfigError("x and target must be finite: remove NaN and infinity from the batch")
         size = self.micro_batch_size
+        x, target = x.detach().clone(), target.clone()  # in flight when the caller reuses a buffer
         for inputs, targets in zip(
-            torch.split(x.detach(), size * _CHUNK),
+            torch.split(x, size * _CHUNK),
             torch.split(target, size * _CHUNK),
             strict=True,
         ):
