@@ -48,6 +48,7 @@ PL_HD float square_root(float x) {
 #endif
 }
 PL_HD uint32_t xor3(uint32_t a, uint32_t b, uint32_t c) { return a ^ b ^ c; }
+PL_HD bool any(bool m) { return m; }
 PL_HD float select(bool m, float a, float b) { return m ? a : b; }
 PL_HD float max(float a, float b) { return a > b ? a : b; }
 PL_HD float min(float a, float b) { return a < b ? a : b; }

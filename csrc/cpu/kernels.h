@@ -48,10 +48,11 @@ struct UpdateJob {
   const Group* groups;                // grouped: [group_count]; moments: one
   int64_t group_count;
   // Packed layout of grouped: slots of consecutive sub-samples share a word, signs beside them.
-  const Place* places;                             // [count]; nullptr: no room for it
-  int64_t packed;                                  // words
-  uint32_t *packed_columns, *packed_column_signs;  // [packed][padded_cols]
-  uint32_t *packed_rows, *packed_row_signs;        // [padded_rows][packed]
+  const Place* places;  // [count]; nullptr: no sub-samples share a word
+  int64_t packed_words;
+  bool packed;                                     // whether it is the cheaper one
+  uint32_t *packed_columns, *packed_column_signs;  // [packed_words][padded_cols]
+  uint32_t *packed_rows, *packed_row_signs;        // [padded_rows][packed_words]
   int64_t merged;                                  // moments: samples of the group
   float* column_factors[4];  // moments: [merged][padded_cols] signed count and spread, magnitudes
   float* row_factors[4];     // moments: [padded_rows][merged] the same, normalised
@@ -125,8 +126,6 @@ struct KernelTable {
   uint32_t (*absmax)(const float* v, int64_t n);
   void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_trains)(const UpdateJob&, int64_t group0, int64_t group1);
-  void (*pack_columns)(const UpdateJob&, int64_t group0, int64_t group1);
-  void (*pack_rows)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*column_moments)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_moments)(const UpdateJob&, int64_t group0, int64_t group1);
   UpdateRows exact[kDevices], strict[kDevices], expected[kDevices], grouped[kDevices],

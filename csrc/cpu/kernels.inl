@@ -37,8 +37,6 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     absmax,
     column_trains,
     row_trains,
-    pack_columns,
-    pack_rows,
     column_moments,
     row_moments,
     {PULSELINE_DEVICES(PL_EXACT)},

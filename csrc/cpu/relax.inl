@@ -12,34 +12,38 @@ PL_HD F group_normal(int64_t row, int64_t column, Keys key) {
   return byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1)));
 }
 
+// Two groups of columns at a time where there are registers for them: a relaxation is one long
+// chain of dependent operations.
+constexpr int kRelaxed = kLanes == 16 ? 2 : 1;
+
 template <class Device>
 void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
-  constexpr int kVectors = Block<Device, 1>::kVectors;
+  constexpr int kEach = kGroup / kLanes;
   const UpdateJob job = shared;
   const UpdateArgs a = *job.args;
   const Device device = model;
   const float sigma = device.p.pulsed.dw_min_std;
   const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
-  for_touched_blocks<1>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
-    Block<Device, 1> b;
+  for_touched_blocks<kRelaxed>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
+    Block<Device, kRelaxed> b;
     b.load_from(a, device, i * a.cols + j, a.cols - j);
-    Rates<F> rates[kVectors];
-#pragma GCC unroll kUnroll
-    for (int v = 0; v < kVectors; ++v) rates[v] = rates_of<Device>(b.c[v]);
     for (int64_t g = 0; g < job.group_count; ++g) {
-      GroupCounts counts;
+      GroupCounts<kRelaxed> counts;
       if (job.packed)
         counts.add_packed(job, job.groups[g], i, j);
       else
         counts.add_samples(job, job.groups[g], hits, i, j);
-      if (!counts.touched) continue;
 #pragma GCC unroll kUnroll
-      for (int v = 0; v < kVectors; ++v) {
-        const F zero(0.0f);
-        const F xi = noisy ? group_normal(i, j + v * kLanes, job.groups[g].noise) : zero;
-        const U up = counts.up[v];
-        const Counts<F> n = {to_float(up), to_float(counts.all[v] - up), zero, zero};
-        b.w[v] = relax<false>(device, b.c[v], rates[v], b.w[v], n, sigma, xi, additive);
+      for (int h = 0; h < kRelaxed; ++h) {
+        if (!counts.touches(h)) continue;
+#pragma GCC unroll kUnroll
+        for (int v = h * kEach; v < (h + 1) * kEach; ++v) {
+          const F zero(0.0f);
+          const F xi = noisy ? group_normal(i, j + v * kLanes, job.groups[g].noise) : zero;
+          const U up = counts.up[v];
+          const Counts<F> n = {to_float(up), to_float(counts.all[v] - up), zero, zero};
+          b.w[v] = relax<false>(device, b.c[v], b.w[v], n, sigma, xi, additive);
+        }
       }
     }
     b.store_to(a, i * a.cols + j, a.cols - j);
@@ -120,7 +124,7 @@ PL_HD void relax_row(const UpdateArgs& a, const Device& device, int64_t i, int64
     const Counts<F> counts =
         counts_of(load(s + kNext), load(s), load(s + 3 * kNext), load(s + 2 * kNext));
     F w = n >= kLanes ? load(a.w + o) : load_partial(a.w + o, n);
-    w = relax<true>(device, c, rates_of<Device>(c), w, counts, device.p.pulsed.dw_min_std,
+    w = relax<true>(device, c, w, counts, device.p.pulsed.dw_min_std,
                     group_normal(i, j + v * kLanes, key), additive);
     w = w + F(0.0f);
     n >= kLanes ? store(a.w + o, w) : store_partial(a.w + o, w, n);

@@ -86,7 +86,7 @@ Status redraw(const UpdateArgs& a, const float* hidden, float deviation, int thr
     job.count = next_slice(a, trains, at, a.batch, kSlice, samples, nullptr);
     if (job.count == 0) break;
     job.words = (job.count + 63) / 64;
-    SliceRun{job, mark_last, &last, 0}.run(threads);
+    SliceRun{job, mark_last, &last}.run(threads);
   }
   each_crosspoint(a.rows, a.cols, threads, [&](uint32_t i, uint32_t j, int64_t o) {
     if (last[o] >= 0 && !is_stuck(a.step[o]))

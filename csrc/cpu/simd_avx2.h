@@ -44,6 +44,7 @@ PL_HD U operator>>(U a, int s) { return _mm256_srli_epi32(a.v, s); }
 PL_HD U operator<<(U a, int s) { return _mm256_slli_epi32(a.v, s); }
 
 PL_HD U xor3(U a, U b, U c) { return a ^ b ^ c; }
+PL_HD U and_xor(U a, U b, U c) { return a & (b ^ c); }
 // x >> S with `high` moved in from above.
 template <int S>
 PL_HD U shift_in(U x, uint32_t high) {
@@ -93,6 +94,7 @@ PL_HD M nonzero(U x) {
   const __m256i zero = _mm256_cmpeq_epi32(x.v, _mm256_setzero_si256());
   return {_mm256_castsi256_ps(_mm256_xor_si256(zero, _mm256_set1_epi32(-1)))};
 }
+PL_HD bool any(M m) { return _mm256_movemask_ps(m.v) != 0; }
 PL_HD bool any(U x) { return !_mm256_testz_si256(x.v, x.v); }
 PL_HD U max_signed(U a, U b) { return _mm256_max_epi32(a.v, b.v); }
 PL_HD uint32_t max_lane(U x) {

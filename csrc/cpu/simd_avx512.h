@@ -45,6 +45,7 @@ PL_HD U operator>>(U a, int s) { return _mm512_srli_epi32(a.v, unsigned(s)); }
 PL_HD U operator<<(U a, int s) { return _mm512_slli_epi32(a.v, unsigned(s)); }
 
 PL_HD U xor3(U a, U b, U c) { return _mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x96); }
+PL_HD U and_xor(U a, U b, U c) { return _mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x60); }
 // x >> S with `high` moved in from above.
 template <int S>
 PL_HD U shift_in(U x, uint32_t high) {
@@ -98,6 +99,7 @@ PL_HD M load_mask(const uint32_t* bits, int vector) {
 PL_HD uint32_t to_bits(M m) { return m.v; }
 PL_HD M is_negative(F x) { return {_mm512_movepi32_mask(as_bits(x).v)}; }
 PL_HD M nonzero(U x) { return {_mm512_test_epi32_mask(x.v, x.v)}; }
+PL_HD bool any(M m) { return m.v != 0; }
 PL_HD bool any(U x) { return nonzero(x).v != 0; }
 PL_HD U max_signed(U a, U b) { return _mm512_max_epi32(a.v, b.v); }
 PL_HD uint32_t max_lane(U x) { return uint32_t(_mm512_reduce_max_epi32(x.v)); }

@@ -50,6 +50,7 @@ PL_HD U operator>>(U a, int s) { return a.v >> s; }
 PL_HD U operator<<(U a, int s) { return a.v << s; }
 
 PL_HD U xor3(U a, U b, U c) { return a ^ b ^ c; }
+PL_HD U and_xor(U a, U b, U c) { return a & (b ^ c); }
 // x >> S with `high` moved in from above.
 template <int S>
 PL_HD U shift_in(U x, uint32_t high) {
@@ -121,6 +122,7 @@ PL_HD M load_mask(const uint32_t* bits, int vector) {
 PL_HD uint32_t to_bits(M m) { return (m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8); }
 PL_HD M is_negative(F x) { return {i4(x.v) >> 31}; }
 PL_HD M nonzero(U x) { return {i4(x.v != 0)}; }
+PL_HD bool any(M m) { return (m.v[0] | m.v[1] | m.v[2] | m.v[3]) != 0; }
 PL_HD bool any(U x) { return (x.v[0] | x.v[1] | x.v[2] | x.v[3]) != 0; }
 PL_HD uint32_t max_lane(U x) {  // lanes below 2^31
   uint32_t m = 0;

@@ -89,7 +89,7 @@ inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
 // Whether the packed layout of grouped is the cheaper one, from the measured density: a block of 32
 // columns meets `hits` sub-samples one by one, or all packed words (about a third of the work
 // each).
-inline bool packing_pays(const UpdateJob& job, int64_t packed_words) {
+inline bool packing_pays(const UpdateJob& job) {
   if (!job.places) return false;
   int64_t row_hits = 0, column_hits = 0;
   for (int64_t q = 0; q < job.padded_rows * job.words; ++q)
@@ -99,7 +99,7 @@ inline bool packing_pays(const UpdateJob& job, int64_t packed_words) {
   const double samples = double(job.count);
   const double hits = double(row_hits) / double(job.args->rows) *
                       (double(column_hits) * kGroup / double(job.args->cols)) / samples;
-  return double(packed_words) < 3.0 * hits;
+  return double(job.packed_words) < 3.0 * hits;
 }
 
 // The steps of a slice, each over groups of lines, then the rows.
@@ -107,7 +107,6 @@ struct SliceRun {
   UpdateJob job;
   UpdateRows rows;
   const void* device;
-  int64_t packed_words;  // if the packed layout is taken
 
   int64_t column_groups() const { return job.padded_cols / kGroup; }
   int64_t line_groups() const { return column_groups() + job.padded_rows / kGroup; }
@@ -122,10 +121,6 @@ struct SliceRun {
       if (job.merged) k.row_moments(job, r, r + 1);
     }
   }
-  void pack(int64_t g) const {
-    const int64_t r = g - column_groups();
-    r < 0 ? table().pack_columns(job, g, g + 1) : table().pack_rows(job, r, r + 1);
-  }
   void run([[maybe_unused]] int threads) {
     const int64_t lines = line_groups(), total = job.args->rows;
     const int64_t chunk = total >= 8 * kRowChunk ? kRowChunk : (total + 7) / 8;
@@ -134,11 +129,7 @@ struct SliceRun {
 #pragma omp for schedule(static)
       for (int64_t g = 0; g < lines; ++g) draw(g);
 #pragma omp single
-      job.packed = packing_pays(job, packed_words) ? packed_words : 0;
-      if (job.packed) {
-#pragma omp for schedule(static)
-        for (int64_t g = 0; g < lines; ++g) pack(g);
-      }
+      job.packed = packing_pays(job);
 #pragma omp for schedule(dynamic, 1)
       for (int64_t r = 0; r < total; r += chunk)
         rows(job, device, r, r + chunk < total ? r + chunk : total);

@@ -30,7 +30,7 @@ void run_ordered(const UpdateArgs& a, int device, const void* params, const Trai
     job.count = next_slice(a, trains, at, a.batch, kSlice, samples, slot_keys);
     if (job.count == 0) return;
     job.words = (job.count + 63) / 64;
-    SliceRun{job, strict ? table().strict[device] : table().exact[device], params, 0}.run(threads);
+    SliceRun{job, strict ? table().strict[device] : table().exact[device], params}.run(threads);
   }
 }
 
@@ -76,8 +76,7 @@ int64_t place_slots(const Sample* samples, Group* groups, int64_t count, Place* 
 }
 
 // Room for the packed layout of `most` sub-samples.
-void allocate_packed(UpdateJob& job, Scratch& scratch, int64_t most, const Place* places) {
-  job.places = places;
+void allocate_packed(UpdateJob& job, Scratch& scratch, int64_t most) {
   job.packed_columns = scratch.take<uint32_t>(most * job.padded_cols);
   job.packed_column_signs = scratch.take<uint32_t>(most * job.padded_cols);
   job.packed_rows = scratch.take<uint32_t>(most * job.padded_rows);
@@ -105,7 +104,7 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
   job.samples = samples;
   job.groups = groups;
   Place* places = moments ? nullptr : scratch.take<Place>(most);
-  if (!moments) allocate_packed(job, scratch, most, places);
+  if (!moments) allocate_packed(job, scratch, most);
   if (moments)
     for (int f = 0; f < 4; ++f) {
       job.column_factors[f] = scratch.take<float>(kGroupSamples * job.padded_cols);
@@ -128,9 +127,10 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
     } while (!moments && b < a.batch && job.group_count < kSlice);
     job.words = (job.count + 63) / 64;
     if (job.count) {
-      const int64_t packed = moments ? 0 : place_slots(samples, groups, job.group_count, places);
+      if (!moments) job.packed_words = place_slots(samples, groups, job.group_count, places);
+      job.places = 2 * job.packed_words <= job.count ? places : nullptr;
       const UpdateRows rows = moments ? table().moments[device] : table().grouped[device];
-      SliceRun{job, rows, params, packed}.run(threads);
+      SliceRun{job, rows, params}.run(threads);
     }
   }
 }

@@ -1,16 +1,15 @@
 """Updates that forget the order of pulses: ``grouped`` and ``moments``.
 
-A crosspoint gets n_up and n_down pulses in one step. With f the noise-free step at w before it and,
-on affine devices (f = s + l w), rates weighted by kappa(l) = ln(1 + l) / l,
+A crosspoint gets n_k pulses of either direction k in one step. With f_k the noise-free step at w
+before it and l_k its slope df/dw,
 
-    A = n_up kappa_up s_up + n_down kappa_down s_down        B = the same of the slopes l
-    w <- clip(w + (A + B w + sqrt(v) xi) / (1 - B/2 + B^2/12))
+    A = sum n_k f_k        B = sum n_k l_k        E = sum n_k l_k f_k
+    w <- clip(w + phi(B) (A + sqrt(v) xi - phi(B) E / 2)),            phi(B) = (e^B - 1) / B
     v = sigma^2 (n_up e_up^2 + n_down e_down^2) + var(n_up) f_up^2 + var(n_down) f_down^2
 
-(e = f, or what sigma xi multiplies where noise is additive), which is the flow dw/dt = A + B w over
-unit time: n pulses of one direction multiply the distance to the fixed point by (1 + l)^n. On other
-devices A + B w is n_up f_up + n_down f_down, and B its secant slope over half a step. One gaussian
-xi per crosspoint and group.
+(e = f, or what sigma xi multiplies where noise is additive): the flow of the mean step over unit
+time, less what a pulse would do to itself. On devices that are not affine B is the secant slope of
+the flow over half a step and E = A B / (n_up + n_down). One gaussian xi per crosspoint and group.
 
 ``grouped`` counts coincidences of consecutive samples. ``moments`` knows only how many slots c of
 its BL each line fired: coincidences are then hypergeometric, mean c_x c_d / BL, variance
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from ..devices import PulsedDevice
 from ..io import UpdateConfig
-from .arithmetic import f32, fma, square_root
+from .arithmetic import f32, fma
 from .devices import DEVICES, Crosspoints, additive_noise, affine_step, constant_step
 from .rng import (
     COLUMN_STRIDE,
@@ -125,37 +124,40 @@ def moments_counts(x: Tensor, d: Tensor, train: Train, stream: Stream, k: int) -
 # ---- the step ----
 
 
-def kappa(slope: Tensor) -> Tensor:
-    """``ln(1 + l) / l`` to l^6, l clamped to [-1 + 2^-8, 1].
+def noise_width(v: Tensor, scale: Tensor) -> Tensor:
+    """``scale sqrt(v)`` within 6.6e-4: 1 / sqrt(v) from halved exponent bits, one Newton step."""
+    y = (0x5F200000 - (v.view(torch.int32) >> 1)).view(torch.float32)
+    t = v * y
+    return t * fma(t * y, f32(-0.70394967) * scale, f32(1.681912) * scale)
 
-    Relative error below |l|^7 / (8 (1 - |l|)).
-    """
-    slope = slope.clamp(-1.0 + 2.0**-8, 1.0)
-    p = f32(1.0 / 7.0).expand_as(slope)
-    for n in (-6.0, 5.0, -4.0, 3.0, -2.0, 1.0):
-        p = fma(p, slope, f32(1.0 / n))
-    return p
+
+def relaxation(b: Tensor) -> Tensor:
+    """``(e^b - 1) / b``: series to b^3 for |b| <= 1/2, else ``1 / (1 - b/2 + b^2/12)``."""
+    series = fma(fma(fma(b, f32(1.0 / 24.0), f32(1.0 / 6.0)), b, f32(0.5)), b, f32(1.0))
+    return torch.where(
+        b.abs() > 0.5, 1.0 / fma(b, fma(b, f32(1.0 / 12.0), f32(-0.5)), f32(1.0)), series
+    )
 
 
 def _clip(w: Tensor, c: Crosspoints) -> Tensor:
     return torch.maximum(torch.minimum(w, c.hi), c.lo)
 
 
-def _drift(
-    device: PulsedDevice, c: Crosspoints, w: Tensor, n: Counts, f_up: Tensor, f_down: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``A + B w`` and ``B``."""
+def _flow(
+    device: PulsedDevice, c: Crosspoints, w: Tensor, n: Counts, up: Tensor, down: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A, B and E from the moves of the two directions, counts times steps."""
     step = DEVICES[device.name].step
+    move = up + down
     if step in AFFINE_STEPS:
-        k_up, k_down = kappa(c.slope_up), kappa(c.slope_down)
-        b = fma(n.up, c.slope_up * k_up, n.down * (c.slope_down * k_down))
-        return fma(b, w, fma(n.up, c.up * k_up, n.down * (c.down * k_down))), b
-    move = fma(n.up, f_up, n.down * f_down)
+        b = fma(n.up, c.slope_up, n.down * c.slope_down)
+        return move, b, fma(c.slope_up, up, c.slope_down * down)
     half = _clip(fma(move, f32(0.5), w), c)
     yes = torch.ones_like(w, dtype=torch.bool)
     later = fma(n.up, step(device, c, half, yes), n.down * step(device, c, half, ~yes))
     secant = (((later - move) * 2.0) / move).clamp(max=3.0)
-    return move, torch.where(move.abs() > 0, secant, f32(0.0))
+    b = torch.where(move.abs() > 0, secant, f32(0.0))
+    return move, b, (move * b) / (n.up + n.down).clamp(min=1.0)
 
 
 def relax(
@@ -169,19 +171,22 @@ def relax(
     yes = torch.ones_like(w, dtype=torch.bool)
     step = DEVICES[device.name].step
     f_up, f_down = step(device, c, w, yes), step(device, c, w, ~yes)
-    move, b = _drift(device, c, w, n, f_up, f_down)
-    e_up, e_down = f_up, f_down
+    moved_up, moved_down = n.up * f_up, n.down * f_down
     if additive_noise(device):
         noise = DEVICES[device.name].noise
         e_up, e_down = noise(device, c, w, yes, f_up), noise(device, c, w, ~yes, f_down)
-    cycle = fma(n.up, e_up * e_up, n.down * (e_down * e_down))
-    square = f32(device.dw_min_std) * f32(device.dw_min_std)
-    variance = cycle * square
+        cycle = fma(n.up, e_up * e_up, n.down * (e_down * e_down))
+    else:
+        cycle = fma(moved_up, f_up, moved_down * f_down)
+    sigma = f32(device.dw_min_std)
     if uncertain:
         count = fma(n.variance_up, f_up * f_up, n.variance_down * (f_down * f_down))
-        variance = fma(cycle, square, count)
-    move = fma(square_root(variance), xi, move)
-    return _clip(w + move / fma(b, fma(b, f32(1.0 / 12.0), f32(-0.5)), f32(1.0)), c)
+        width = noise_width(fma(cycle, sigma * sigma, count), f32(1.0))
+    else:
+        width = noise_width(cycle, sigma)
+    move, b, own = _flow(device, c, w, n, moved_up, moved_down)
+    phi = relaxation(b)
+    return _clip(fma(fma(own * phi, f32(-0.5), fma(width, xi, move)), phi, w), c)
 
 
 def relaxed_update(
