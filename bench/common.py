@@ -37,7 +37,7 @@ class Row:
     baseline_seconds: float
     ratio: float
     crosspoint_samples_per_s: float
-    error: float
+    error: float | None
     spread: float
     baseline_spread: float
 
@@ -121,6 +121,8 @@ def parser(text: str) -> argparse.ArgumentParser:
     p.add_argument("--sizes", default="128,256,512,1024,2048")
     p.add_argument("--batches", default="1,16,64,256")
     p.add_argument("--threads", default="1,2")
+    p.add_argument("--compare", metavar="aihwkit", help="add its rows if it can be imported")
+    p.add_argument("--isa", help="force this instruction set, see `pulseline info`")
     p.add_argument("--seconds", type=float, default=0.4, help="time per measurement")
     return p
 
@@ -150,7 +152,8 @@ def show(r: Row) -> None:
     print(
         f"{r.op:9s}{r.device:13s}{r.fidelity:10s}{r.profile:11s}{f'{r.rows}x{r.cols}':>11s}"
         f"{r.batch:6d}{r.threads:4d}{r.seconds * 1e6:10.1f}{r.baseline_seconds * 1e6:10.1f}"
-        f"{r.ratio:7.2f}{r.spread:8.2f}{r.crosspoint_samples_per_s / 1e9:8.2f}{r.error:9.1e}",
+        f"{r.ratio:7.2f}{r.spread:8.2f}{r.crosspoint_samples_per_s / 1e9:8.2f}"
+        + ("        -" if r.error is None else f"{r.error:9.1e}"),
         flush=True,
     )
 

@@ -8,6 +8,7 @@ relative to the largest output.
 
 from __future__ import annotations
 
+import peer
 import torch
 from common import HEADER, Row, measure, numbers, parser, write
 
@@ -36,6 +37,9 @@ def main() -> None:
     p.add_argument("--ops", default="forward,backward")
     p.add_argument("--profiles", default="analog,perfect", help="converters on or off")
     args = p.parse_args()
+    args.compare = peer.available(args.compare)
+    if args.isa:
+        pl.ops.use_isa(args.isa)
     rows: list[Row] = []
     print(HEADER)
     for op in args.ops.split(","):
@@ -43,11 +47,11 @@ def main() -> None:
             for size in numbers(args.sizes):
                 for batch in numbers(args.batches):
                     for threads in numbers(args.threads):
-                        rows.append(case(op, profile, size, batch, threads, args.seconds))
+                        rows += cases(op, profile, size, batch, threads, args)
     write(rows, args.json)
 
 
-def case(op: str, profile: str, size: int, batch: int, threads: int, seconds: float) -> Row:
+def cases(op: str, profile: str, size: int, batch: int, threads: int, args) -> list[Row]:
     """One shape on one thread count."""
     torch.set_num_threads(threads)
     v = torch.randn(batch, size, generator=torch.Generator().manual_seed(1))
@@ -57,15 +61,18 @@ def case(op: str, profile: str, size: int, batch: int, threads: int, seconds: fl
     backward = op == "backward"
     ours = tile.backward if backward else tile.forward
     other = w if backward else w.t()
-    return measure(
-        (op, "-", "-", profile),
-        (size, size, batch),
-        threads,
-        lambda: ours(v),
-        lambda: torch.mm(v, other, out=out),
-        error_of(v, backward, size),
-        seconds,
-    )
+    names, shape = (op, "-", "-", profile), (size, size, batch)
+
+    def digital() -> torch.Tensor:
+        return torch.mm(v, other, out=out)
+
+    error = error_of(v, backward, size)
+    rows = [measure(names, shape, threads, lambda: ours(v), digital, error, args.seconds)]
+    if args.compare:
+        theirs = peer.tile("constant_step", size, size, profile == "perfect")
+        call = theirs.backward if backward else theirs.forward
+        rows.append(peer.measure(names, shape, lambda: call(v), digital, args.seconds))
+    return rows
 
 
 if __name__ == "__main__":

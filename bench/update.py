@@ -8,6 +8,7 @@ column is the largest difference. Cycle noise on, pulse generation included.
 
 from __future__ import annotations
 
+import peer
 import torch
 from common import HEADER, LR, Row, inputs, measure, numbers, parser, write
 
@@ -46,6 +47,9 @@ def main() -> None:
     p.add_argument("--fidelities", default="exact")
     p.add_argument("--devices", default="soft_bounds")
     args = p.parse_args()
+    args.compare = peer.available(args.compare)
+    if args.isa:
+        pl.ops.use_isa(args.isa)
     rows: list[Row] = []
     print(HEADER)
     for device in args.devices.split(","):
@@ -79,6 +83,18 @@ def cases(device: str, fidelity: str, profile: str, size: int, batch: int, args)
                 args.seconds,
             )
         )
+        if args.compare and fidelity in ("exact", "strict"):
+            theirs = peer.tile(device, size, size)
+            theirs.set_learning_rate(lr)
+            rows.append(
+                peer.measure(
+                    names,
+                    (size, size, batch),
+                    lambda theirs=theirs: theirs.update(x, d),
+                    lambda w=w: w.addmm_(d.t(), x, alpha=-1e-6),
+                    args.seconds,
+                )
+            )
     return rows
 
 

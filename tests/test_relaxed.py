@@ -6,10 +6,11 @@ One group of n pulses of one direction on an affine device, f the step at w, slo
     w_n = w + n f psi,    psi = ((1 + l)^n - 1) / (n l)            in exact arithmetic
     w_n = w + n f phi (1 - l phi / 2),    phi = (e^B - 1) / B      what the method aims at
 
-Both agree to second order in n and l together; psi falls short by l^2/3 of itself at small B and by
-|l| B^2/24 at B of order 1 (checked on a grid below). The kernel takes phi from a series, relative
-error B^4/120/phi < B^4/90 up to |B| = 1/2, and as 1 / D, D = 1 - B/2 + B^2/12, beyond: B/2 coth(B/2)
-is enveloped by its series, so D errs by at most B^4/720 and the move by B^4/(720 D), relative.
+Both agree to second order in n and l together; psi falls short by l^2/3 of itself at small B and
+by |l| B^2/24 at B of order 1 (checked on a grid below). The kernel takes phi from a series,
+relative error B^4/120/phi < B^4/90 up to |B| = 1/2, and as 1 / D, D = 1 - B/2 + B^2/12, beyond:
+B/2 coth(B/2) is enveloped by its series, so D errs by at most B^4/720 and the move by
+B^4/(720 D), relative.
 Rounding, u = 2^-24: step, counts, sums and phi take ten operations on relative terms, the last sum
 one on w: less than u (|w| + |w_n| + 12 |w_n - w|). Later groups contract earlier errors.
 """

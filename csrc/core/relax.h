@@ -84,17 +84,20 @@ PL_HD F relax(const Device& device, const Crosspoint<F>& c, F w, const Counts<F>
 }
 
 // Line factors of `moments`: a train of bl slots with c of them set.
+template <class F>
 struct LineFactors {
-  float count, spread;  // c and c (bl - c)
+  F count, spread;  // c and c (bl - c)
 };
-PL_HD LineFactors line_factors(uint32_t c, int bl) {
-  return {float(int32_t(c)), float(int32_t(c)) * float(bl - int32_t(c))};
+template <class F>
+PL_HD LineFactors<F> line_factors(F c, F bl) {
+  return {c, c * (bl - c)};
 }
 // Row side carries the normalisation: mean 1/bl, variance 1/(bl^2 (bl - 1)), 0 at bl = 1.
-PL_HD LineFactors row_factors(uint32_t c, int bl) {
-  const LineFactors f = line_factors(c, bl);
-  const float n = float(bl);
-  return {f.count / n, bl > 1 ? f.spread / ((n * n) * (n - 1.0f)) : 0.0f};
+template <class F>
+PL_HD LineFactors<F> row_factors(F c, F bl) {
+  const F one(1.0f);
+  const LineFactors<F> f = line_factors(c, bl);
+  return {f.count / bl, select(one < bl, f.spread / ((bl * bl) * (bl - one)), F(0.0f))};
 }
 
 // From the four sums over samples: total and signed counts, total and signed count variances.

@@ -80,24 +80,50 @@ void column_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
 }
 
 // The same for rows, normalised; the sign is that of -d, so that products are positive upward.
-void row_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
-  for (int64_t i = group0 * kGroup; i < group1 * kGroup; ++i)
-    for (int64_t s = 0, merged = 0; s < job.count; ++merged) {
-      const int32_t source = job.samples[s].source;
-      const uint64_t sign = job.row_negative[i * job.words + s / 64] >> (s % 64) & 1u;
-      uint32_t n = 0;
-      int bl = 0;
-      for (; s < job.count && job.samples[s].source == source; ++s) {
-        n += uint32_t(__builtin_popcount(job.row_words[i * job.count + s]));
-        bl += job.samples[s].slots;
-      }
-      const LineFactors f = row_factors(n, bl);
-      const int64_t o = i * job.merged + merged;
-      job.row_factors[0][o] = sign ? f.count : -f.count;
-      job.row_factors[1][o] = f.count;
-      job.row_factors[2][o] = sign ? f.spread : -f.spread;
-      job.row_factors[3][o] = f.spread;
+PL_HD void store_row_factors(const UpdateJob& job, int64_t row, int64_t sample, F count, F bl,
+                             M falls, int64_t n) {
+  const F zero(0.0f);
+  const LineFactors<F> f = row_factors(count, bl);
+  const int64_t o = row * job.merged + sample;
+  store_partial(job.row_factors[0] + o, select(falls, f.count, zero - f.count), n);
+  store_partial(job.row_factors[1] + o, f.count, n);
+  store_partial(job.row_factors[2] + o, select(falls, f.spread, zero - f.spread), n);
+  store_partial(job.row_factors[3] + o, f.spread, n);
+}
+
+// Samples of one word each, kLanes at a time.
+PL_HD void short_row_moments(const UpdateJob& job, int64_t i, const float* bl) {
+  const uint32_t* negative = reinterpret_cast<const uint32_t*>(job.row_negative + i * job.words);
+  for (int64_t s = 0; s < job.count; s += kLanes) {
+    const int64_t n = job.count - s;
+    const F count = to_float(popcount(load_partial(job.row_words + i * job.count + s, n)));
+    store_row_factors(job, i, s, count, load(bl + s), load_mask(negative, int(s / kLanes)), n);
+  }
+}
+
+// Samples of several words, one at a time.
+PL_HD void long_row_moments(const UpdateJob& job, int64_t i) {
+  for (int64_t s = 0, merged = 0; s < job.count; ++merged) {
+    const int32_t source = job.samples[s].source;
+    const uint32_t negative = uint32_t(job.row_negative[i * job.words + s / 64] >> (s % 64)) & 1u;
+    uint32_t n = 0;
+    int bl = 0;
+    for (; s < job.count && job.samples[s].source == source; ++s) {
+      n += uint32_t(__builtin_popcount(job.row_words[i * job.count + s]));
+      bl += job.samples[s].slots;
     }
+    const M falls = nonzero(U(negative));
+    store_row_factors(job, i, merged, to_float(U(n)), F(float(bl)), falls, 1);
+  }
+}
+
+void row_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
+  float bl[kGroupSamples + kLanes];
+  const bool one_word = job.merged == job.count;
+  for (int64_t s = 0; one_word && s < job.count + kLanes; ++s)
+    bl[s] = s < job.count ? float(job.samples[s].slots) : 1.0f;
+  for (int64_t i = group0 * kGroup; i < group1 * kGroup; ++i)
+    one_word ? short_row_moments(job, i, bl) : long_row_moments(job, i);
 }
 
 // sums[f][row][0..panel) for the four factors.
