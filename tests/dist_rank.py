@@ -14,12 +14,13 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 import delayed
 import executor_cases as cases
 from pulseline.errors import BackendError, ConfigError, StageFailed
-from pulseline.pipeline import Pipeline, asynchronous, distributed
+from pulseline.pipeline import Pipeline, asynchronous, distributed, shared
 from pulseline.pipeline.stage import Stage
 from test_pipeline_errors import Poison
 
@@ -47,6 +48,34 @@ def equal(link: str | None = None) -> None:
 def lockstep() -> None:
     """The same with one exchange per clock tick, as on NCCL."""
     equal("lockstep")
+
+
+def gloo() -> None:
+    """From here on no process finds that it could share memory."""
+    shared.possible = lambda: False
+    equal()
+
+
+def memory() -> None:
+    """On one machine messages pass through memory, of any size, or all fall back to gloo."""
+    x = torch.randn(6, cases.SIZE, generator=torch.Generator().manual_seed(3))
+    group = dist.group.WORLD
+    neighbours = shared.Neighbours(group, RANK, WORLD)
+    cpu = torch.device("cpu")
+    below, above = RANK - 1, RANK + 1
+    sizes = (1, 6, 0, 2, 5)
+    first = sizes[0]
+    if above < WORLD:
+        down = neighbours.channel(above, "F", True, group, above, "F", 8, 20.0, cpu)
+        assert isinstance(down, shared.SharedChannel) == shared.possible()
+        for k, n in enumerate((first, *sizes)):
+            down.put(k, x[:n])
+        down.flush()
+    if below >= 0:
+        up = neighbours.channel(below, "F", False, group, below, "F", 8, 20.0, cpu)
+        for k, n in enumerate((first, *sizes)):
+            assert torch.equal(up.get(k), x[:n])
+    dist.barrier()
 
 
 def sleeps() -> None:

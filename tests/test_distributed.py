@@ -30,7 +30,7 @@ def said(done: launch.Done, case: str) -> str:
 
 def test_two_ranks() -> None:
     """... do what one thread does; a rank that hangs is noticed, with everybody's last word."""
-    done = launch.ranks(2, SCRIPT, "equal", "refuses", "stall")
+    done = launch.ranks(2, SCRIPT, "equal", "memory", "refuses", "stall")
     assert [rank.code for rank in done] == [0, 0], done
     texts = [said(rank, "stall") for rank in done]
     assert texts[0] == texts[1]
@@ -60,6 +60,16 @@ def test_three_ranks() -> None:
 def test_four_ranks() -> None:
     done = launch.ranks(4, SCRIPT, "equal", "sleeps")
     assert [rank.code for rank in done] == [0] * 4, done
+
+
+def test_without_shared_memory() -> None:
+    """As between machines: gloo carries everything."""
+    done = launch.ranks(2, SCRIPT, "gloo", "memory", "nan", "killed")
+    assert [rank.code for rank in done] == [0, -9], done
+    for rank in done:
+        assert said(rank, "nan").startswith("stage 2 failed at operation B4: ")
+    text = said(done[0], "killed")
+    assert re.match(r"stage 1 failed at operation [FB]\d+: the connection to stage 2 was", text)
 
 
 # ---- messages ----

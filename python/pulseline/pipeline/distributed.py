@@ -1,8 +1,9 @@
 """The ``dist`` executor: torch.distributed, one stage per process, started by torchrun.
 
 Every process builds the same pipeline, calls the same methods with the same arguments and keeps
-only its own stage alive: stage m is that of rank m - 1. On gloo the stages run freely: sends do
-not wait, receives do. On NCCL, which matches sends and receives in the order they are issued, all
+only its own stage alive: stage m is that of rank m - 1. On CPUs the stages run freely: sends do
+not wait, receives do; messages go through memory to a neighbour on the same machine (``shared``),
+else by gloo. On NCCL, which matches sends and receives in the order they are issued, all
 stages exchange their messages once per clock tick, from the static tick table (``link`` chooses;
 the NCCL path has not been run on GPUs yet).
 
@@ -28,6 +29,7 @@ from .execute import Ends, perform, reason
 from .link import Link, LinkFailed, Poisoned
 from .planner import Planned
 from .processes import Watch, join
+from .shared import Neighbours
 from .stage import Stage
 from .transport import Channel, LockStep, transfers
 
@@ -35,7 +37,8 @@ from .transport import Channel, LockStep, transfers
 class Distributed:
     """Runs this process's stage of the plan.
 
-    ``link``: "free" or "lockstep"; by default lock-step on CUDA devices, free elsewhere.
+    ``link``: "free" (through memory to a neighbour on the same machine, else by gloo), "gloo" or
+    "lockstep"; by default lock-step on CUDA devices, free elsewhere.
     Losses reach every process with ``drain``. After a failure the pipeline is closed.
     """
 
@@ -52,8 +55,8 @@ class Distributed:
         device = next(self.stage.module.parameters()).device
         self._device = device
         link = link or ("lockstep" if device.type == "cuda" else "free")
-        if link not in ("free", "lockstep"):
-            raise ConfigError(f"link {link!r} does not exist: use 'free' or 'lockstep'")
+        if link not in ("free", "gloo", "lockstep"):
+            raise ConfigError(f"link {link!r} does not exist: use 'free', 'gloo' or 'lockstep'")
         self._control = dist.new_group(timeout=wait, backend="gloo")
         self._lockstep: LockStep | None = None
         if link == "lockstep":
@@ -66,12 +69,17 @@ class Distributed:
         last = self._stages - 1
         self._channels: list[Channel] = []
 
+        neighbours = Neighbours(self._control, me, self._stages) if link == "free" else None
+
         def channel(peer: int, kind: str) -> Channel | None:
             if not 0 <= peer <= last:
                 return None
             window = 1 if kind == "E" else depth + 1
-            self._channels.append(Channel(self._control, peer, kind, window, timeout, device))
-            return self._channels[-1]
+            args = (self._control, peer, kind, window, timeout, device)
+            writes = (peer > me) == (kind == "F")
+            made = neighbours.channel(peer, kind, writes, *args) if neighbours else Channel(*args)
+            self._channels.append(made)
+            return made
 
         self._inputs, self._targets = Link(), Link()
         free = self._lockstep is None

@@ -22,7 +22,7 @@ from .planner import Planned
 
 _MAGIC = 0x70756C73_00000001  # "puls", version 1 of the header
 _SIZE, _SHAPE, _POISON = 16, 7, -1
-_HEAD = 8 * _SIZE  # bytes
+HEAD = 8 * _SIZE  # bytes
 KINDS = {"F": 1, "B": 2, "E": 3}
 _DTYPES = (
     torch.float32,
@@ -110,9 +110,9 @@ class Channel:
         body = message.reshape(-1).view(torch.uint8)
         head = pack(self._seq, k, self._kind, message).view(torch.uint8)
         if self._seq and len(body) <= self._room:
-            self._send(torch.cat([head, body]))
+            self._transmit((head, body))
         else:
-            self._send(head)
+            self._transmit((head,))
             if len(body):
                 self._send(body, large=True)
             if not self._seq:
@@ -123,13 +123,10 @@ class Channel:
 
     def get(self, k: int) -> Tensor:
         """Wait for the next message, which must be that of micro-batch k."""
-        if not self._posted:
-            self._post()
-        work, data = self._posted.popleft()
-        self._wait(work)
-        dtype, shape = unpack(data[:_HEAD].view(torch.int64), self._seq, k, self._kind)
+        data = self._next()
+        dtype, shape = unpack(data[:HEAD].view(torch.int64), self._seq, k, self._kind)
         size = math.prod(shape) * dtype.itemsize
-        body = data[_HEAD : _HEAD + size]
+        body = data[HEAD : HEAD + size]
         if not self._seq or size > self._room:
             body = torch.empty(size, dtype=torch.uint8)
             if size:
@@ -137,8 +134,7 @@ class Channel:
             if not self._seq:
                 self._room = size
         self._seq += 1
-        while len(self._posted) < self._window:
-            self._post()
+        self._ahead()
         return body.view(dtype).reshape(shape).to(self._device)
 
     def poison(self) -> None:
@@ -153,6 +149,26 @@ class Channel:
         while self._sent:
             self._complete()
 
+    def _transmit(self, parts: tuple[Tensor, ...]) -> None:
+        """Send header, or header and body, as one."""
+        self._send(torch.cat(parts))
+
+    def _next(self) -> Tensor:
+        """Header, or header and body, of the message that is due."""
+        if not self._posted:
+            self._post()
+        return self._take()
+
+    def _ahead(self) -> None:
+        """Post receives for what is to come."""
+        while len(self._posted) < self._window:
+            self._post()
+
+    def _take(self) -> Tensor:
+        work, data = self._posted.popleft()
+        self._wait(work)
+        return data
+
     def _send(self, tensor: Tensor, large: bool = False) -> None:
         try:
             tag = 2 * KINDS[self._kind] + large
@@ -166,7 +182,7 @@ class Channel:
         self._wait(work)
 
     def _post(self) -> None:
-        data = torch.empty(_HEAD + self._room, dtype=torch.uint8)
+        data = torch.empty(HEAD + self._room, dtype=torch.uint8)
         self._posted.append((self._receive(data), data))
 
     def _receive(self, tensor: Tensor, large: bool = False) -> Any:
