@@ -175,7 +175,9 @@ def main() -> None:
     p.add_argument("--size", type=int, default=1024)
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--batch", type=int, default=32, help="samples per micro-batch")
-    p.add_argument("--micro-batches", type=int, default=24)
+    p.add_argument(
+        "--micro-batches", type=int, default=64, help="per run: fill and flush count in it"
+    )
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--stages", default="2,4", help="stages of threads")
     p.add_argument("--dist-stages", type=int, default=2)
