@@ -177,14 +177,53 @@ def test_flat_curves_are_constant_steps() -> None:
         assert torch.equal(got, pulsed(constant, stored, w, 50, up))
 
 
-def test_soft_bounds_pmax() -> None:
-    device = SoftBoundsPmax(p_max=800, alpha=1e-3, range_min=-0.5, range_max=0.7, dw_min_std=0.1)
-    b = 1.2 / (1 - math.exp(-0.8))
+@pytest.mark.parametrize("range_min", [-0.5, -1.5])
+@pytest.mark.parametrize("p_max", [800, 2000])
+def test_soft_bounds_pmax_follows_its_curve(p_max: int, range_min: float) -> None:
+    """Golden: every pulse from 0 to p_max, up from the lowest state and back down.
+
+    alpha = -ln(1 - 2^-9) and b = 2 make every stored value a bfloat16 number, so that only the
+    rounding of the weight is left: n 2^-24.
+    """
+    alpha, b = -math.log1p(-(2.0**-9)), 2.0
+    range_max = range_min + b * -math.expm1(-alpha * p_max)
+    device = SoftBoundsPmax(p_max, alpha, range_min, range_max, dw_min_std=0.0, **SAME)
+    stored = reference.construct(device, 1, 3)
+    w, n = torch.full((1, 3), range_min), torch.arange(p_max + 1).double()
+    up, down = [w], []
+    for _ in range(p_max):
+        up.append(pulsed(device, stored, up[-1], 1, True))
+    down.append(up[-1])
+    for _ in range(p_max):
+        down.append(pulsed(device, stored, down[-1], 1, False))
+    part = range_max - range_min
+    curve = range_min + part * torch.expm1(-alpha * n) / math.expm1(-alpha * p_max)
+    back = range_min + part * torch.exp(-alpha * n)
+    for weights, expected in ((up, curve), (down, back)):
+        got = torch.cat(weights).double()
+        assert ((got - expected[:, None]).abs() <= (n[:, None] + p_max) * 2.0**-24).all()
+    assert up[-1][0, 0].item() == pytest.approx(range_max, abs=p_max * 2.0**-24)
+
+
+def test_soft_bounds_pmax_defaults() -> None:
+    """Derived values; p pulses up from range_min: the curve within the rounding of the stored
+    rate (2^-8 of alpha p exp(-alpha p) b) and bound (2^-7)."""
+    device = SoftBoundsPmax(**SAME, dw_min_std=0.0)
     assert isinstance(device, SoftBounds)
-    assert (device.w_min, device.dw_min_std) == (-0.5, 0.1)
-    assert device.w_max == pytest.approx(b - 0.5)
-    assert device.dw_min == pytest.approx(1e-3 * b)
-    assert device.up_down == pytest.approx(1 - 1 / b)
+    b = 2 / (1 - math.exp(-0.5))
+    assert (device.w_min, device.w_max) == (-1.0, pytest.approx(b - 1))
+    up, down = device.nominal_steps()
+    assert (up, down) == pytest.approx(((1 - math.exp(-5e-4)) * (b - 1), 1 - math.exp(-5e-4)))
+    stored = reference.construct(device, 1, 2)
+    w = torch.full((1, 2), -1.0)
+    for p in (1, 200, 1000):
+        expected = -1 + b * (1 - math.exp(-5e-4 * p))
+        slack = 2.0**-8 * 5e-4 * p * b + 2.0**-7 * (b - 1) * (1 - math.exp(-5e-4 * p))
+        assert (pulsed(device, stored, w, p, True) - expected).abs().max() <= slack
+    assert pulsed(device, stored, w, 1000, False).eq(w).all()
+
+
+def test_soft_bounds_pmax_refusals() -> None:
     for wrong in ({"p_max": 0.0}, {"alpha": -1.0}, {"range_min": 0.1}, {"w_max": 1.0}):
         with pytest.raises(ConfigError, match=r"^SoftBoundsPmax: "):
             SoftBoundsPmax(**wrong)

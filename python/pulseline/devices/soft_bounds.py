@@ -38,10 +38,22 @@ def SoftBoundsPmax(
     range_max: float = 1.0,
     **other: Any,
 ) -> SoftBounds:
-    """A :class:`SoftBounds` given by the pulses between two weights instead of bounds and step::
+    """A :class:`SoftBounds` given by its response curve instead of bounds and step.
 
-        b = (range_max - range_min) / (1 - exp(-alpha p_max))
-        w_min = range_min   w_max = range_min + b   dw_min = alpha b   up_down = 1 + 2 range_min / b
+    From range_min, p up pulses lead along the curve that reaches range_max at p_max; down pulses
+    lead back at the same rate, towards range_min::
+
+        w(p) = range_min + b (1 - exp(-alpha p))    b = (range_max - range_min) / (1 - exp(-alpha p_max))
+        w(p) = range_min + (w(0) - range_min) exp(-alpha p)
+
+    The curve ends at ``hi = range_min + b`` and ``lo = range_min``. One pulse multiplies the
+    distance to a bound by ``exp(-alpha)``, which soft bounds multiply by ``1 - s_up / hi`` and
+    ``1 - s_down / |lo|``. Hence, with ``a = 1 - exp(-alpha)``::
+
+        w_max = range_min + b    w_min = range_min    s_up = a w_max    s_down = a |w_min|
+
+    so dw_min is the larger of the two steps and up_down weakens the other one:
+    ``1 - |w_min| / w_max`` if the down step is smaller, else ``w_max / |w_min| - 1``.
 
     Args:
         p_max: number of pulses of the response curve; alpha: its rate per pulse.
@@ -62,7 +74,7 @@ def SoftBoundsPmax(
     if derived:
         raise ConfigError(f"SoftBoundsPmax: {min(derived)} is derived; leave it out")
     b = (range_max - range_min) / -math.expm1(-alpha * p_max)
-    up_down = 1 + 2 * range_min / b
-    return SoftBounds(
-        w_min=range_min, w_max=range_min + b, dw_min=alpha * b, up_down=up_down, **other
-    )
+    w_max, depth = range_min + b, -range_min
+    up_down = 1 - depth / w_max if depth < w_max else w_max / depth - 1
+    dw_min = -math.expm1(-alpha) * max(w_max, depth)
+    return SoftBounds(w_min=range_min, w_max=w_max, dw_min=dw_min, up_down=up_down, **other)
