@@ -204,6 +204,9 @@ def test_reference_draws_the_same_bits() -> None:
     assert same(core.exp2(x), ar.exp2_poly(torch.from_numpy(x)))
     positive = np.exp2(x / 2).astype(np.float32)
     assert same(core.log(positive), ar.log_poly(torch.from_numpy(positive)))
+    positive, powers = np.minimum(positive, np.float32(1.1)), np.float32(np.abs(x) / 40)
+    want = ar.power_poly(torch.from_numpy(positive), torch.from_numpy(powers))
+    assert same(core.power(positive, powers), want)
 
 
 # ---- elementary functions against float64 ----
@@ -227,6 +230,21 @@ def test_log_accuracy() -> None:
     exact = np.log(x.astype(np.float64))
     assert np.max(np.abs(core.log(x) - exact) / np.maximum(1, np.abs(exact))) < 2e-7
     assert core.log(np.float32(1)) == 0
+
+
+def test_power_accuracy() -> None:
+    """Relative error below 4e-7 (1 + |log2 x^p|); 1^p = x^0 = 1; never below 2^-120."""
+    x = np.exp2(np.linspace(-99, 0.5, 200_001)).astype(np.float32)
+    x = np.concatenate([x, np.linspace(0.5, 1.2, 100_001).astype(np.float32)])
+    for p in np.array([0.05, 0.7, 1, 1.1, 2.5, 20], dtype=np.float32):
+        log2 = np.log2(x.astype(np.float64)) * float(p)
+        exact = np.exp2(np.maximum(log2, -120))
+        error = np.abs(core.power(x, p) / exact - 1) / (1 + np.abs(log2))
+        assert np.max(error) < 4e-7, p
+        assert core.power(np.float32(1), p) == 1
+        floor = 2.0 ** max(-120.0, -100.0 * float(p))
+        assert core.power(np.float32(0), p) == pytest.approx(floor, rel=4e-5)
+    assert (core.power(x, np.float32(0)) == 1).all()
 
 
 def test_probit_accuracy() -> None:

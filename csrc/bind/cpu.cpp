@@ -159,6 +159,7 @@ void bind_core(py::module_ m) {
   m.def("fma", py::vectorize([](float a, float b, float c) { return pulseline::fma(a, b, c); }));
   m.def("exp2", py::vectorize([](float x) { return exp2_poly(x); }));
   m.def("log", py::vectorize([](float x) { return log_poly(x); }));
+  m.def("power", py::vectorize([](float x, float p) { return power_poly(x, p); }));
   m.def("probit", py::vectorize([](uint32_t bits) { return probit(bits); }));
   m.def("cycle_normal", py::vectorize([](uint32_t row, uint32_t column, uint32_t k0, uint32_t k1) {
           return cycle_normal(row, column, {k0, k1});

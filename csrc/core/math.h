@@ -112,6 +112,31 @@ PL_HD F log_poly(F x) {
   return fma(e, F(0x1.62e43p-1f), y);
 }
 
+// log2 x for normal positive x, |error| < 4e-7 |log2 x|. Estrin's order: see exp2_unclamped.
+template <class F>
+PL_HD F log2_short(F x) {
+  F e;
+  const F t = split_exponent(x, e) - F(1.0f), z = t * t;
+  const F a = fma(F(-0x1.7155b8p-1f), t, F(0x1.715472p+0f));
+  const F b = fma(F(-0x1.70baf6p-2f), t, F(0x1.ec7b4p-2f));
+  const F c = fma(F(-0x1.0011a2p-2f), t, F(0x1.2598f2p-2f));
+  const F d = fma(F(-0x1.2a63f8p-3f), t, F(0x1.e50d78p-3f));
+  return fma(fma(fma(d, z, c), z * z, fma(b, z, a)), t, e);
+}
+
+// x^p = 2^(p log2 x) for p >= 0, |error| < 4e-7 (1 + |log2 x^p|) relative; at least 2^-120, and
+// x is at least 2^-100. For steps that are powers: shorter polynomials than those above.
+template <class F>
+PL_HD F power_poly(F x, F p) {
+  const F t = max(p * log2_short(max(x, F(0x1p-100f))), F(-120.0f));
+  const F shifted = t + F(12582912.0f), r = t - (shifted - F(12582912.0f)), z = r * r;
+  const F low = fma(F(0x1.62e42ap-1f), r, F(1.0f));
+  const F middle = fma(F(0x1.c6b6dap-5f), r, F(0x1.ebf9c2p-3f));
+  const F high = fma(F(0x1.5bd97ap-10f), r, F(0x1.3ce8b2p-7f));
+  const F y = fma(fma(high, z, middle), z, low);
+  return as_float(as_bits(y) + (as_bits(shifted) << 23));
+}
+
 // Standard normal from 32 uniform bits by the inverse distribution: bit 31 is the sign, the other
 // 31 the half-line probability h = (n + 1/2) 2^-32 in [2^-33, 1/2). |z| <= 6.34; error < 4e-7
 // relative.
@@ -160,7 +185,13 @@ PL_HD uint32_t bf16_nearest(float x) {
 PL_HD uint32_t bf16_toward_zero(float x) { return as_bits(x) >> 16; }
 // Two bf16 values in one word: `first` in the upper half.
 PL_HD uint32_t pack_pair(uint32_t first, uint32_t second) { return first << 16 | second; }
-PL_HD float pair_first(uint32_t pair) { return as_float(pair & 0xffff0000u); }
-PL_HD float pair_second(uint32_t pair) { return as_float(pair << 16); }
+template <class U>
+PL_HD auto pair_first(U pair) {
+  return as_float(pair & U(0xffff0000u));
+}
+template <class U>
+PL_HD auto pair_second(U pair) {
+  return as_float(pair << 16);
+}
 
 }  // namespace pulseline

@@ -16,10 +16,11 @@ PL_HD F clip(F w, F hi, F lo) {
 }
 
 // root = sigma sqrt(n). A crosspoint with n = 0 stays where it is, provided that it lies within its
-// bounds, which programming and every update guarantee.
+// bounds, which programming and every update guarantee: a long step is not even computed then.
 template <class Device, class F>
 PL_HD F pulse(const Device& device, const Crosspoint<F>& c, F w, decltype(F() < F()) up, F n,
               F root, F xi, bool additive) {
+  if (Device::kLongStep && !any(F(0.0f) < n)) return w;
   const F f = device.step(c, w, up);
   const F moved = additive ? fma(root * xi, device.noise_scale(c, w, f, up), fma(n, f, w))
                            : fma(fma(root, xi, n), f, w);

@@ -85,6 +85,7 @@ PL_HD F split_exponent(F x, F& e) {
 // Out of line: an emulated fma in every copy of these costs minutes of compilation.
 __attribute__((noinline, unused)) F exp2_poly(F t) { return pulseline::exp2_poly<F>(t); }
 __attribute__((noinline, unused)) F log_poly(F x) { return pulseline::log_poly<F>(x); }
+__attribute__((noinline, unused)) F power_poly(F x, F p) { return pulseline::power_poly<F>(x, p); }
 
 PL_HD U lane_index() { return u4{0, 1, 2, 3}; }
 PL_HD F load(const float* p) {

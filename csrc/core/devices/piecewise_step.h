@@ -15,7 +15,7 @@ struct PiecewiseStep : ProportionalNoise {
   static constexpr const char* kFields =
       PULSELINE_PULSED_FIELDS ",tilt_up_dtod,tilt_down_dtod,piecewise_up[18],piecewise_down[18]";
   static constexpr bool kAffine = false;
-  static constexpr bool kLongStep = false;
+  static constexpr bool kLongStep = true;
   static constexpr bool kSlopes = true;
   struct Curve {
     float intervals, nodes[17];

@@ -7,8 +7,8 @@
 //   p_down = |gain - max(pow_up_down, 0) - r| pow_gamma
 // Source: Fusi & Abbott 2007, Frascaroli et al. 2018. p = 1, n noise-free up pulses:
 // w_n = w_max - (w_max - w_0)(1 - s_up / R)^n.
-// x^p is computed as 2^(p log2 x); at x = 0 it is 2^(-100 p) instead of 0, which the clip at that
-// very bound makes good. The slope pair stores the powers.
+// At x = 0 the power is at least 2^-120 instead of 0, which the clip at that very bound makes good.
+// The slope pair stores the powers.
 #include "core/devices/pulsed.h"
 
 namespace pulseline {
@@ -26,15 +26,9 @@ PL_HD uint32_t construct_powers(const PowParams& p, const Philox4& r) {
   return pack_pair(bf16_nearest(up), bf16_nearest(down));
 }
 
-// log2 of a relative distance to a bound.
-template <class F>
-PL_HD F log2_distance(F x) {
-  return log_poly(max(x, F(0x1p-100f))) * F(kLog2e);
-}
-
 struct PowBase : ProportionalNoise {
   static constexpr bool kAffine = false;
-  static constexpr bool kLongStep = false;
+  static constexpr bool kLongStep = true;
   static constexpr bool kSlopes = true;
 
   template <class F>
@@ -44,8 +38,7 @@ struct PowBase : ProportionalNoise {
   template <class F, class Up>
   PL_HD F step(const Crosspoint<F>& c, F w, Up up) const {
     const F x = select(up, c.hi - w, w - c.lo) * c.extra_up;
-    const F t = select(up, c.slope_up, c.slope_down) * log2_distance(x);
-    return exp2_poly(t) * select(up, c.up, c.down);
+    return power_poly(x, select(up, c.slope_up, c.slope_down)) * select(up, c.up, c.down);
   }
 };
 

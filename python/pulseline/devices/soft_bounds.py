@@ -43,7 +43,8 @@ def SoftBoundsPmax(
     From range_min, p up pulses lead along the curve that reaches range_max at p_max; down pulses
     lead back at the same rate, towards range_min::
 
-        w(p) = range_min + b (1 - exp(-alpha p))    b = (range_max - range_min) / (1 - exp(-alpha p_max))
+        b    = (range_max - range_min) / (1 - exp(-alpha p_max))
+        w(p) = range_min + b (1 - exp(-alpha p))
         w(p) = range_min + (w(0) - range_min) exp(-alpha p)
 
     The curve ends at ``hi = range_min + b`` and ``lo = range_min``. One pulse multiplies the

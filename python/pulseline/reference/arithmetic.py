@@ -17,6 +17,11 @@ _LOG = (
     "-0x1.41f35ap-4 0x1.07cf7ep-3 -0x1.0cdebcp-3 0x1.226e6ep-3",
     "-0x1.5478c2p-3 0x1.99a596p-3 -0x1.00021ep-2 0x1.55554ap-2",
 )
+_LOG2 = (
+    "0x1.715472p+0 -0x1.7155b8p-1 0x1.ec7b4p-2 -0x1.70baf6p-2 0x1.2598f2p-2 -0x1.0011a2p-2",
+    "0x1.e50d78p-3 -0x1.2a63f8p-3",
+)
+_EXP2_SHORT = "1 0x1.62e42ap-1 0x1.ebf9c2p-3 0x1.c6b6dap-5 0x1.3ce8b2p-7 0x1.5bd97ap-10"
 _PROBIT_CENTRE = (
     "-0x1.ebbe96p-28 -0x1.270164p-28 0x1.4f2fbap-21 -0x1.6a09f6p-19 -0x1.2cb298p-16",
     "0x1.220b0ap-12 -0x1.360508p-10 -0x1.09f096p-7 0x1.5deb1p-2 0x1.25e47cp+1",
@@ -81,24 +86,48 @@ def round_even(x: Tensor) -> Tensor:
 
 def exp2_poly(t: Tensor) -> Tensor:
     """``2^t``, t clamped to [-120, 120]; relative error below 2e-7."""
-    t = t.clamp(-120.0, 120.0)
+    return _exp2(t.clamp(-120.0, 120.0), _EXP2)
+
+
+def _exp2(t: Tensor, coefficients: str) -> Tensor:
+    """``2^t`` by a polynomial of degree 5 or 6 in Estrin's order, ascending powers."""
     n = round_even(t)
     r = t - n
     z = r * r
-    c = [f32(float.fromhex(v)) for v in _EXP2.split()]  # ascending powers, in Estrin's order
-    high = fma(c[6], z, fma(c[5], r, c[4]))
+    c = [f32(float.fromhex(v)) for v in coefficients.split()]
+    high = fma(c[5], r, c[4])
+    high = fma(c[6], z, high) if len(c) > 6 else high
     p = fma(fma(high, z, fma(c[3], r, c[2])), z, fma(c[1], r, c[0]))
     return p * from_bits((n.to(torch.int64) + 127) << 23)
 
 
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """e and m - 1 of ``x = m 2^e``, m in [sqrt(1/2), sqrt(2))."""
+    u = to_bits(x)
+    exponent = (u - 0x3F3504F3) >> 23
+    return exponent.to(torch.float32), from_bits(u - (exponent << 23)) - 1.0
+
+
 def log_poly(x: Tensor) -> Tensor:
     """``ln x`` of normal positive x; error below 2e-7 max(1, |ln x|)."""
-    u = to_bits(x)
-    exponent = (u - 0x3F3504F3) >> 23  # x = m 2^exponent, m in [sqrt(1/2), sqrt(2))
-    t = from_bits(u - (exponent << 23)) - 1.0
+    exponent, t = _split(x)
     z = t * t
     y = fma(t * z, _polynomial(_LOG, t), z * -0.5) + t
-    return fma(exponent.to(torch.float32), f32(_LN2), y)
+    return fma(exponent, f32(_LN2), y)
+
+
+def power_poly(x: Tensor, p: Tensor) -> Tensor:
+    """``x^p`` for p >= 0, at least 2^-120, x at least 2^-100.
+
+    Relative error below 4e-7 (1 + |log2 x^p|).
+    """
+    exponent, t = _split(x.clamp(min=2.0**-100))
+    z = t * t
+    c = [f32(float.fromhex(v)) for v in " ".join(_LOG2).split()]  # of t, t^2, .. in Estrin's order
+    pairs = [fma(c[n + 1], t, c[n]) for n in range(0, 8, 2)]
+    high, low = fma(pairs[3], z, pairs[2]), fma(pairs[1], z, pairs[0])
+    log2 = fma(fma(high, z * z, low), t, exponent)
+    return _exp2((p * log2).clamp(min=-120.0), _EXP2_SHORT)
 
 
 def probit(bits: Tensor) -> Tensor:

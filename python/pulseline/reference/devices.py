@@ -33,6 +33,7 @@ from .arithmetic import (
     fma,
     from_bits,
     log_poly,
+    power_poly,
     probit,
 )
 from .rng import DEVICE_PARAMETERS, INITIALISATION, Stream, Words, draw4, uniform24
@@ -212,10 +213,9 @@ def exp_step(device: ExpStep, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
 
 
 def pow_step(_device: PowStep, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
-    """``(distance to the bound / range)^p step``, as a power of two."""
+    """``(distance to the bound / range)^p step``."""
     distance = torch.where(up, c.hi - w, w - c.lo) * (1.0 / _positive(c.hi - c.lo))
-    log2 = log_poly(distance.clamp(min=2.0**-100)) * f32(LOG2E)
-    power = exp2_poly(torch.where(up, c.slope_up, c.slope_down) * log2)
+    power = power_poly(distance, torch.where(up, c.slope_up, c.slope_down))
     return power * torch.where(up, c.up, c.down)
 
 
