@@ -21,9 +21,11 @@ struct RetentionParams {
   float diffusion, diffusion_dtod, drift_nu, drift_nu_dtod;
 };
 
-struct RetentionWords {
-  uint32_t fade, walk;  // pairs (1/T, b) and (D, nu)
+template <class U>
+struct RetentionPairs {
+  U fade, walk;  // pairs (1/T, b) and (D, nu)
 };
+using RetentionWords = RetentionPairs<uint32_t>;
 
 PL_HD RetentionWords construct_retention(const RetentionParams& p, const Stream& s, uint32_t row,
                                          uint32_t column) {
@@ -43,16 +45,18 @@ PL_HD float between_normal(uint32_t row, uint32_t column, Keys key) {
   return byte_sum_normal(hash(row * kRowStride + column * kColumnStride, key.k0, key.k1));
 }
 
-// drift: l above. xi: 0 if nothing diffuses. Adding +0 turns -0 into +0.
-PL_HD float age(float w, RetentionWords c, uint32_t bound, float drift, float xi) {
-  w = fma(-pair_first(c.fade), w - pair_second(c.fade), w);
-  w = w * exp2_poly(-(pair_second(c.walk) * drift));
+// drift: l above. Adding +0 turns -0 into +0.
+template <class F, class U>
+PL_HD F age(F w, RetentionPairs<U> c, U bound, float drift, F xi) {
+  w = fma(F(0.0f) - pair_first(c.fade), w - pair_second(c.fade), w);
+  w = w * exp2_poly(F(0.0f) - pair_second(c.walk) * F(drift));
   w = fma(pair_first(c.walk), xi, w);
-  return clip(w, pair_first(bound), pair_second(bound)) + 0.0f;
+  return clip(w, pair_first(bound), pair_second(bound)) + F(0.0f);
 }
-PL_HD float reset(RetentionWords c, uint32_t bound, float reset_std, float xi) {
-  const float w = fma(reset_std, xi, pair_second(c.fade));
-  return clip(w, pair_first(bound), pair_second(bound)) + 0.0f;
+template <class F, class U>
+PL_HD F reset(RetentionPairs<U> c, U bound, float reset_std, F xi) {
+  const F w = fma(F(reset_std), xi, pair_second(c.fade));
+  return clip(w, pair_first(bound), pair_second(bound)) + F(0.0f);
 }
 
 }  // namespace pulseline

@@ -83,9 +83,10 @@ PL_HD Keys draw_keys(const Stream& s, uint32_t purpose, uint64_t k, uint32_t dra
 constexpr uint32_t kRowStride = 0x85ebca77u;     // multiplies a row, a slot or a word number
 constexpr uint32_t kColumnStride = 0x9E3779B1u;  // multiplies a column or an output line
 
-// First round and key k1: also the source of the dither bits of `popcount_normal`.
-template <class U>
-PL_HD U hash_inner(U base, uint32_t k0, uint32_t k1) {
+// First round and key k1: also the source of the dither bits of `popcount_normal`. Keys are
+// uint32_t, or a U of one key a lane.
+template <class U, class K>
+PL_HD U hash_inner(U base, K k0, K k1) {
   U x = base ^ U(k0);
   x = x ^ (x >> 16);
   x = x * U(0x7feb352du);
@@ -97,8 +98,8 @@ PL_HD U hash_outer(U x) {
   return x ^ (x >> 16);
 }
 // base = row * kRowStride + column * kColumnStride
-template <class U>
-PL_HD U hash(U base, uint32_t k0, uint32_t k1) {
+template <class U, class K>
+PL_HD U hash(U base, K k0, K k1) {
   return hash_outer(hash_inner(base, k0, k1));
 }
 

@@ -112,6 +112,17 @@ struct ChainOutput {  // a sample through the ADCs of one tile, with options
   int passes;
 };
 
+struct WriteNoiseJob {  // visible = hidden + deviation xi
+  const float* hidden;
+  const uint32_t* step;
+  float* visible;
+  int64_t cols;
+  float deviation;
+  Keys key;             // of all crosspoints
+  const int32_t* last;  // or of keys[last], -1: left alone; nullptr: `key`
+  const Keys* keys;
+};
+
 struct OuterJob {  // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   float* w;
   const float *a, *x;
@@ -136,6 +147,9 @@ struct KernelTable {
   void (*chain_input)(ChainInput&);
   bool (*chain_output)(const ChainOutput&);  // whether it saturates
   void (*chain_add)(float* y, const float* q, float scale, int64_t n, bool first);
+  void (*retain)(const RetentionArgs&, Keys, int64_t row0, int64_t row1);
+  void (*write_noise)(const WriteNoiseJob&, int64_t row0, int64_t row1);
+  UpdateRows mark_last;  // the device is a pointer to int32_t [rows][cols]
 };
 
 #define PULSELINE_TABLES(X) X(baseline) X(avx2) X(avx512f) X(avx512)

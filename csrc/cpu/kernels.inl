@@ -19,6 +19,7 @@
 #include "cpu/update.inl"
 #include "cpu/pack.inl"
 #include "cpu/relax.inl"
+#include "cpu/retention.inl"
 // clang-format on
 
 namespace pulseline::cpu {
@@ -50,6 +51,9 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     chain_input,
     chain_output,
     chain_add,
+    retain,
+    write_noise,
+    mark_last,
 };
 
 }  // namespace pulseline::cpu
