@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 import pulseline as pl
+from pulseline import presets
 from pulseline.cli import main
-from pulseline.cli_device import find_device, read_config, response
+from pulseline.cli_device import read_config, response
 
 PNG = b"\x89PNG"
 
@@ -42,17 +44,54 @@ def test_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 0
     assert out.read_bytes().startswith(PNG)
     rows = list(csv.reader(table.read_text().splitlines()))
-    assert rows[0] == ["pulse", "direction", *(f"device_{n}" for n in range(4))]
-    assert [row[1] for row in rows[1:]] == ["start"] + ["up"] * 30 + ["down"] * 30
-    weights = response(find_device("SoftBounds"), 30, 4, 0).weights
-    got = torch.tensor([[float(v) for v in row[2:]] for row in rows[1:]])
-    assert torch.equal(got, weights)
+    assert rows[0] == ["device", "direction", "pulse", "conductance"]
+    names = [(str(n), way, str(k)) for n in range(4) for way in ("up", "down") for k in range(31)]
+    assert [tuple(row[:3]) for row in rows[1:]] == names
+    weights = response(presets.find("SoftBounds"), 30, 4, 0).weights
+    got = torch.tensor([float(row[3]) for row in rows[1:]]).view(4, 2, 31)
+    assert torch.equal(got[:, 0], weights[:31].t())
+    assert torch.equal(got[:, 1], weights[30:].t())
     printed = capsys.readouterr().out
+    assert "SoftBounds: grouped and moments follow the closed form of its affine step" in printed
     assert "symmetry point" in printed
     assert f"wrote {out} and {table}" in printed
 
 
-@pytest.mark.parametrize("name", sorted(pl.devices.DEVICES))
+def test_the_table_makes_a_device(tmp_path: Path) -> None:
+    """The table of a response, read back by from_measurements, gives the device's own numbers.
+
+    24 capacitor cells: the range within 5 standard errors of its spread (7 % / sqrt 24, both ends),
+    likewise dw_min (10 % / sqrt 24 beside the range's), sigma from 24 x 1,400 noisy steps within
+    10 %; the slope along the curve (gamma .05) within .05 of dw_min.
+    """
+    device = presets.Capacitor
+    table, out = tmp_path / "curve.csv", str(tmp_path / "curve.png")
+    size = ["--pulses", "700", "--devices", "24", "--seed", "2"]
+    assert main(["device", "capacitor", *size, "--out", out, "--csv", str(table)]) == 0
+    fitted = pl.devices.from_measurements(table, nodes=3)
+    lo, hi = (v.mean() for v in pl.Tile(24, 1, device, seed=2).bounds)
+    scale = float(hi - lo) / 2
+    assert scale == pytest.approx(1.0, abs=5 * 0.07 / math.sqrt(48))
+    slack = 5 * math.hypot(0.1, 0.07) / math.sqrt(24)
+    assert fitted.dw_min * scale == pytest.approx(device.dw_min, rel=slack)
+    assert fitted.dw_min_std == pytest.approx(device.dw_min_std, rel=0.1)
+    assert fitted.dw_min_dtod == pytest.approx(device.dw_min_dtod, abs=5 * 0.1 / math.sqrt(48))
+    for nodes, slope in ((fitted.piecewise_up, -0.05), (fitted.piecewise_down, 0.05)):
+        assert nodes[1] == pytest.approx(1.0, abs=0.1)
+        assert (nodes[2] - nodes[0]) / 2 == pytest.approx(slope, abs=0.05)
+    again = response(fitted, 700, 24, 0).weights
+    travel = float(again[700].mean() - again[0].mean())
+    assert travel == pytest.approx(2.0, abs=0.2)  # the whole range, -1 to 1
+
+
+@pytest.mark.parametrize("name", presets.list())
+def test_every_preset_draws(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "curve.png"
+    assert main(["device", name, "--pulses", "3", "--devices", "2", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("name", [*sorted(pl.devices.DEVICES), "soft_bounds_pmax"])
 def test_every_model_draws(name: str, tmp_path: Path) -> None:
     out = tmp_path / "curve.png"
     assert main(["device", name, "--pulses", "3", "--devices", "2", "--out", str(out)]) == 0
@@ -78,7 +117,7 @@ def test_settings() -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("device memristor", "NAME is 'memristor'; use one of "),
+        ("device memristor", "device is 'memristor'; use one of constant_step, "),
         ("device", "the following arguments are required: NAME"),
         ("device soft_bounds --pulses 0", "must be an integer >= 1, got '0'"),
         ("device soft_bounds --out /dev/null/a.png", "--out /dev/null/a.png cannot be written"),

@@ -30,7 +30,7 @@ from pulseline.devices import (
     pulsed,
 )
 from pulseline.errors import ConfigError
-from pulseline.reference import Crosspoints, Stored, rng
+from pulseline.reference import Crosspoints, Stored, relax, rng
 from pulseline.reference.arithmetic import probit
 
 QUIET: dict[str, Any] = {
@@ -85,6 +85,8 @@ def test_lists_agree() -> None:
         assert cls.__name__ == name == cls().name
         assert reference.DEVICES[name].parameters is cls
         assert cls.field_names() == ops.FIELDS[name]
+        assert cls.affine is ops.AFFINE[name]
+        assert cls.affine is (reference.DEVICES[name].step in relax.AFFINE_STEPS)
         declared = {field.name for field in dataclasses.fields(cls)}
         assert declared - set(ops.FIELDS[name]) == set(pulsed.RETENTION) | {"write_noise_std"}
 

@@ -229,6 +229,41 @@ def test_soft_bounds_pmax_refusals() -> None:
             SoftBoundsPmax(**wrong)
 
 
+# ---- pulses joined in one step ----
+
+
+@pytest.mark.parametrize("fidelity", ["grouped", "moments"])
+@pytest.mark.parametrize("name", DEVICES)
+def test_fidelity_notes(name: str, fidelity: str) -> None:
+    """Closed form: 64 pulses of one direction as ``strict`` does them (64 2^-24 and the fourth
+    order of a slope sum of .3: 1e-5 of the travel); no closed form: off by more, but by less than
+    1 % of the travel (third order of a step that changes by half on its way).
+    """
+    curves = {"piecewise_up": (1.5, 1.0, 0.25, 0.125), "piecewise_down": (0.1, 0.2, 1.5)}
+    own: dict[str, dict[str, Any]] = {
+        "LinearStep": {"gamma_up": 0.5, "gamma_down": 0.5},
+        "PowStep": {"pow_gamma": 2.0},
+        "PowStepReference": {"pow_gamma": 2.0},
+        "PiecewiseStep": curves,
+    }
+    device = DEVICES[name](dw_min=0.004, w_max=1.0, w_min=-1.0, **QUIET, **own.get(name, {}))
+    stored = reference.construct(device, 8, 33)
+    worst = 0.0
+    for up in (True, False):
+        w = at(stored, 0.4 if up else 0.6)
+        strict, joined = (pulsed(device, stored, w, 64, up, f) for f in ("strict", fidelity))
+        inside = (strict - w).abs() > 0.05  # some stand at a bound or hardly move
+        error = ((joined - strict).abs() / (strict - w).abs())[inside]
+        worst = max(worst, float(error.quantile(0.95)))
+    if device.affine:
+        assert worst < 1e-5 + 64 * 2.0**-24 / 0.05
+        assert "closed form of its affine step" in device.fidelity_note or name == "ConstantStep"
+    else:
+        assert 2e-4 < worst < 0.01
+        assert "second-order step" in device.fidelity_note
+    assert not device.fidelity_note.endswith(".")
+
+
 # ---- noise of n pulses: mean and variance at three weights ----
 
 SIGMA = 0.5

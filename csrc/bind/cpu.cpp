@@ -183,7 +183,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled CPU kernels. Pointers in; no torch headers. Used by pulseline.ops alone.";
   m.attr("NUMBERING") = kNumbering;
   py::list devices;
-#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields));
+#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)
 #undef PULSELINE_DESCRIBE
   m.attr("DEVICES") = devices;

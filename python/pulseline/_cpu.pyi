@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NUMBERING: int
-DEVICES: list[tuple[str, str]]
+DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
 PURPOSES: dict[str, int]
 core: Any
 

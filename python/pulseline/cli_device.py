@@ -30,7 +30,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     device.add_argument("--devices", type=whole(1), default=20)
     device.add_argument("--seed", type=whole(0), default=0)
     device.add_argument("--out", type=Path, default=Path("curve.png"), metavar="PNG")
-    device.add_argument("--csv", type=Path, default=None, metavar="FILE")
+    device.add_argument(
+        "--csv",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="for devices.from_measurements",
+    )
 
     mvm = commands.add_parser("mvm", help="draw analog products against ideal ones")
     mvm.set_defaults(run=_mvm)
@@ -48,25 +54,6 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     mvm.add_argument("--seed", type=whole(0), default=0)
     mvm.add_argument("--out", type=Path, default=Path("mvm.png"), metavar="PNG")
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
-
-
-def find_device(name: str) -> PulsedDevice:
-    """A preset or a model with its defaults; case, ``_`` and ``-`` do not matter."""
-    known: dict[str, PulsedDevice] = {}
-    for found, cls in devices.DEVICES.items():
-        try:
-            known[found] = cls()
-        except ConfigError:  # a model that has no defaults
-            continue
-    known |= {n: v for n, v in vars(presets).items() if isinstance(v, PulsedDevice)}
-    for found, device in known.items():
-        if _plain(found) == _plain(name):
-            return device
-    raise ConfigError(f"NAME is {name!r}; use one of {', '.join(known)}")
 
 
 def _pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Tile:
@@ -112,7 +99,7 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
 
 
 def _device(args: argparse.Namespace) -> None:
-    device = find_device(args.name)
+    device = presets.find(args.name)
     path = _file(args.out, "--out")
     table = None if args.csv is None else _file(args.csv, "--csv")
     found = response(device, args.pulses, args.devices, args.seed)
@@ -121,6 +108,7 @@ def _device(args: argparse.Namespace) -> None:
     middle = f"{float(points.mean()):+.4f} (mean of {len(points)})" if len(points) else "none"
     top, end = found.weights[args.pulses], found.weights[-1]
     print(f"{device}")
+    print(f"{device.name}: {device.fidelity_note}")
     print(
         f"{args.devices} devices, {args.pulses} pulses up and down: weight "
         f"{float(found.weights[0].mean()):+.4f} -> {float(top.mean()):+.4f} -> "
@@ -132,14 +120,14 @@ def _device(args: argparse.Namespace) -> None:
 
 
 def _write(found: Response, path: Path) -> None:
-    """One row per pulse: number, direction, weight of every device."""
+    """What :func:`pulseline.devices.from_measurements` reads: both curves of every device."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        count = found.weights.shape[1]
-        rows.writerow(["pulse", "direction", *(f"device_{n}" for n in range(count))])
-        for n, weights in enumerate(found.weights.tolist()):
-            direction = "start" if n == 0 else "up" if n <= found.pulses else "down"
-            rows.writerow([n, direction, *weights])
+        rows.writerow(["device", "direction", "pulse", "conductance"])
+        for n, weights in enumerate(found.weights.t().tolist()):
+            up, down = weights[: found.pulses + 1], weights[found.pulses :]
+            for direction, curve in (("up", up), ("down", down)):
+                rows.writerows([n, direction, pulse, w] for pulse, w in enumerate(curve))
 
 
 def _file(path: Path, option: str) -> Path:
@@ -193,11 +181,17 @@ def product(args: argparse.Namespace, config: ReadConfig) -> Product:
     return Product(ideal, (tile.backward(v) if args.backward else tile.forward(v)).double())
 
 
+def _mvm_title(args: argparse.Namespace) -> str:
+    settings = ", ".join(args.set) or "default read"
+    matrix = f"{args.outputs} x {args.inputs} matrix{', transposed' if args.backward else ''}"
+    return f"{args.samples} products of a {matrix}: {settings}"
+
+
 def _mvm(args: argparse.Namespace) -> None:
     config = read_config(args.set)
     path = _file(args.out, "--out")
     found = product(args, config)
-    plots_device.mvm_figure(found, path)
+    plots_device.mvm_figure(found, _mvm_title(args), path)
     error = found.analog - found.ideal
     rms, scale = float(error.square().mean().sqrt()), float(found.ideal.square().mean().sqrt())
     print(

@@ -41,7 +41,12 @@ def add(commands: Any) -> None:
         default="sim",
         help="one thread, one per stage, or one process per stage (start with torchrun)",
     )
-    train.add_argument("--device", choices=digits.DEVICES, default="soft_bounds")
+    train.add_argument(
+        "--device",
+        default="soft_bounds",
+        metavar="NAME",
+        help="a model or a preset, such as exp_step or reram_sb; ideal or digital",
+    )
     train.add_argument("--epochs", type=whole(1), default=5)
     train.add_argument("--seed", type=whole(0), default=0)
     train.add_argument("--lr", type=positive, default=None, help="learning rate of epoch 1")
@@ -97,6 +102,7 @@ def run_train(args: argparse.Namespace) -> None:
         raise ConfigError(f"{name} needs --checkpoint DIR")
     if args.timeline and args.out is None:
         raise ConfigError("--timeline needs --out DIR")
+    args.device = digits.device_name(args.device)
     args.lr = digits.LR if args.lr is None else args.lr
     args.stages = args.stages or _default_stages(args.executor)
     out = None if args.out is None else directory(args.out)

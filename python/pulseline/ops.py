@@ -31,6 +31,7 @@ _DECLARED = {name: fields.split(",") for name, fields, *_ in _cpu.DEVICES}
 FIELDS: dict[str, tuple[str, ...]] = {
     name: tuple(field.partition("[")[0] for field in fields) for name, fields in _DECLARED.items()
 }
+AFFINE: dict[str, bool] = {name: affine for name, _, affine, *_ in _cpu.DEVICES}
 _PARAMETERS = {
     name: sum(int(field.partition("[")[2].rstrip("]") or 1) for field in fields)
     for name, fields in _DECLARED.items()

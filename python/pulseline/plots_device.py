@@ -54,16 +54,19 @@ def device_figure(found: Response, title: str, path: Path) -> None:
     figure.suptitle(title)
     pulses = found.pulses
     number = list(range(2 * pulses + 1))
-    thin = {"linewidth": 0.7, "alpha": 0.35}
-    for device in found.weights.t().tolist():
-        curves.plot(number[: pulses + 1], device[: pulses + 1], color=_UP, **thin)
-        curves.plot(number[pulses:], device[pulses:], color=_DOWN, **thin)
+    parts = ((_UP, "up", slice(pulses + 1)), (_DOWN, "down", slice(pulses, None)))
+    for n, device in enumerate(found.weights.t().tolist()):
+        # one device stands out: in a crowd of noisy ones no curve could be followed
+        look = {"linewidth": 0.6, "zorder": 3} if n == 0 else {"linewidth": 0.4, "alpha": 0.2}
+        for colour, name, part in parts:
+            label = f"{name}, one device" if n == 0 else None
+            curves.plot(number[part], device[part], color=colour, label=label, **look)
     mean = found.weights.mean(1).tolist()
-    curves.plot(number, mean, color="black", linewidth=1.8, label="mean")
+    curves.plot(number, mean, color="black", linewidth=1.8, label="mean", zorder=4)
     curves.axvline(pulses, color=_GREY, linewidth=0.8, linestyle=":")
     curves.set_xlim(0, 2 * pulses)
     curves.set_xlabel(f"pulses ({pulses:,} up, then {pulses:,} down)")
-    curves.set_ylabel("weight")
+    curves.set_ylabel("weight that is read")
     _steps(steps, found)
     points = found.symmetry_points()
     if len(points):
@@ -99,11 +102,12 @@ def _steps(axes: object, found: Response) -> None:
     axes.set_ylim(0, top or 1.0)  # type: ignore[attr-defined]
 
 
-def mvm_figure(found: Product, path: Path) -> None:
+def mvm_figure(found: Product, title: str, path: Path) -> None:
     """Analog against ideal outputs, and the histogram of the difference."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure.suptitle(title)
     cloud, errors = figure.subplots(1, 2)
     ideal, analog = found.ideal.flatten(), found.analog.flatten()
     error = analog - ideal
@@ -133,7 +137,10 @@ def mvm_figure(found: Product, path: Path) -> None:
     errors.axvline(0, color="black", linewidth=1)
     errors.set_xlabel("error (analog - ideal)")
     errors.set_ylabel("outputs")
-    errors.set_title(f"rms {rms:.3g}, mean {mean:+.2g}", fontsize=10)
+    part = 100 * rms / (float(ideal.square().mean().sqrt()) or 1.0)
+    errors.set_title(
+        f"rms {rms:.3g} ({part:.3g} % of the ideal outputs' rms), mean {mean:+.2g}", fontsize=10
+    )
     for axes in (cloud, errors):
         axes.grid(alpha=0.25)
     figure.savefig(path, dpi=150, format="png")

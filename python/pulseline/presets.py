@@ -5,9 +5,20 @@ Units: weights normalised to about [-1, 1]. The phase-change cell comes with the
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .devices import ConstantStep, Device, ExpStep, LinearStep, SoftBoundsReference
+from .devices import (
+    DEVICES,
+    ConstantStep,
+    Device,
+    ExpStep,
+    LinearStep,
+    PulsedDevice,
+    SoftBoundsPmax,
+    SoftBoundsReference,
+)
 from .errors import ConfigError
 
 # Gokmen & Vlasov 2016, "Acceleration of deep neural network training with resistive cross-point
@@ -146,3 +157,38 @@ def get(name: str) -> Device:
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}; use one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def snake(name: str) -> str:
+    """SoftBounds -> soft_bounds."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def models() -> dict[str, Callable[..., PulsedDevice]]:
+    """What builds each pulsed model, by names such as soft_bounds; all have defaults."""
+    made: dict[str, Callable[..., PulsedDevice]] = {snake(name): DEVICES[name] for name in DEVICES}
+    return made | {"soft_bounds_pmax": SoftBoundsPmax}
+
+
+def canonical(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that is meant; case, ``_`` and ``-`` do not matter."""
+
+    def plain(text: str) -> str:
+        return text.replace("_", "").replace("-", "").lower()
+
+    return next((one for one in known if plain(one) == plain(name)), None)
+
+
+def find(name: str) -> PulsedDevice:
+    """A preset, or a model with its defaults; case, ``_`` and ``-`` do not matter.
+
+    Raises:
+        ConfigError: there is none; the sentence lists them.
+    """
+    made = models()
+    found = canonical(name, (*PRESETS, *made))
+    if found is None:
+        raise ConfigError(f"device is {name!r}; use one of {', '.join((*made, *PRESETS))}")
+    device = PRESETS[found] if found in PRESETS else made[found]()
+    assert isinstance(device, PulsedDevice)
+    return device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .pulsed import PulsedDevice, require
 
@@ -19,6 +20,9 @@ class ExpStep(PulsedDevice):
     With ``dw_min_std_add`` or ``dw_min_std_slope`` the noise of a pulse is
     ``sigma (|step| + dw_min_std_add + dw_min_std_slope |w|) xi``.
 
+    Its step is not affine: ``grouped`` and ``moments`` have no closed form and take a second-order
+    step.
+
     Attributes:
         a_up, a_down: weights of the exponentials (A_up, A_down).
         gamma_up, gamma_down: their rates.
@@ -27,6 +31,8 @@ class ExpStep(PulsedDevice):
 
     Other parameters and errors: see :class:`PulsedDevice`; at weight 0 both steps must be > 0.
     """
+
+    affine: ClassVar[bool] = False
 
     a_up: float = 0.00081
     a_down: float = 0.36833

@@ -15,6 +15,11 @@ class Ideal:
         return "Ideal"
 
     @property
+    def fidelity_note(self) -> str:
+        """Fidelities of a device without pulses, in one sentence."""
+        return "every fidelity is the exact outer product"
+
+    @property
     def default_fidelity(self) -> str:
         """The update is exact by definition."""
         return "exact"

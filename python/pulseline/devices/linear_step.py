@@ -18,6 +18,7 @@ class LinearStep(PulsedDevice):
     if ``mean_bound_reference``, else the crosspoint's own. With ``mult_noise=False`` the noise is
     added inside the bracket. n noise-free up pulses contract toward ``W+ / g_up`` by
     ``1 - g_up s_up / W+`` each, until the bound.
+    Affine in the weight: ``grouped`` and ``moments`` follow its closed form.
 
     Attributes:
         gamma_up, gamma_down: relative slope of the up and the down step.

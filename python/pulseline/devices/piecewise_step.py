@@ -21,6 +21,8 @@ class PiecewiseStep(PulsedDevice):
     P is linear between equidistant nodes over [lo, hi], z runs from -1 to 1 over the same range,
     ``tilt = tilt_dtod xi`` limited to [-1, 1]. A device from measurements:
     :func:`pulseline.devices.from_measurements`.
+    Its step is not affine: ``grouped`` and ``moments`` have no closed form and take a second-order
+    step.
 
     Attributes:
         tilt_up_dtod, tilt_down_dtod: spread of the curves' shapes.
@@ -31,6 +33,8 @@ class PiecewiseStep(PulsedDevice):
     """
 
     curves: ClassVar[tuple[str, ...]] = ("piecewise_up", "piecewise_down")
+
+    affine: ClassVar[bool] = False
 
     tilt_up_dtod: float = 0.0
     tilt_down_dtod: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .pulsed import PulsedDevice, require
 
@@ -19,6 +20,8 @@ class PowStep(PulsedDevice):
 
     p = 1, n noise-free up pulses: ``w_n = hi - (hi - w_0) (1 - s_up / R)^n``. Unlike other models
     the step at weight 0 is not dw_min: it is dw_min at the far bound.
+    Its step is not affine: ``grouped`` and ``moments`` have no closed form and take a second-order
+    step.
 
     Attributes:
         pow_gamma: mean power, > 0.
@@ -27,6 +30,8 @@ class PowStep(PulsedDevice):
 
     Other parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0.
     """
+
+    affine: ClassVar[bool] = False
 
     pow_gamma: float = 1.0
     pow_gamma_dtod: float = 0.1

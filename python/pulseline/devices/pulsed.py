@@ -79,6 +79,7 @@ class PulsedDevice:
     """
 
     curves: ClassVar[tuple[str, ...]] = ()  # fields that hold a tuple of numbers
+    affine: ClassVar[bool] = True  # the step changes linearly with the weight, or not at all
 
     dw_min: float = 0.001
     dw_min_dtod: float = 0.3
@@ -164,6 +165,13 @@ class PulsedDevice:
     def granularity(self) -> float:
         """Mean of the nominal up and down step at weight 0: the unit of the pulse count."""
         return sum(self.nominal_steps()) / 2
+
+    @property
+    def fidelity_note(self) -> str:
+        """How ``grouped`` and ``moments`` join pulses of this model, in one sentence."""
+        if self.affine:
+            return "grouped and moments follow the closed form of its affine step"
+        return "grouped and moments have no closed form here and take a second-order step"
 
     @property
     def default_fidelity(self) -> str:

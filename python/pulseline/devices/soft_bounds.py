@@ -20,6 +20,7 @@ class SoftBounds(PulsedDevice):
     With ``mult_noise=False`` the noise is added inside the bracket: ``(1 - w / hi + sigma xi)``.
     n noise-free up pulses: ``w_n = hi - (hi - w_0) (1 - s_up / hi)^n``; symmetry point:
     ``(s_up - s_down) / (s_up / hi - s_down / lo)``.
+    Affine in the weight: ``grouped`` and ``moments`` follow its closed form.
     Parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0.
     """
 

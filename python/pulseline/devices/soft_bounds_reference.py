@@ -20,6 +20,7 @@ class SoftBoundsReference(PulsedDevice):
     ``(s_up - s_down) / (s_up / v_max - s_down / v_min)`` if ``subtract_symmetry_point``, limited to
     [v_min, v_max]. Bounds of w: ``hi = v_max - ref``, ``lo = v_min - ref``. n noise-free up pulses:
     ``w_n = hi - (hi - w_0) (1 - s_up / v_max)^n``.
+    Affine in the weight: ``grouped`` and ``moments`` follow its closed form.
 
     Attributes:
         slope_up_dtod, slope_down_dtod: device-to-device spread of the slopes, relative.

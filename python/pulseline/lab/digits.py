@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import devices
+from .. import devices, presets
 from ..errors import ConfigError
 from ..io import IOConfig, UpdateConfig
 from ..nn import to_analog
@@ -31,7 +31,7 @@ WIDTHS = (64, 128, 128, 64, 10)
 LR = 0.01
 LR_DECAY = 0.8
 EPOCHS = 10
-DEVICES = ("soft_bounds", "constant_step", "linear_step", "exp_step", "ideal", "digital")
+DEVICES = (*presets.models(), *presets.list(), "ideal", "digital")
 
 Progress = Callable[[int, str], None]
 Notice = Callable[[str], None]
@@ -130,25 +130,35 @@ def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def device_name(text: str) -> str:
+    """The one of DEVICES that is meant; case, ``_`` and ``-`` do not matter.
+
+    Raises:
+        ConfigError: there is none; the sentence lists them.
+    """
+    found = presets.canonical(text, DEVICES)
+    if found is None:
+        raise ConfigError(f"device is {text!r}; use one of {', '.join(DEVICES)}")
+    return found
+
+
 def network(device: str, seed: int) -> nn.Module:
-    """The network of :func:`mlp` on tiles of the named device ("digital": as it is)."""
-    model = mlp(seed)
+    """The network of :func:`mlp` on tiles of the named device ("digital": as it is).
+
+    A preset is used as published, a model with weights in [-1, 1] and dw_min .001
+    (soft_bounds_pmax: with its own curve).
+    """
+    device, model = device_name(device), mlp(seed)
     if device == "digital":
         return model
-    bounds: dict[str, Any] = {"w_max": 1.0, "w_min": -1.0, "dw_min": 0.001}
     io = IOConfig()
-    if device == "soft_bounds":
-        kind: Any = devices.SoftBounds(**bounds)
-    elif device == "constant_step":
-        kind = devices.ConstantStep(**bounds)
-    elif device == "linear_step":
-        kind = devices.LinearStep(**bounds)
-    elif device == "exp_step":
-        kind = devices.ExpStep(**bounds)
-    elif device == "ideal":
+    kind: devices.Device
+    if device == "ideal":
         kind, io = devices.Ideal(), IOConfig.perfect()
+    elif device in presets.PRESETS or device == "soft_bounds_pmax":
+        kind = presets.find(device)
     else:
-        raise ConfigError(f"device {device!r} does not exist: use one of {', '.join(DEVICES)}")
+        kind = presets.models()[device](w_max=1.0, w_min=-1.0, dw_min=0.001)
     return to_analog(model, device=kind, io=io, update=UpdateConfig(), seed=seed)
 
 
