@@ -196,6 +196,79 @@ class IdealDevice:
 
 
 @dataclass
+class LinearStepDevice(PulsedDevice):
+    gamma_up: float = 0.0
+    gamma_down: float = 0.0
+    gamma_up_dtod: float = 0.05
+    gamma_down_dtod: float = 0.05
+    allow_increasing: bool = False
+    mean_bound_reference: bool = True
+    mult_noise: bool = True
+    write_noise_std: float = 0.0
+    reverse_up: bool = False
+    reverse_down: bool = False
+    reverse_offset: float = 0.01
+
+
+@dataclass
+class SoftBoundsPmaxDevice(SoftBoundsDevice):
+    p_max: int = 1000
+    alpha: float = 0.0005
+    range_min: float = -1.0
+    range_max: float = 1.0
+    # derived there, whatever they say
+    w_min: float = 99.0
+    w_max: float = -99.0
+    dw_min: float = -1.0
+    up_down: float = 7.0
+
+
+@dataclass
+class SoftBoundsReferenceDevice(PulsedDevice):
+    slope_up_dtod: float = 0.0
+    slope_down_dtod: float = 0.0
+    reference_mean: float = 0.0
+    reference_std: float = 0.05
+    subtract_symmetry_point: bool = False
+    mult_noise: bool = False
+    write_noise_std: float = 0.0
+
+
+@dataclass
+class PowStepDevice(PulsedDevice):
+    pow_gamma: float = 1.0
+    pow_gamma_dtod: float = 0.1
+    pow_up_down: float = 0.0
+    pow_up_down_dtod: float = 0.0
+    write_noise_std: float = 0.0
+
+
+@dataclass
+class PowStepReferenceDevice(PowStepDevice):
+    reference_mean: float = 0.0
+    reference_std: float = 0.05
+    subtract_symmetry_point: bool = False
+
+
+@dataclass
+class PiecewiseStepDevice(PulsedDevice):
+    piecewise_up: list[float] = field(default_factory=lambda: [1.0, 0.5])
+    piecewise_down: list[float] = field(default_factory=lambda: [0.25, 1.0])
+    write_noise_std: float = 0.0
+
+
+@dataclass
+class OneSidedUnitCell:
+    unit_cell_devices: tuple[Any, ...] = ()
+    refresh_every: int = 0
+
+
+@dataclass
+class PCMPresetDevice(OneSidedUnitCell):
+    pass
+
+
+@dataclass
 class TransferCompound:
     unit_cell_devices: tuple[Any, ...] = ()
 
@@ -250,6 +323,52 @@ def test_a_preset_is_its_model() -> None:
     assert isinstance(soft, pl.devices.SoftBounds)
     assert not soft.mult_noise
     assert from_aihwkit(SingleRPUConfig(device=IdealDevice())).device == pl.devices.Ideal()
+
+
+CHANGED: dict[str, Any] = {  # one setting of each model, so that a default cannot pass for it
+    "ConstantStep": {"dw_min": 0.004},
+    "LinearStep": {"gamma_up": 0.25, "mult_noise": False},
+    "SoftBounds": {"mult_noise": False},
+    "SoftBoundsReference": {"reference_std": 0.125},
+    "ExpStep": {"gamma_up": 10.0},
+    "PowStep": {"pow_gamma": 1.5},
+    "PowStepReference": {"reference_mean": 0.25},
+    "PiecewiseStep": {"piecewise_up": (2.0, 1.0, 0.5)},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_every_single_device(name: str) -> None:
+    """Its values become those of our model of the same name, and it takes pulses."""
+    values = {key: list(v) if isinstance(v, tuple) else v for key, v in CHANGED[name].items()}
+    device = from_aihwkit(SingleRPUConfig(device=globals()[f"{name}Device"](**values))).device
+    assert type(device).__name__ == name
+    for key, value in {**CHANGED[name], "w_max_dtod": 0.3, "up_down_dtod": 0.01}.items():
+        assert getattr(device, key) == value
+    tile = pl.Tile(3, 4, device)
+    tile.update(torch.ones(2, 4), torch.ones(2, 3), 0.01)
+    assert (tile.weight.data < 0).any()
+
+
+def test_every_model_has_a_stand_in() -> None:
+    assert set(CHANGED) == set(pl.devices.DEVICES)
+
+
+def test_a_curve_between_two_weights() -> None:
+    """Bounds and steps follow from the curve, whatever the derived fields say."""
+    theirs = SoftBoundsPmaxDevice(p_max=500, alpha=1e-3, dw_min_std=0.1)
+    device = from_aihwkit(SingleRPUConfig(device=theirs)).device
+    ours = pl.devices.SoftBoundsPmax(500, 1e-3, -1.0, 1.0, dw_min_std=0.1)
+    for name in ("w_min", "w_max", "dw_min", "up_down", "dw_min_std"):
+        assert getattr(device, name) == getattr(ours, name)
+
+
+def test_a_phase_change_cell_is_refused() -> None:
+    """It is a pair of one-sided devices, which has no counterpart yet."""
+    pair = PCMPresetDevice(unit_cell_devices=(ExpStepDevice(), ExpStepDevice()))
+    message = r"^aihwkit: device is 'PCMPresetDevice', which has no counterpart here; use one of "
+    with pytest.raises(ConfigError, match=message):
+        from_aihwkit(SingleRPUConfig(device=pair))
 
 
 def test_reads() -> None:

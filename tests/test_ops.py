@@ -69,6 +69,74 @@ def test_opcheck_initial_normals() -> None:
     torch.library.opcheck(OPS.initial_normals.default, (ROWS, COLS, 1, 2))
 
 
+def chain_arguments(average: bool) -> tuple[Any, ...]:
+    config = ReadConfig(
+        noise_management="average_abs_max" if average else "abs_max",
+        inp_sto_round=True,
+        mv_type="pos_neg_separate",
+    )
+    running = torch.zeros(1) if average else None
+    x, w = normals(3, COLS), normals(ROWS, COLS, seed=1)
+    return x, w, running, False, read_key(), list(config.values(1.0)), list(config.chain())
+
+
+def ageing() -> tuple[Tensor, ...]:
+    """Weight, step, bound and retention words of a device that ages."""
+    device = SoftBounds(lifetime=9.0, diffusion=0.01, drift_nu=0.1)
+    params = list(device.parameters())
+    step, _, bound = OPS.construct.default("SoftBounds", params, ROWS, COLS, 1, 2)
+    words = OPS.construct_retention.default(list(device.retention()), ROWS, COLS, 1, 2)
+    return 0.1 * normals(ROWS, COLS), step, bound, words
+
+
+def redraw_arguments() -> tuple[Any, ...]:
+    weight, step, *_ = ageing()
+    x, d = normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
+    return weight, weight + 0.1, step, x, d, TRAIN[:6], 0.01, [1, 2, 0]
+
+
+# Arguments of every operator that is not checked above.
+OTHERS: dict[str, Any] = {
+    "read_chain_": lambda: chain_arguments(True),
+    "construct_retention": lambda: (list(SoftBounds(lifetime=9.0).retention()), ROWS, COLS, 1, 2),
+    "retain_": lambda: (*ageing(), 0.3, [1, 2, 3]),
+    "reset_": lambda: (*ageing(), 0.01, [1, 2, 3]),
+    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, [1, 2, 3]),
+    "redraw_": redraw_arguments,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_opcheck_others(name: str) -> None:
+    torch.library.opcheck(getattr(OPS, name).default, OTHERS[name]())
+
+
+def test_opcheck_read_chain_without_an_average() -> None:
+    torch.library.opcheck(OPS.read_chain_.default, chain_arguments(False))
+
+
+def test_every_operator_is_checked() -> None:
+    """Whatever is registered appears in one of the tests above; what ends in _ writes."""
+    names = torch._C._dispatch_get_all_op_names()
+    found = {name.split("::")[1].split(".")[0] for name in names if name.startswith("pulseline::")}
+    assert found == {"read", "update_", "construct", "initial_normals", *OTHERS}
+    for name in found:
+        written = [a.alias_info for a in getattr(OPS, name).default._schema.arguments]
+        assert any(i is not None and i.is_write for i in written) is name.endswith("_"), name
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name.endswith("_")])
+def test_operators_write_what_they_say(name: str) -> None:
+    arguments = OTHERS[name]()
+    before = [copy.deepcopy(a) for a in arguments]
+    getattr(OPS, name).default(*arguments)
+    schema = getattr(OPS, name).default._schema.arguments
+    for argument, a, b in zip(schema, arguments, before, strict=True):
+        if isinstance(a, Tensor):
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            assert torch.equal(a, b) is not writes, argument.name
+
+
 def test_functions_and_operators_agree() -> None:
     """ops.read and ops.update_ may take a shorter way in; the bits are the operator's."""
     x, w = normals(3, COLS), normals(ROWS, COLS, seed=1)
