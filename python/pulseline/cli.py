@@ -1,4 +1,4 @@
-"""The ``pulseline`` command: demo, train, schedule, device, mvm, info.
+"""The ``pulseline`` command: demo, train, lab, schedule, device, mvm, info.
 
 Exit codes: 0 done, 1 a stage or a kernel failed, 2 bad arguments, 130 interrupted.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, cli_device, cli_schedule, cli_train, ops, plots
+from . import __version__, cli_device, cli_lab, cli_schedule, cli_train, ops, plots
 from .cli_arguments import directory, whole
 from .cli_train import bar, window
 from .errors import BackendError, ConfigError, StageFailed
@@ -40,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=whole(0), default=0)
 
     cli_train.add(commands)
+
+    cli_lab.add(commands)
 
     cli_schedule.add_parser(commands)
 

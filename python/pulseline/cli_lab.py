@@ -1,0 +1,58 @@
+"""The ``lab`` command: rerun the evidence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .cli_arguments import directory, whole
+from .lab.experiments import EXPERIMENTS, named, perform
+from .lab.report import Report
+
+WORDS = {True: "holds", False: "DOES NOT HOLD", None: "undecided"}
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    lab = commands.add_parser("lab", help="rerun the convergence experiments")
+    lab.set_defaults(run=run)
+    lab.add_argument("name", choices=("all", *EXPERIMENTS), metavar="NAME", help=_names())
+    lab.add_argument("--out", type=Path, required=True, metavar="DIR")
+    lab.add_argument("--seeds", type=whole(1, 1000), default=3, help="seeds 0, 1, .. (default 3)")
+    lab.add_argument("--quick", action="store_true", help="small settings: minutes for all")
+    lab.add_argument("--jobs", type=whole(1, 1024), default=None, help="processes (default: cores)")
+
+
+def _names() -> str:
+    return f"all or one of {', '.join(EXPERIMENTS)}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compute, write, and print every verdict; finished seeds in --out are not run again."""
+    out = directory(args.out)
+    quick = " --quick" if args.quick else ""
+    perform(
+        named([args.name], args.quick),
+        out,
+        seeds=args.seeds,
+        jobs=args.jobs or os.cpu_count() or 1,
+        command=f"pulseline lab {args.name} --out DIR --seeds {args.seeds}{quick}",
+        notice=_notice,
+        finished=_print,
+    )
+    if args.name == "all":
+        print(f"wrote {out / 'index.md'}")
+
+
+def _print(report: Report) -> None:
+    print(f"{report.name}: {report.title}")
+    for verdict in report.verdicts:
+        print(f"  {WORDS[verdict.holds]}: {verdict.claim} ({verdict.measured})")
+    print(f"  wrote {', '.join(map(str, report.paths))}")
+
+
+def _notice(text: str) -> None:
+    print(f"pulseline: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,75 @@
+"""The experiments by name, and one call that does everything with some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import ConfigError
+from .clock import Clock
+from .engine import Experiment, Notice, Progress, finish, load, rows_of, runs_of
+from .report import Report, write, write_index
+from .staleness import Staleness
+
+EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (Clock(), Staleness())}
+QUICK: dict[str, Experiment] = {one.name: one for one in (Clock().quick(), Staleness().quick())}
+
+
+def named(names: Sequence[str], quick: bool) -> list[Experiment]:
+    """The experiments of these names; ["all"]: all of them. ConfigError for another name."""
+    known = QUICK if quick else EXPERIMENTS
+    names = list(known) if list(names) == ["all"] else names
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"experiment is {name!r}; use all or one of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    """A progress bar on a terminal, if tqdm is there."""
+    if not total or find_spec("tqdm") is None:
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" rows", disable=None, leave=False) as line:
+
+        def progress(name: str) -> None:
+            line.set_description(name, refresh=False)
+            line.update()
+
+        yield progress
+
+
+def perform(
+    experiments: Sequence[Experiment],
+    out: Path,
+    *,
+    seeds: int = 3,
+    jobs: int = 1,
+    command: str = "",
+    notice: Notice = lambda _: None,
+    finished: Callable[[Report], None] = lambda _: None,
+) -> list[Report]:
+    """Compute what is not in ``out`` yet, then write CSV, figure and summary of each experiment.
+
+    ``seeds``: seeds 0, 1, .. of every experiment that has any. ``jobs``: processes. ``command``:
+    what the summaries name as their origin. More than one experiment: also ``index.md``.
+    """
+    import matplotlib.figure  # noqa: F401  # missing packages show before hours of work, not after
+
+    runs = runs_of(experiments, seeds, out)
+    total = sum(run.experiment.steps() for run in runs if load(run, lambda _: None) is None)
+    with _bar(total) as progress:
+        finish(runs, jobs, progress, notice)
+    reports = []
+    for experiment in experiments:
+        rows = rows_of(experiment, seeds, out)
+        reports.append(write(experiment, rows, seeds, command, out))
+        finished(reports[-1])
+    if len(experiments) > 1:
+        write_index(reports, command, out)
+    return reports
