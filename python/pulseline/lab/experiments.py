@@ -10,11 +10,13 @@ from pathlib import Path
 from ..errors import ConfigError
 from .clock import Clock
 from .engine import Experiment, Notice, Progress, finish, load, rows_of, runs_of
+from .floor import Floor
 from .report import Report, write, write_index
 from .staleness import Staleness
 
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (Clock(), Staleness())}
-QUICK: dict[str, Experiment] = {one.name: one for one in (Clock().quick(), Staleness().quick())}
+_ALL = (Clock(), Staleness(), Floor())
+EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}
+QUICK: dict[str, Experiment] = {one.name: one.quick() for one in _ALL}
 
 
 def named(names: Sequence[str], quick: bool) -> list[Experiment]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..tile import AnalogParameter
+from .draw import new_figure, plain_ticks
 from .engine import Experiment, Row, Rows, Summary
 from .probe import Probe, rms
 from .report import table
@@ -156,8 +157,8 @@ class Staleness:
                         for kind, text in KINDS.items()
                     ],
                 ),
-                "Pulses hide the law: trains move weights by whole steps of 2 tau / 1200, which adds a "
-                "scatter between two versions that shrinks only like the square root of a.",
+                "Pulses hide the law: trains move weights by whole steps of 2 tau / 1200, which "
+                "adds a scatter between two versions that shrinks only like the square root of a.",
                 "Floors, mean |grad f|^2 over the second half:",
                 table(
                     ["a", *curves, "asynchronous / analog"],
@@ -207,19 +208,17 @@ class Staleness:
             ),
             Verdict(
                 "digital",
-                f"the analog floor is one: at a = {smallest:g} it lies above the digital one, which "
-                "falls with a",
+                f"the analog floor is one: at a = {smallest:g} it lies above the digital one, "
+                "which falls with a",
                 over.within(1.0, math.inf),
                 f"analog / digital = {over}",
             ),
         ]
 
     def figure(self, rows: Rows) -> Any:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
-        figure.suptitle("Asynchrony adds a bias that vanishes with the step, and no floor")
-        bias, floor = figure.subplots(1, 2)
+        figure, (bias, floor) = new_figure(
+            "Asynchrony adds a bias that vanishes with the step, and no floor"
+        )
         windows, floors = select(rows, part="window"), select(rows, part="floor")
         for kind, marker, line in (("expected", "o", "-"), ("exact", "x", ":")):
             for m, colour in zip(self.stages, ("C0", "C1", "C2", "C3"), strict=False):
@@ -244,8 +243,8 @@ class Staleness:
         floor.set_xlabel("step size a")
         floor.set_ylabel("floor: mean |grad f|^2")
         floor.legend()
-        for axes in (bias, floor):
-            axes.grid(alpha=0.3, which="both")
+        plain_ticks(bias.xaxis, a)
+        plain_ticks(floor.xaxis, self.floor_steps)
         return figure
 
 

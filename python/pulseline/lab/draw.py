@@ -1,0 +1,27 @@
+"""What the figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def plain_ticks(axis: Any, values: Sequence[float]) -> None:
+    """Label a logarithmic axis at these values, as plain numbers, and nowhere else."""
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+
+    axis.set_major_locator(FixedLocator(list(values)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_locator(NullLocator())
+
+
+def new_figure(title: str, panels: int = 2, height: float = 4.2) -> tuple[Any, Any]:
+    """A figure with a title and panels side by side, each with a grid."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * panels, height), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for one in axes:
+        one.grid(alpha=0.3)
+    return figure, axes
