@@ -154,13 +154,18 @@ def squared_gradient(weights: Sequence[Tensor], questions: tuple[Tensor, Tensor]
 
 
 def gradients_along(
-    problem: Teacher, pipe: Pipeline, model: nn.Sequential, count: int, every: int = 10
+    problem: Teacher,
+    pipe: Pipeline,
+    model: nn.Sequential,
+    count: int,
+    every: int = 10,
+    stream: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Train on ``count`` samples; before every so many of them: (samples so far, |grad f|^2).
 
     The pipeline stays filled: the weights are those that the stages hold at one clock cycle.
     """
-    x, target = problem.samples(count)
+    x, target = problem.samples(count, stream)
     questions = problem.questions()
     for k in range(0, count, every):
         yield k, squared_gradient(weights_of(model), questions)

@@ -1,0 +1,73 @@
+"""The digits on an 8-layer network: what ``accuracy``, ``speedup`` and ``cliff`` train.
+
+tanh 64-64-64-64-64-64-64-64-10 without bias, init std 1.5 / sqrt(n_in), on SoftBounds crosspoints
+with w in [-3, 3], dw_min = .003, the default variation and cycle noise, default converters. The
+step a is per sample: with b samples in a micro-batch, whose loss is their mean, lr = a b.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..devices import SoftBounds
+from ..nn import to_analog
+from ..pipeline import Pipeline
+from . import digits
+from .digits import Digits
+
+WIDTHS = (64,) * 8 + (10,)
+GAIN = 1.5
+DEVICE = SoftBounds(w_max=3.0, w_min=-3.0, dw_min=0.003)
+
+
+class Point(NamedTuple):
+    """At a flush: samples so far, test accuracy in percent, training loss since the last one."""
+
+    samples: int
+    accuracy: float
+    loss: float
+
+
+def network(seed: int) -> nn.Module:
+    """The 8 layers on crossbars; weights and devices are functions of ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(WIDTHS):
+        layer = nn.Linear(n_in, n_out, bias=False)
+        with torch.no_grad():
+            layer.weight.normal_(0.0, GAIN / math.sqrt(n_in), generator=generator)
+        layers += [layer, nn.Tanh()]
+    return to_analog(nn.Sequential(*layers[:-1]), DEVICE, seed=seed)
+
+
+def pipeline(seed: int, stages: int, a: float, batch: int, schedule: Any) -> Pipeline:
+    """The network in stages, trained with step a per sample."""
+    model = network(seed)
+    return digits.pipeline(model, stages, a * batch, schedule=schedule, micro_batch_size=batch)
+
+
+def parts(data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Tensor]:
+    """Indices of the training images between two evaluations, a new order every epoch."""
+    draw = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = torch.from_numpy(draw.permutation(len(data.x_train)))
+        yield from torch.tensor_split(order, per_epoch)
+
+
+def train(pipe: Pipeline, data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Point]:
+    """Train, drain and test ``per_epoch`` times an epoch."""
+    samples = 0
+    for part in parts(data, seed, epochs, per_epoch):
+        losses: list[Tensor] = []
+        pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
+        pipe.drain(losses)
+        samples += len(part)
+        right = digits.accuracy(pipe, data.x_test, data.y_test)
+        yield Point(samples, right, torch.stack(losses).mean().item())
