@@ -1,0 +1,53 @@
+#pragma once
+// What kernels use beyond C++ and CUDA's built-in functions: shared memory, asynchronous copies and
+// tensor core instructions. The tests compile kernels against tests/emulator/cuda/device.h instead.
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#define PL_DEVICE __device__ __forceinline__
+
+// Shared memory of a block: `count` elements, 16-byte aligned; the whole dynamic part.
+#define PL_SHARED(type, name, count) __shared__ __align__(16) type name[count]
+#define PL_DYNAMIC_SHARED(type, name)                               \
+  extern __shared__ __align__(16) unsigned char pl_dynamic_shared[]; \
+  type* const name = reinterpret_cast<type*>(pl_dynamic_shared)
+
+// Whether and.popc on single bits is an instruction here: sm_100 and later emulate it.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define PL_NATIVE_BIT_MMA 0
+#else
+#define PL_NATIVE_BIT_MMA 1
+#endif
+
+namespace pulseline::cuda {
+
+// Copies 16 (8) bytes to shared memory some time before the wait; both ends aligned to 16 (8).
+PL_DEVICE void copy16_async(void* shared, const void* global) {
+  const uint32_t to = uint32_t(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+PL_DEVICE void copy8_async(void* shared, const void* global) {
+  const uint32_t to = uint32_t(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(global) : "memory");
+}
+// Ends a group of this thread's copies.
+PL_DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most N of this thread's groups are under way; other threads need a barrier too.
+template <int N>
+PL_DEVICE void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// c += popc(a & b) over 256 bits: a 16 rows, b 8 columns. With g = lane / 4 and t = lane % 4 a lane
+// holds a: words t of rows g and g + 8, then words 4 + t of both; b: words t and 4 + t of column g;
+// c: rows g (two) and g + 8 (two), columns 2t and 2t + 1.
+PL_DEVICE void bit_mma(uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc "
+      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+}  // namespace pulseline::cuda
