@@ -29,4 +29,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
     if (error != cudaSuccess) return std::string(cudaGetErrorString(error));
     return std::string(count ? "" : "no CUDA device is visible");
   });
+  bind::bind_update(m);
 }

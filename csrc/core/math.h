@@ -50,8 +50,15 @@ PL_HD float square_root(float x) {
 PL_HD uint32_t xor3(uint32_t a, uint32_t b, uint32_t c) { return a ^ b ^ c; }
 PL_HD bool any(bool m) { return m; }
 PL_HD float select(bool m, float a, float b) { return m ? a : b; }
+// One instruction on the GPU. NaN never comes in but where the result is then dropped; of two zeros
+// either may come out, which no result shows: a stored weight is never -0.
+#if defined(__CUDA_ARCH__)
+PL_HD float max(float a, float b) { return ::fmaxf(a, b); }
+PL_HD float min(float a, float b) { return ::fminf(a, b); }
+#else
 PL_HD float max(float a, float b) { return a > b ? a : b; }
 PL_HD float min(float a, float b) { return a < b ? a : b; }
+#endif
 PL_HD float to_float(uint32_t n) { return float(int32_t(n)); }     // n < 2^31
 PL_HD uint32_t truncate(float x) { return uint32_t(int32_t(x)); }  // 0 <= x < 2^31
 PL_HD float absolute(float x) { return as_float(as_bits(x) & 0x7fffffffu); }

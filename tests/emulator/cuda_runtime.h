@@ -17,10 +17,24 @@
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
 
-#define threadIdx (emulator::thread_index())
-#define blockIdx (emulator::block_index())
-#define blockDim (emulator::block_size())
-#define gridDim (emulator::grid_size())
+namespace emulator {
+template <Index3 (*get)()>
+struct Coordinates {  // members that ask the engine; a launch configuration has fields of these names
+  struct X {
+    operator unsigned() const { return get().x; }
+  } x;
+  struct Y {
+    operator unsigned() const { return get().y; }
+  } y;
+  struct Z {
+    operator unsigned() const { return get().z; }
+  } z;
+};
+}  // namespace emulator
+constexpr emulator::Coordinates<emulator::thread_index> threadIdx = {};
+constexpr emulator::Coordinates<emulator::block_index> blockIdx = {};
+constexpr emulator::Coordinates<emulator::block_size> blockDim = {};
+constexpr emulator::Coordinates<emulator::grid_size> gridDim = {};
 constexpr int warpSize = 32;
 
 struct dim3 {

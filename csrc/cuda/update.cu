@@ -1,0 +1,82 @@
+// One call of the update: its workspace and the sequence of its launches.
+#include "cuda/update.h"
+
+namespace pulseline::cuda {
+namespace {
+
+// Hands out parts of the workspace, or only counts them.
+struct Room {
+  unsigned char* base;
+  size_t used = 0;
+  template <class T>
+  void take(T*& part, int64_t count) {
+    part = reinterpret_cast<T*>(base ? base + used : nullptr);
+    used += (size_t(count) * sizeof(T) + 255) & ~size_t(255);
+  }
+};
+
+// Most slots of a train: `manage` exceeds the desired length only by a rule that no sample enters.
+int32_t most_words(const TrainConfig& c) {
+  int64_t bl = c.desired_bl;
+  if (!c.update_bl_management && !c.fixed_bl) {
+    const double down = double(c.lr) / double(c.granularity) + 2.0;
+    bl = down > double(bl) ? int64_t(down) : bl;
+  }
+  return int32_t(ceil_div(bl, int64_t(kSlotsPerWord)));
+}
+
+}  // namespace
+
+size_t lay_out(Task& t, void* base) {
+  const UpdateArgs& a = t.args;
+  Room room{static_cast<unsigned char*>(base)};
+  t.padded_cols = round_up(a.cols, kPadColumns);
+  t.padded_rows = round_up(a.rows, kPadRows);
+  t.words = most_words(a.train);
+  t.slice_samples = t.words < kSliceWords ? kSliceWords / t.words : 1;
+  t.slices = int32_t(ceil_div(a.batch, int64_t(t.slice_samples)));
+  const int64_t subs = a.batch * t.words;
+  room.take(t.status, 1);
+  if (a.fidelity == kExpected) return room.used;
+  room.take(t.trains, a.batch);
+  room.take(t.subs, subs);
+  if (a.fidelity == kStrict) room.take(t.slot_keys, subs * kSlotsPerWord);
+  int64_t samples = t.slice_samples;
+  if (a.fidelity == kGrouped) {  // the last group of a slice may reach beyond it
+    const int64_t asked = a.group_size > 0 ? a.group_size : kGroupSamples;
+    samples += (asked < kGroupSamples ? asked : kGroupSamples) - 1;
+    room.take(t.spans, subs);
+    room.take(t.shifts, subs);
+    room.take(t.groups, a.batch);
+    room.take(t.group_count, 1);
+    room.take(t.steps, subs);
+    room.take(t.slice_word, t.slices + 1);
+    room.take(t.slice_step, t.slices + 1);
+  }
+  if (a.fidelity == kMoments && !a.fired) return room.used;
+  const int64_t words = (samples < a.batch ? samples : a.batch) * t.words;
+  const int64_t signs = a.fidelity == kGrouped ? 2 : 1;
+  room.take(t.column_words, signs * words * t.padded_cols);
+  room.take(t.row_words, signs * words * t.padded_rows);
+  return room.used;
+}
+
+cudaError_t launch_update(const Call& c) {
+  PL_TRY(launch_plan(c));
+  const int32_t fidelity = c.tasks[0].args.fidelity;
+  if (fidelity == kExpected) return launch_expected(c);
+  const bool grouped = fidelity == kGrouped;
+  if (grouped) PL_TRY(launch_groups(c));
+  const int slices = int(most(c, [](const Task& t) { return t.slices; }));
+  const bool counts = most(c, [](const Task& t) { return t.args.fired != nullptr; }) != 0;
+  for (int slice = 0; slice < slices; ++slice) {
+    PL_TRY(grouped ? launch_packed_trains(c, slice) : launch_trains(c, slice));
+    if (counts) PL_TRY(launch_count(c, slice));
+    PL_TRY(grouped                ? launch_grouped(c, slice)
+           : fidelity == kStrict ? launch_strict(c, slice)
+                                  : launch_exact(c, slice));
+  }
+  return cudaSuccess;
+}
+
+}  // namespace pulseline::cuda

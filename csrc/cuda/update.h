@@ -1,0 +1,191 @@
+#pragma once
+// The pulsed update on the GPU: what its kernels share. A call is
+//   plan     per sample: largest |x| and |d|, management, keys             (update_plan.cu)
+//   groups   grouped: ends of groups, places of slots, steps               (update_groups.cu)
+//   then per slice of at most kSliceWords pulse words, which stay in the second-level cache:
+//   trains   pulse words of every line                                     (update_trains.cu)
+//   pulses   one block of crosspoints per block, in registers for the slice (update_exact.cu, ...)
+// without a word to the host in between. Several tiles of one device model and fidelity share a
+// launch: blockIdx.z is the tile. If any x or d is not finite, `status` says where and the kernels
+// that follow return at once: nothing is written.
+#include <cstring>
+
+#include "core/args.h"
+#include "core/relax.h"
+#include "cuda/device.h"
+#include "cuda/launch.h"
+
+namespace pulseline::cuda {
+
+enum Device : int {
+#define PULSELINE_ENUM(D) k##D,
+  PULSELINE_DEVICES(PULSELINE_ENUM)
+#undef PULSELINE_ENUM
+      kDevices
+};
+
+constexpr int kTasks = 8;            // tiles of one launch: their arguments fit a kernel's 4 KB
+constexpr int kSliceWords = 512;     // pulse words of a slice, unless a train is longer
+constexpr int kPadColumns = 128, kPadRows = 64;
+constexpr int kStepWords = 4;        // words that one tensor core instruction counts
+constexpr int kStageWords = 16;      // words that a block holds at a time; no step crosses them
+constexpr unsigned long long kAllFinite = ~0ull;
+constexpr uint32_t kSign = 0x80000000u;  // of a line, in its pulse word: slots fill 31 bits
+
+struct Sub {  // a sub-sample: one word of one sample's trains; slots = 0: silent
+  Keys columns, rows, cycle;
+  int32_t source, slots;
+  float scale_x, scale_d;
+};
+struct Span {  // sub-samples whose slots share a packed word
+  int32_t first, last;
+};
+struct Group {
+  int32_t first, last;  // samples
+  int32_t word, step;   // its first packed word and step, counted over the call
+};
+// Up to kStepWords packed words of one group; after its last step the group relaxes.
+struct alignas(16) Step {
+  int32_t word;          // within the slice
+  int16_t count, relax;  // words; whether this is the last
+  Keys noise;
+};
+
+struct Task {  // one tile's call
+  UpdateArgs args;
+  int64_t padded_cols, padded_rows;
+  int32_t words;          // most words of a sample's train
+  int32_t slice_samples;  // samples (grouped: those that a group may begin with) of a slice
+  int32_t slices;
+  // Workspace.
+  unsigned long long* status;  // 2 sample + (0: x, 1: d) of the first value that is not finite
+  Train* trains;               // [batch]
+  Sub* subs;                   // [batch][words]
+  Keys* slot_keys;             // strict: [batch][words][31]
+  uint32_t *column_words, *row_words;  // [slice words][padded], sign in the highest bit
+  // grouped: [slice words][2][padded], slots that are positive and those that are negative
+  Span* spans;                       // [words of the call]
+  int32_t* shifts;                   // [batch][words] place of a sub-sample in its word
+  Group* groups;                     // [batch]
+  int32_t* group_count;
+  Step* steps;                       // [words of the call]
+  int32_t *slice_word, *slice_step;  // [slices + 1] where a slice begins
+};
+
+// Arguments of a launch.
+struct Tasks {
+  Task task[kTasks];
+};
+template <class D>
+struct DeviceTasks {
+  Task task[kTasks];
+  D device[kTasks];
+};
+
+// Bytes that `task` needs, given args; with a base address its pointers are set.
+size_t lay_out(Task& task, void* base);
+
+// What a launch needs to know: `count` tasks of one device model and fidelity.
+struct Call {
+  const Task* tasks;
+  int count;
+  int device;
+  const float* const* params;  // per task, in the order of kFields
+  cudaStream_t stream;
+};
+// Largest value of a field over the tasks.
+template <class F>
+int64_t most(const Call& c, F field) {
+  int64_t n = 0;
+  for (int i = 0; i < c.count; ++i) {
+    const int64_t value = field(c.tasks[i]);
+    n = value > n ? value : n;
+  }
+  return n;
+}
+inline Tasks tasks_of(const Call& c) {
+  Tasks t = {};
+  for (int i = 0; i < c.count; ++i) t.task[i] = c.tasks[i];
+  return t;
+}
+template <class D>
+DeviceTasks<D> device_tasks_of(const Call& c) {
+  DeviceTasks<D> t = {};
+  for (int i = 0; i < c.count; ++i) {
+    t.task[i] = c.tasks[i];
+    std::memcpy(static_cast<void*>(&t.device[i]), c.params[i], sizeof(D));
+  }
+  return t;
+}
+
+cudaError_t launch_plan(const Call& c);
+cudaError_t launch_groups(const Call& c);
+cudaError_t launch_trains(const Call& c, int slice);
+cudaError_t launch_packed_trains(const Call& c, int slice);
+cudaError_t launch_count(const Call& c, int slice);  // fired pulses of a slice
+cudaError_t launch_exact(const Call& c, int slice);
+cudaError_t launch_strict(const Call& c, int slice);
+cudaError_t launch_expected(const Call& c);
+cudaError_t launch_grouped(const Call& c, int slice);
+
+// The whole call, but for kMoments.
+cudaError_t launch_update(const Call& c);
+
+// moments: factors of the samples [first, first + count) of one tile, to be multiplied,
+// sums[f] = rows[f] columns[f] for f < 4, and the relaxation by those sums.
+struct Factors {
+  float* columns;  // [4][count][cols]
+  float* rows;     // [4][rows][count]
+  int64_t first, count;
+};
+cudaError_t launch_moments_begin(const Call& c);
+cudaError_t launch_factors(const Call& c, const Factors& f);
+cudaError_t launch_moments(const Call& c, const float* sums, int64_t first);
+
+// ---- of kernels ----
+
+PL_DEVICE bool refused(const Task& t) { return *t.status != kAllFinite; }
+
+// Words of a slice in the exact layout.
+PL_DEVICE int64_t first_word(const Task& t, int slice) {
+  return int64_t(slice) * t.slice_samples * t.words;
+}
+PL_DEVICE int64_t words_in(const Task& t, int slice) {
+  const int64_t all = t.args.batch * t.words, first = first_word(t, slice);
+  const int64_t most = int64_t(t.slice_samples) * t.words;
+  return first >= all ? 0 : all - first < most ? all - first : most;
+}
+
+// A crosspoint and its weight; outside of the matrix one that never moves.
+template <class D>
+PL_DEVICE Crosspoint<float> load_crosspoint(const UpdateArgs& a, const D& device, int64_t row,
+                                            int64_t column, float& w) {
+  const bool inside = row < a.rows && column < a.cols;
+  const int64_t o = row * a.cols + column;
+  const uint32_t step = inside ? a.step[o] : 0u, bound = inside ? a.bound[o] : 0u;
+  Crosspoint<float> c = {};
+  c.up = pair_first(step);
+  c.down = pair_second(step);
+  c.hi = pair_first(bound);
+  c.lo = pair_second(bound);
+  if (D::kSlopes) {
+    const uint32_t slope = inside ? a.slope[o] : 0u;
+    c.slope_up = pair_first(slope);
+    c.slope_down = pair_second(slope);
+  }
+  w = inside ? a.w[o] : 0.0f;
+  device.prepare(c);
+  return c;
+}
+// Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
+PL_DEVICE void store_weight(const UpdateArgs& a, int64_t row, int64_t column, float w) {
+  if (row < a.rows && column < a.cols) a.w[row * a.cols + column] = w + 0.0f;
+}
+
+// One gaussian per group and crosspoint: byte_sum_normal with the sum of bytes in one instruction.
+PL_DEVICE float group_normal(uint32_t base, Keys key) {
+  const uint32_t sum = __dp4a(hash(base, key.k0, key.k1), kByteWeights, 0u);
+  return byte_sum_polynomial(float(int32_t(sum) - kByteMean));
+}
+
+}  // namespace pulseline::cuda

@@ -1,0 +1,84 @@
+// Fidelity exact: coincidences of every sub-sample by popcount, one step each, in order; weights
+// and device parameters stay in registers for a slice. See words.h for who holds what.
+#include "cuda/words.h"
+
+namespace pulseline::cuda {
+namespace {
+
+// sigma sqrt(n) of all n < 32, one per lane.
+struct Roots {
+  float root;
+  PL_DEVICE explicit Roots(float sigma)
+      : root(square_root(float(int(threadIdx.x % 32))) * sigma) {}
+  PL_DEVICE float of(uint32_t n) const { return __shfl_sync(0xffffffffu, root, int(n)); }
+};
+
+template <bool ADDITIVE, class D>
+PL_DEVICE void pulse_row(const D& device, Cells<D>& cells, int r, const Words& words,
+                         const float (&xi)[2], const Roots& roots) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const uint32_t n = uint32_t(__popc(words.row[r] & words.column[h] & ~kSign));
+    const bool up = ((words.row[r] ^ words.column[h]) & kSign) != 0;
+    cells.w[r][h] = pulse(device, cells.c[r][h], cells.w[r][h], up, to_float(n), roots.of(n),
+                          xi[h], ADDITIVE);
+  }
+}
+
+template <bool ADDITIVE, class D>
+PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Place& at,
+                           Cells<D>& cells, Chunk* chunks) {
+  const Roots roots(device.p.pulsed.dw_min_std);
+  const CycleNoise noise;
+  uint32_t base[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) base[r] = noise_base(at.row + r, at.column);
+  const auto take_row = [&](int r, const Words& words, Keys key) {
+    float xi[2];
+    noise.draw(base[r], key, xi);
+    pulse_row<ADDITIVE>(device, cells, r, words, xi, roots);
+  };
+  for_words(t, slice, at, chunks, [&](const Words& words, Keys key, int64_t) {
+    int firing = 0;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) firing += words.row[r] != 0;
+    if (firing > kRows / 2) {  // straight through: rows overlap in the pipeline
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) take_row(r, words, key);
+    } else {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+        if (words.row[r]) take_row(r, words, key);
+    }
+  });
+}
+
+template <class D>
+__global__ void __launch_bounds__(kBlockThreads, 2)
+    exact_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
+  PL_SHARED(Chunk, chunks, 2);
+  const Task& t = tasks.task[blockIdx.z];
+  const D& device = tasks.device[blockIdx.z];
+  const Place at;
+  if (at.outside(t.args) || slice >= t.slices || refused(t)) return;
+  Cells<D> cells(t.args, device, at);
+  if (D::kAdditive && device.additive_noise())
+    exact_slice<D::kAdditive>(t, device, slice, at, cells, chunks);
+  else
+    exact_slice<false>(t, device, slice, at, cells, chunks);
+  cells.store(t.args, at);
+}
+
+template <class D>
+struct Exact {
+  static cudaError_t run(const Call& c, int slice) {
+    return launch(exact_kernel<D>, block_grid(c), kBlockThreads, 0, c.stream, device_tasks_of<D>(c),
+                  slice);
+  }
+};
+
+}  // namespace
+
+cudaError_t launch_exact(const Call& c, int slice) { return launch_of<Exact>(c, slice); }
+
+}  // namespace pulseline::cuda

@@ -1,0 +1,69 @@
+// The plan of an update: per sample the largest |x| and |d|, update management and the keys of its
+// draws, exactly as core/pulses.h and core/rng.h have them. One block per sample.
+#include "cuda/update.h"
+
+namespace pulseline::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr uint32_t kInfinity = 0x7f800000u;
+
+// Bits of the largest magnitude, in every thread. `scratch`: one word per warp.
+PL_DEVICE uint32_t largest(const float* v, int64_t n, uint32_t* scratch) {
+  uint32_t most = 0;
+  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+    const uint32_t bits = as_bits(absolute(v[i]));
+    most = bits > most ? bits : most;
+  }
+  most = __reduce_max_sync(0xffffffffu, most);
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = most;
+  __syncthreads();
+  for (int i = 0; i < kThreads / 32; ++i) most = scratch[i] > most ? scratch[i] : most;
+  return most;
+}
+
+__global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ Tasks tasks) {
+  PL_SHARED(uint32_t, scratch, 2 * (kThreads / 32));
+  const Task& t = tasks.task[blockIdx.y];
+  const UpdateArgs& a = t.args;
+  const int64_t b = blockIdx.x;
+  if (b >= a.batch) return;
+  const uint32_t x = largest(a.x + b * a.cols, a.cols, scratch);
+  const uint32_t d = largest(a.d + b * a.rows, a.rows, scratch + kThreads / 32);
+  const bool finite = x < kInfinity && d < kInfinity;
+  if (threadIdx.x == 0 && !finite)
+    atomicMin(t.status, 2ull * (unsigned long long)(b) + (x < kInfinity));
+  if (a.fidelity == kExpected) return;
+  const Train train = finite ? manage(a.train, as_float(x), as_float(d)) : Train{};
+  if (threadIdx.x == 0) t.trains[b] = train;
+  const uint64_t k = a.k + uint64_t(b);
+  const int words = words_of(train.bl);
+  for (int word = int(threadIdx.x); word < t.words; word += kThreads) {
+    const Philox4 r = draw4(a.stream, kPulses, k, 0, uint32_t(word));
+    t.subs[b * t.words + word] = {{r.v[0], r.v[1]},
+                                  {r.v[2], r.v[3]},
+                                  draw_keys(a.stream, kCycleNoise, k, uint32_t(word)),
+                                  int32_t(b),
+                                  word < words ? slots_of(train.bl, word) : 0,
+                                  train.scale_x,
+                                  train.scale_d};
+  }
+  if (a.fidelity != kStrict) return;
+  for (int i = int(threadIdx.x); i < words * kSlotsPerWord; i += kThreads) {
+    const uint32_t word = uint32_t(i / kSlotsPerWord), slot = uint32_t(i % kSlotsPerWord);
+    t.slot_keys[b * t.words * kSlotsPerWord + i] =
+        draw_keys(a.stream, kSlotNoise, k, word << 5 | slot);
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_plan(const Call& c) {
+  for (int i = 0; i < c.count; ++i)
+    PL_TRY(cudaMemsetAsync(c.tasks[i].status, 0xff, sizeof(*c.tasks[i].status), c.stream));
+  const int64_t batch = most(c, [](const Task& t) { return t.args.batch; });
+  return launch(plan_kernel, {unsigned(batch), unsigned(c.count)}, kThreads, 0, c.stream,
+                tasks_of(c));
+}
+
+}  // namespace pulseline::cuda

@@ -1,0 +1,127 @@
+// The fidelities that are taken for their meaning, not for their speed:
+//   strict    every pulse on its own, in slot order
+//   expected  no trains: the expected update of the response functions
+//   moments   relaxation by the four sums of line factors, one crosspoint a thread
+// One kernel per device model holds all three.
+#include "cuda/words.h"
+
+namespace pulseline::cuda {
+namespace {
+
+enum Mode : int { kStrictMode, kExpectedMode, kMomentsMode };
+constexpr int kMomentThreads = kBlockThreads;
+
+template <class D>
+PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const Place& at,
+                            Cells<D>& cells, Chunk* chunks) {
+  const CycleNoise noise;
+  const float sigma = device.p.pulsed.dw_min_std;
+  const bool additive = device.additive_noise();
+  const Keys* slot_keys = t.slot_keys + first_word(t, slice) * kSlotsPerWord;
+  for_words(t, slice, at, chunks, [&](const Words& words, Keys, int64_t s) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const uint32_t base = noise_base(at.row + r, at.column);
+      for (uint32_t slots = words.row[r] & ~kSign; slots; slots &= slots - 1) {
+        const int slot = __ffs(int(slots)) - 1;
+        float xi[2];
+        noise.draw(base, slot_keys[s * kSlotsPerWord + slot], xi);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const bool up = ((words.row[r] ^ words.column[h]) & kSign) != 0;
+          const float moved = pulse(device, cells.c[r][h], cells.w[r][h], up, 1.0f, sigma, xi[h],
+                                    additive);
+          if (words.column[h] >> slot & 1u) cells.w[r][h] = moved;
+        }
+      }
+    }
+  });
+}
+
+template <class D>
+PL_DEVICE void expected_batch(const Task& t, const D& device, const Place& at, Cells<D>& cells) {
+  const UpdateArgs& a = t.args;
+  for (int64_t s = 0; s < a.batch; ++s) {
+    float x[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int64_t column = at.column + 16 * h;
+      x[h] = column < a.cols ? a.x[s * a.cols + column] : 0.0f;
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float d = at.row + r < a.rows ? a.d[s * a.rows + at.row + r] : 0.0f;
+      if (d == 0.0f) continue;
+      const float pulses = (a.train.lr * absolute(d)) / a.train.granularity;
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const bool up = d > 0.0f ? x[h] < 0.0f : x[h] > 0.0f;
+        const Crosspoint<float>& c = cells.c[r][h];
+        float& w = cells.w[r][h];
+        w = clip(fma(pulses * absolute(x[h]), device.step(c, w, up), w), c.hi, c.lo);
+      }
+    }
+  }
+}
+
+// `sums`: [4][rows][cols]; the group began with sample `first`.
+template <class D>
+PL_DEVICE void relax_moments(const UpdateArgs& a, const D& device, const float* sums,
+                             int64_t first) {
+  const int64_t n = a.rows * a.cols;
+  const int64_t o = int64_t(blockIdx.x) * kMomentThreads + threadIdx.x;
+  if (o >= n) return;
+  const int64_t row = o / a.cols, column = o % a.cols;
+  float w;
+  const Crosspoint<float> c = load_crosspoint(a, device, row, column, w);
+  const Counts<float> counts = counts_of(sums[n + o], sums[o], sums[3 * n + o], sums[2 * n + o]);
+  const Keys key = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(first), 0);
+  const float xi = group_normal(noise_base(row, column), key);
+  w = relax<true>(device, c, rates_of<D>(c), w, counts, device.p.pulsed.dw_min_std, xi,
+                  device.additive_noise());
+  store_weight(a, row, column, w);
+}
+
+template <class D>
+__global__ void __launch_bounds__(kBlockThreads)
+    rare_kernel(const __grid_constant__ DeviceTasks<D> tasks, Mode mode, int slice,
+                const float* sums, int64_t first) {
+  PL_SHARED(Chunk, chunks, 2);
+  const Task& t = tasks.task[blockIdx.z];
+  const D& device = tasks.device[blockIdx.z];
+  if (refused(t)) return;
+  if (mode == kMomentsMode) return relax_moments(t.args, device, sums, first);
+  const Place at;
+  if (at.outside(t.args) || (mode == kStrictMode && slice >= t.slices)) return;
+  Cells<D> cells(t.args, device, at);
+  if (mode == kStrictMode)
+    strict_slice(t, device, slice, at, cells, chunks);
+  else
+    expected_batch(t, device, at, cells);
+  cells.store(t.args, at);
+}
+
+template <class D>
+struct Rare {
+  static cudaError_t run(const Call& c, dim3 grid, Mode mode, int slice, const float* sums,
+                         int64_t first) {
+    return launch(rare_kernel<D>, grid, kBlockThreads, 0, c.stream, device_tasks_of<D>(c), mode,
+                  slice, sums, first);
+  }
+};
+
+}  // namespace
+
+cudaError_t launch_strict(const Call& c, int slice) {
+  return launch_of<Rare>(c, block_grid(c), kStrictMode, slice, nullptr, int64_t(0));
+}
+cudaError_t launch_expected(const Call& c) {
+  return launch_of<Rare>(c, block_grid(c), kExpectedMode, 0, nullptr, int64_t(0));
+}
+cudaError_t launch_moments(const Call& c, const float* sums, int64_t first) {
+  const UpdateArgs& a = c.tasks[0].args;
+  const dim3 grid = unsigned(ceil_div(a.rows * a.cols, kMomentThreads));
+  return launch_of<Rare>(c, grid, kMomentsMode, 0, sums, first);
+}
+
+}  // namespace pulseline::cuda
