@@ -25,6 +25,10 @@ int32_t most_words(const TrainConfig& c) {
   return int32_t(ceil_div(bl, int64_t(kSlotsPerWord)));
 }
 
+bool anything(const Call& c) {
+  return most(c, [](const Task& t) { return t.args.rows * t.args.cols * t.args.batch; }) > 0;
+}
+
 }  // namespace
 
 size_t lay_out(Task& t, void* base) {
@@ -63,6 +67,7 @@ size_t lay_out(Task& t, void* base) {
 
 cudaError_t launch_update(const Call& c) {
   PL_TRY(launch_plan(c));
+  if (!anything(c)) return cudaSuccess;
   const int32_t fidelity = c.tasks[0].args.fidelity;
   if (fidelity == kExpected) return launch_expected(c);
   const bool grouped = fidelity == kGrouped;

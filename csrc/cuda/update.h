@@ -12,7 +12,6 @@
 
 #include "core/args.h"
 #include "core/relax.h"
-#include "cuda/device.h"
 #include "cuda/launch.h"
 
 namespace pulseline::cuda {
@@ -141,51 +140,5 @@ struct Factors {
 cudaError_t launch_moments_begin(const Call& c);
 cudaError_t launch_factors(const Call& c, const Factors& f);
 cudaError_t launch_moments(const Call& c, const float* sums, int64_t first);
-
-// ---- of kernels ----
-
-PL_DEVICE bool refused(const Task& t) { return *t.status != kAllFinite; }
-
-// Words of a slice in the exact layout.
-PL_DEVICE int64_t first_word(const Task& t, int slice) {
-  return int64_t(slice) * t.slice_samples * t.words;
-}
-PL_DEVICE int64_t words_in(const Task& t, int slice) {
-  const int64_t all = t.args.batch * t.words, first = first_word(t, slice);
-  const int64_t most = int64_t(t.slice_samples) * t.words;
-  return first >= all ? 0 : all - first < most ? all - first : most;
-}
-
-// A crosspoint and its weight; outside of the matrix one that never moves.
-template <class D>
-PL_DEVICE Crosspoint<float> load_crosspoint(const UpdateArgs& a, const D& device, int64_t row,
-                                            int64_t column, float& w) {
-  const bool inside = row < a.rows && column < a.cols;
-  const int64_t o = row * a.cols + column;
-  const uint32_t step = inside ? a.step[o] : 0u, bound = inside ? a.bound[o] : 0u;
-  Crosspoint<float> c = {};
-  c.up = pair_first(step);
-  c.down = pair_second(step);
-  c.hi = pair_first(bound);
-  c.lo = pair_second(bound);
-  if (D::kSlopes) {
-    const uint32_t slope = inside ? a.slope[o] : 0u;
-    c.slope_up = pair_first(slope);
-    c.slope_down = pair_second(slope);
-  }
-  w = inside ? a.w[o] : 0.0f;
-  device.prepare(c);
-  return c;
-}
-// Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
-PL_DEVICE void store_weight(const UpdateArgs& a, int64_t row, int64_t column, float w) {
-  if (row < a.rows && column < a.cols) a.w[row * a.cols + column] = w + 0.0f;
-}
-
-// One gaussian per group and crosspoint: byte_sum_normal with the sum of bytes in one instruction.
-PL_DEVICE float group_normal(uint32_t base, Keys key) {
-  const uint32_t sum = __dp4a(hash(base, key.k0, key.k1), kByteWeights, 0u);
-  return byte_sum_polynomial(float(int32_t(sum) - kByteMean));
-}
 
 }  // namespace pulseline::cuda

@@ -4,7 +4,7 @@
 // four words, rows against columns with the signs crossed (up) or not (down). Lane (g, t) = (lane /
 // 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the layout of the sums. Where the
 // instruction is missing (sm_100 and later) a lane counts its own crosspoints by popcount.
-#include "cuda/update.h"
+#include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 namespace {

@@ -2,7 +2,7 @@
 // before its expected travel would exceed kGroupTravel; then the slots of its sub-samples are laid
 // side by side in words, each sub-sample within one. One block per call: every sample's end, were
 // it the first of a group, is found in parallel; one thread follows the chain of ends.
-#include "cuda/update.h"
+#include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 namespace {

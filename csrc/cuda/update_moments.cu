@@ -1,7 +1,7 @@
 // Fidelity moments: the line counts of every sample, from its trains, as the factors whose products
 // over samples are mean and variance of the counts of every crosspoint (core/relax.h). One thread
 // per line and sample. The relaxation is in update_rare.cu.
-#include "cuda/update.h"
+#include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 namespace {

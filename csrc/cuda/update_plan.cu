@@ -1,6 +1,6 @@
 // The plan of an update: per sample the largest |x| and |d|, update management and the keys of its
 // draws, exactly as core/pulses.h and core/rng.h have them. One block per sample.
-#include "cuda/update.h"
+#include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 namespace {
@@ -62,6 +62,7 @@ cudaError_t launch_plan(const Call& c) {
   for (int i = 0; i < c.count; ++i)
     PL_TRY(cudaMemsetAsync(c.tasks[i].status, 0xff, sizeof(*c.tasks[i].status), c.stream));
   const int64_t batch = most(c, [](const Task& t) { return t.args.batch; });
+  if (batch == 0) return cudaSuccess;
   return launch(plan_kernel, {unsigned(batch), unsigned(c.count)}, kThreads, 0, c.stream,
                 tasks_of(c));
 }

@@ -4,7 +4,7 @@
 //                  slots is 0, whatever the sign);
 //   grouped        the slots of consecutive sub-samples side by side, positive and negative apart.
 // And the pulses that really fire, counted from those words when asked.
-#include "cuda/update.h"
+#include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 namespace {

@@ -4,7 +4,7 @@
 // two columns of each, c and c + 16 of a group of 32, which share a hash. Row words are the same for
 // a whole warp, so that what fires nowhere is skipped by all lanes together. Words and keys of
 // kChunk sub-samples at a time come to shared memory, the next ones while these are in use.
-#include "cuda/update.h"
+#include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 
