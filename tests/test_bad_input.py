@@ -246,6 +246,7 @@ SETTINGS: list[tuple[Callable[..., object], str, Any]] = [
     (UpdateConfig, "desired_bl", 0),
     (UpdateConfig, "desired_bl", 1.5),
     (UpdateConfig, "fidelity", "precise"),
+    (UpdateConfig, "noise", "white"),
     (UpdateConfig, "fixed_bl", "no"),
     (Mapping, "tile_in", 0),
     (Mapping, "tile_out", 1.5),

@@ -91,6 +91,7 @@ def test_numbering() -> None:
     assert (rng.DEVICE_PARAMETERS, rng.INITIALISATION) == (0, 1)
     assert (rng.FORWARD, rng.BACKWARD, rng.EVALUATION) == (2, 4, 6)
     assert (rng.PULSES, rng.CYCLE_NOISE, rng.SLOT_NOISE) == (8, 9, 10)
+    assert (rng.GROUP_NOISE, rng.ROW_RANK, rng.COLUMN_RANK) == (11, 16, 17)
 
 
 def test_hash_known_answers() -> None:

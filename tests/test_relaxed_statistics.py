@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pulseline import ops, reference
 from pulseline.devices import ConstantStep, ExpStep, PulsedDevice, SoftBounds
-from pulseline.io import UpdateConfig
+from pulseline.io import NOISES, UpdateConfig
 from test_update_statistics import SIGMA, STEP, constant, law, repeated, row_variance
 
 REPEATS, BATCH, ROWS, COLS = 400, 64, 32, 48
@@ -77,13 +77,15 @@ def inputs(profile: str) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def increments(model: str, profile: str, fidelity: str, group_size: int) -> Tensor:
+def increments(
+    model: str, profile: str, fidelity: str, group_size: int, noise: str = "iid"
+) -> Tensor:
     """(repeats, rows, cols) in float64 from weight 0, each with counters of its own."""
     device, (x, d) = DEVICES[model], inputs(profile)
     stored = reference.construct(device, ROWS, COLS, 7, 1)
     g, c = device.granularity, UpdateConfig()
     train = [LR[profile], g, float(c.desired_bl), 1.0, 1.0, 1.0]
-    train += [float(group_size), g / (device.w_max - device.w_min)]
+    train += [float(group_size), g / (device.w_max - device.w_min), float(NOISES.index(noise))]
     result = torch.empty(REPEATS, ROWS, COLS)
     for n in range(REPEATS):
         w = torch.zeros(ROWS, COLS)

@@ -25,7 +25,8 @@ T* pointer(uint64_t address) {
 py::tuple result(const cpu::Status& s) { return py::make_tuple(s.source, s.sample); }
 
 // shape: rows, cols, batch. key: seed, tile, k. train: lr, granularity, desired_bl, fixed_bl,
-// update_management, update_bl_management, group_size, coarseness. device < 0: the ideal device.
+// update_management, update_bl_management, group_size, coarseness, noise. device < 0: the ideal
+// device.
 py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
                       uint64_t d, int64_t rows, int64_t cols, int64_t batch, uint64_t seed,
                       uint32_t tile, uint64_t k, const std::vector<float>& train, int device,
@@ -50,6 +51,7 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
     a.group_size = int64_t(train.at(6));
     a.coarseness = train.at(7);
   }
+  if (train.size() > 8) a.noise = int32_t(train.at(8));
   py::gil_scoped_release nogil;
   const cpu::Status s =
       device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
@@ -164,6 +166,11 @@ void bind_core(py::module_ m) {
   m.def("cycle_normal", py::vectorize([](uint32_t row, uint32_t column, uint32_t k0, uint32_t k1) {
           return cycle_normal(row, column, {k0, k1});
         }));
+  m.def("rank_sum",
+        [](uint64_t seed, uint32_t tile, uint64_t k, uint32_t row, uint32_t column, uint32_t draw) {
+          return rank_sum(draw4({seed, tile}, kRowRank, k, row, draw),
+                          draw4({seed, tile}, kColumnRank, k, column, draw));
+        });
   m.def("byte_sum_normal", py::vectorize([](uint32_t h) { return byte_sum_normal(h); }));
   m.def("train_word",
         py::vectorize([](uint32_t p16, uint32_t index, uint32_t k0, uint32_t k1, int bl) {

@@ -9,6 +9,9 @@ namespace pulseline {
 
 enum Fidelity : int32_t { kStrict = 0, kExact = 1, kExpected = 2, kGrouped = 3, kMoments = 4 };
 
+// Cycle noise of exact and grouped, see rng.h. Low rank: sigma becomes sigma kRankUnit, xi the sum.
+enum Noise : int32_t { kIid = 0, kLowRank = 1 };
+
 constexpr int64_t kGroupSamples = 256;  // most samples that are relaxed together
 constexpr float kGroupTravel = 0.3f;    // most expected steps of a group, as a part of the range
 
@@ -25,6 +28,7 @@ struct UpdateArgs {
   int64_t group_size;  // grouped: most samples of a group
   float coarseness;    // granularity / (w_max - w_min)
   int64_t* fired;      // += coincidences, slots; nullptr: not counted
+  int32_t noise;
 };
 
 // Between pulses, see retention.h. amount: log2 of the drift (kDiffusion) or std (kReset).

@@ -33,6 +33,8 @@ enum Purpose : uint32_t {
   kReset = 13,            // k = number of the mini-batch
   kWriteNoise = 14,       // k of the sample whose pulses came last
   kProgramming = 15,      // write noise of programming: k = samples pulsed so far
+  kRowRank = 16,          // low-rank noise, index = row; k, draw as kCycleNoise or kGroupNoise
+  kColumnRank = 17,       // the same, index = column
   kForwardRounding = 20,  // draw = (row block or segment) << 6 | output << 5 | pass << 4 | round
   kBackwardRounding = 21,
   kEvaluationRounding = 22,
@@ -131,6 +133,36 @@ PL_HD float cycle_normal(uint32_t row, uint32_t column, Keys key) {
   uint32_t count = 0;
   for (int b = 0; b < 16; ++b) count += (bits >> b) & 1u;
   return popcount_cubic(to_float(count)) + as_float(dither | 0x3f000000u);
+}
+
+// Low-rank noise of cycles and groups: xi_ij = kRankUnit sum_{r < 8} U_ir V_jr. A factor is a bf16
+// number cut out of 16 random bits by one mask: sign, fraction and, on the row side, two bits of
+// the exponent (magnitudes U in [1/8, 2), V in [1, 2)). Terms 2q and 2q + 1 are the low and the
+// high half of Philox word q. Products lie on a grid of 2^-17 and sums below 32, so that fp32 holds
+// them exactly in any order: a tensor core, a vector unit and the reference give the same bits.
+// Mean and covariances are those of independent normals, excess kurtosis .018; only joint
+// moments of fourth and higher order inside one draw differ (two rows by two columns: 1/8, not 0).
+constexpr int kRankWords = 4;
+// Variance of the sum: 8 E[U^2] E[V^2] = 8 (85/256) m^2, m = E[(1 + f/128)^2] = 38037.5/16384.
+constexpr float kRankUnit = 0.2642856f;  // its root, inverted
+
+template <class U>
+PL_HD U rank_row(U bits) {
+  return (bits & U(0x81ff81ffu)) | U(0x3e003e00u);
+}
+template <class U>
+PL_HD U rank_column(U bits) {
+  return (bits & U(0x807f807fu)) | U(0x3f803f80u);
+}
+// The sum, without its unit, of one crosspoint.
+PL_HD float rank_sum(const Philox4& row, const Philox4& column) {
+  float sum = 0.0f;
+  for (int q = 0; q < kRankWords; ++q) {
+    const uint32_t u = rank_row(row.v[q]), v = rank_column(column.v[q]);
+    sum = sum + as_float(u << 16) * as_float(v << 16);
+    sum = sum + as_float(u & 0xffff0000u) * as_float(v & 0xffff0000u);
+  }
+  return sum;
 }
 
 // Reads and groups: weighted sum of the four bytes of a hash through an odd polynomial.

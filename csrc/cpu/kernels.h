@@ -22,12 +22,14 @@ struct Sample {  // a sub-sample: one word of one sample's trains
   int32_t source, slots;
   float scale_x, scale_d;
   Keys columns, rows, cycle;
+  uint32_t word;  // of the source's trains
 };
 
 struct Group {           // sub-samples that are relaxed together
   int64_t first, last;   // within the slice
   int64_t word0, word1;  // its words in the packed layout
   Keys noise;
+  uint64_t k;  // running number of its first sample
 };
 
 struct Place {  // of a sub-sample's slots in the packed layout
@@ -56,6 +58,10 @@ struct UpdateJob {
   int64_t merged;                                  // moments: samples of the group
   float* column_factors[4];  // moments: [merged][padded_cols] signed count and spread, magnitudes
   float* row_factors[4];     // moments: [padded_rows][merged] the same, normalised
+  // Low-rank noise of every sub-sample (exact) or group (grouped): pairs of bf16 factors, written
+  // where the line fires. Both nullptr: noise is iid.
+  uint32_t* rank_columns;  // [count or group_count][kRankWords][padded_cols]
+  uint32_t* rank_rows;     // [padded_rows][count or group_count][kRankWords]
 };
 
 using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, int64_t row1);
@@ -139,6 +145,8 @@ struct KernelTable {
   void (*row_trains)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*column_moments)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_moments)(const UpdateJob&, int64_t group0, int64_t group1);
+  void (*column_ranks)(const UpdateJob&, int64_t group0, int64_t group1);
+  void (*row_ranks)(const UpdateJob&, int64_t group0, int64_t group1);
   UpdateRows exact[kDevices], strict[kDevices], expected[kDevices], grouped[kDevices],
       moments[kDevices];
   void (*prepare_input)(const InputJob&);

@@ -16,6 +16,7 @@
 #include "cpu/read.inl"
 #include "cpu/chain.inl"
 #include "cpu/trains.inl"
+#include "cpu/lowrank.inl"
 #include "cpu/update.inl"
 #include "cpu/pack.inl"
 #include "cpu/relax.inl"
@@ -40,6 +41,8 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     row_trains,
     column_moments,
     row_moments,
+    column_ranks,
+    row_ranks,
     {PULSELINE_DEVICES(PL_EXACT)},
     {PULSELINE_DEVICES(PL_STRICT)},
     {PULSELINE_DEVICES(PL_EXPECTED)},

@@ -22,7 +22,8 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
   const UpdateJob job = shared;
   const UpdateArgs a = *job.args;
   const Device device = model;
-  const float sigma = device.p.pulsed.dw_min_std;
+  const bool low_rank = job.rank_columns != nullptr;
+  const float sigma = device.p.pulsed.dw_min_std * (low_rank ? kRankUnit : 1.0f);
   const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
   for_touched_blocks<kRelaxed>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, kRelaxed> b;
@@ -39,7 +40,10 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
 #pragma GCC unroll kUnroll
         for (int v = h * kEach; v < (h + 1) * kEach; ++v) {
           const F zero(0.0f);
-          const F xi = noisy ? group_normal(i, j + v * kLanes, job.groups[g].noise) : zero;
+          F xi = zero;
+          if (noisy)
+            xi = low_rank ? rank_normal(job, job.group_count, g, i, j + v * kLanes)
+                          : group_normal(i, j + v * kLanes, job.groups[g].noise);
           const U up = counts.up[v];
           const Counts<F> n = {to_float(up), to_float(counts.all[v] - up), zero, zero};
           b.w[v] = relax<false>(device, b.c[v], b.w[v], n, sigma, xi, additive);

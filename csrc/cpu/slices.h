@@ -61,7 +61,8 @@ inline int64_t next_slice(const UpdateArgs& a, const Train* trains, Cursor& at, 
                 t.scale_d,
                 {r.v[0], r.v[1]},
                 {r.v[2], r.v[3]},
-                draw_keys(a.stream, kCycleNoise, k, word)};
+                draw_keys(a.stream, kCycleNoise, k, word),
+                word};
       if (slot_keys)
         for (uint32_t s = 0; s < uint32_t(kSlotsPerWord); ++s)
           slot_keys[n * kSlotsPerWord + s] = draw_keys(a.stream, kSlotNoise, k, word << 5 | s);
@@ -84,6 +85,13 @@ inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
   job.row_words = scratch.take<uint32_t>(job.padded_rows * samples);
   job.row_hits = scratch.take<uint64_t>(job.padded_rows * words);
   job.row_negative = scratch.take<uint64_t>(job.padded_rows * words);
+}
+
+// Room for the factors of `vectors` draws of low-rank noise.
+inline void allocate_ranks(UpdateJob& job, Scratch& scratch, int64_t vectors) {
+  if (job.args->noise != kLowRank) return;
+  job.rank_columns = scratch.take<uint32_t>(vectors * kRankWords * job.padded_cols);
+  job.rank_rows = scratch.take<uint32_t>(vectors * kRankWords * job.padded_rows);
 }
 
 // Whether the packed layout of grouped is the cheaper one, from the measured density: a block of 32
@@ -116,9 +124,11 @@ struct SliceRun {
     if (r < 0) {
       k.column_trains(job, g, g + 1);
       if (job.merged) k.column_moments(job, g, g + 1);
+      if (job.rank_columns) k.column_ranks(job, g, g + 1);
     } else {
       k.row_trains(job, r, r + 1);
       if (job.merged) k.row_moments(job, r, r + 1);
+      if (job.rank_rows) k.row_ranks(job, r, r + 1);
     }
   }
   void run([[maybe_unused]] int threads) {

@@ -24,6 +24,7 @@ void run_ordered(const UpdateArgs& a, int device, const void* params, const Trai
   Sample* samples = scratch.take<Sample>(most);
   Keys* slot_keys = strict ? scratch.take<Keys>(most * kSlotsPerWord) : nullptr;
   allocate(job, scratch, most);
+  if (!strict) allocate_ranks(job, scratch, most);
   job.samples = samples;
   job.slot_keys = slot_keys;
   for (Cursor at;;) {
@@ -105,6 +106,7 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
   job.groups = groups;
   Place* places = moments ? nullptr : scratch.take<Place>(most);
   if (!moments) allocate_packed(job, scratch, most);
+  if (!moments) allocate_ranks(job, scratch, kSlice);
   if (moments)
     for (int f = 0; f < 4; ++f) {
       job.column_factors[f] = scratch.take<float>(kGroupSamples * job.padded_cols);
@@ -119,7 +121,7 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
         Cursor at = {b, 0};
         next_slice(a, trains, at, end, words, samples + job.count, nullptr);
         const Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(b), 0);
-        groups[job.group_count++] = {job.count, job.count + words, 0, 0, noise};
+        groups[job.group_count++] = {job.count, job.count + words, 0, 0, noise, a.k + uint64_t(b)};
         job.count += words;
         for (int64_t s = b; moments && s < end; ++s) job.merged += trains[s].bl > 0;
       }

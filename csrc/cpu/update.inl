@@ -69,6 +69,7 @@ struct Block {
 // Cycle noise of a block: the vector form of cycle_normal.
 template <int GROUPS>
 struct BlockNoise {
+  static constexpr float kUnit = 1.0f;
   U base[GROUPS * kHashes];
 
   PL_HD BlockNoise(int64_t row, int64_t column) {
@@ -78,6 +79,9 @@ struct BlockNoise {
       base[h] = lane_index() * U(kColumnStride) +
                 U(uint32_t(row) * kRowStride + uint32_t(first) * kColumnStride);
     }
+  }
+  PL_HD void draw_sample(const UpdateJob& job, const NoiseTables& tables, int64_t s, F* xi) const {
+    draw(tables, job.samples[s].cycle, xi);
   }
   PL_HD void draw(const NoiseTables& tables, Keys key, F* xi) const {
     const U mantissa(0x7fffffu), half(0x3f000000u);
@@ -93,7 +97,8 @@ struct BlockNoise {
 
 // Columns whose trains fit the second-level cache together.
 PL_HD int64_t strip_columns(const UpdateJob& job) {
-  const int64_t fit = (256 * 1024) / (4 * (job.count > 0 ? job.count : 1)) & ~int64_t(63);
+  const int64_t words = (job.count > 0 ? job.count : 1) * (job.rank_columns ? 1 + kRankWords : 1);
+  const int64_t fit = (256 * 1024) / (4 * words) & ~int64_t(63);
   return fit < 64 ? 64 : fit < job.padded_cols ? fit : job.padded_cols;
 }
 
@@ -128,19 +133,19 @@ PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, 
   }
 }
 
-template <class Device, bool ADDITIVE, int GROUPS>
+template <class Device, bool ADDITIVE, int GROUPS, class Noise = BlockNoise<GROUPS>>
 void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   // Copies: vector stores may alias anything, so fields behind a reference are read again each
   // time.
   const UpdateJob job = shared;
   const UpdateArgs a = *job.args;
   const Device device = model;
-  const NoiseTables tables(device.p.pulsed.dw_min_std);
+  const NoiseTables tables(device.p.pulsed.dw_min_std * Noise::kUnit);
   const int64_t groups = job.padded_cols / kGroup;
   for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
     b.load_from(a, device, i * a.cols + j, a.cols - j);
-    const BlockNoise<GROUPS> noise(i, j);
+    const Noise noise(i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
       for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
@@ -150,7 +155,7 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
         const uint32_t* words = job.column_words + s * job.padded_cols + j;
         const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
         F xi[Block<Device, GROUPS>::kVectors];
-        noise.draw(tables, job.samples[s].cycle, xi);
+        noise.draw_sample(job, tables, s, xi);
 #pragma GCC unroll kUnroll
         for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const U n = popcount(load(words + v * kLanes) & row_word);
@@ -243,6 +248,11 @@ template <class Device>
 void exact(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
   constexpr int kWide = Device::kLongStep && kLanes == 16 ? 2 : 1;
   const Device& d = *static_cast<const Device*>(device);
+  if (job.rank_columns) {
+    if (Device::kAdditive && d.additive_noise())
+      return exact_rows<Device, Device::kAdditive, 1, RankNoise>(job, d, row0, row1);
+    return exact_rows<Device, false, 1, RankNoise>(job, d, row0, row1);
+  }
   if (Device::kAdditive && d.additive_noise())
     return exact_rows<Device, Device::kAdditive, 1>(job, d, row0, row1);
   if (wide<Device>(job)) return exact_rows<Device, false, kWide>(job, d, row0, row1);

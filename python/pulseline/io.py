@@ -13,6 +13,8 @@ MV_TYPES = ("one_pass", "pos_neg_separate", "pos_neg_separate_digital_sum")
 WEIGHT_NOISES = ("additive_constant", "pcm_read")
 IR_DROPS = ("none", "approx", "exact")
 FIDELITIES = ("strict", "exact", "expected", "grouped", "moments")  # order of the compiled enum
+NOISES = ("iid", "lowrank")  # order of the compiled enum
+LOWRANK_FIDELITIES = ("exact", "grouped")
 
 
 @dataclass(frozen=True)
@@ -237,9 +239,17 @@ class UpdateConfig:
             noise) or ``auto`` (the device's default).
         group_size: grouped: most samples of a group; 0: as many as the rule allows (256, or an
             expected travel of 30 % of the weight range).
+        noise: cycle-to-cycle noise of ``exact`` and ``grouped``. ``iid``: a normal of its own for
+            every crosspoint and sample. ``lowrank``: the sum of eight products of a random number
+            of the row and one of the column, a fraction of the work on a tensor core. Unit
+            variance, no correlation between any two crosspoints or samples, excess kurtosis .02:
+            what differs from ``iid`` are joint moments of fourth and higher order inside a
+            sample: 1/8 instead of 0 for two rows by two columns, squares correlated by .11 along a
+            row and .01 along a column.
 
     Raises:
-        ConfigError: desired_bl < 1, group_size < 0 or an unknown fidelity.
+        ConfigError: desired_bl < 1, group_size < 0, an unknown fidelity or noise, or ``lowrank``
+            with a fidelity that draws other noise.
     """
 
     desired_bl: int = 31
@@ -248,6 +258,7 @@ class UpdateConfig:
     update_bl_management: bool = True
     fidelity: str = "auto"
     group_size: int = 0
+    noise: str = "iid"
 
     def __post_init__(self) -> None:
         for name in ("fixed_bl", "update_management", "update_bl_management"):
@@ -258,6 +269,21 @@ class UpdateConfig:
         require(ok, self, "desired_bl", "use an integer from 1 to 1048576")
         known = ", ".join(("auto", *FIDELITIES))
         require(self.fidelity in ("auto", *FIDELITIES), self, "fidelity", f"use one of {known}")
+        require(self.noise in NOISES, self, "noise", f"use one of {', '.join(NOISES)}")
+        if self.fidelity != "auto":
+            self.resolve(self.fidelity)
+
+    def resolve(self, default: str) -> str:
+        """The fidelity of a device whose default this is.
+
+        Raises:
+            ConfigError: ``lowrank`` noise with a fidelity that draws other noise.
+        """
+        fidelity = default if self.fidelity == "auto" else self.fidelity
+        ok = self.noise == "iid" or fidelity in LOWRANK_FIDELITIES
+        known = " or ".join(LOWRANK_FIDELITIES)
+        require(ok, self, "noise", f"use it with fidelity {known}, not {fidelity}")
+        return fidelity
 
 
 @dataclass(frozen=True)

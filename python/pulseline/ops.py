@@ -19,13 +19,14 @@ from torch import Tensor
 from . import _cpu
 from .devices import DEVICES
 from .errors import BackendError, ConfigError
-from .io import FIDELITIES
+from .io import FIDELITIES, LOWRANK_FIDELITIES
 from .ops_wires import wire_currents as wire_currents
 
 NUMBERING: int = _cpu.NUMBERING
 PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
 DEVICE_INDEX: dict[str, int] = {name: i for i, (name, *_) in enumerate(_cpu.DEVICES)}
 FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
+_LOWRANK = [FIDELITY_INDEX[name] for name in LOWRANK_FIDELITIES]
 # Fields of a compiled model; ``curve[18]`` takes 18 numbers.
 _DECLARED = {name: fields.split(",") for name, fields, *_ in _cpu.DEVICES}
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -255,6 +256,9 @@ def _update_cpu(
     if device != "Ideal":
         index, pairs = _device_arguments(device, params, weight, step, slope, bound)
     seed, tile_id, k, fidelity = key
+    if len(train) > 8 and train[8] and fidelity not in _LOWRANK:
+        known = " and ".join(LOWRANK_FIDELITIES)
+        raise ConfigError(f"noise is lowrank with fidelity {fidelity}; only {known} draw it")
     source, sample = _cpu.update(
         weight.data_ptr(),
         *pairs,
@@ -460,7 +464,7 @@ def update_(
             the ideal device. x: (samples, cols), d: (samples, rows) float32.
         device, params: name and parameters of the model.
         train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
-            group_size, granularity / (w_max - w_min).
+            group_size, granularity / (w_max - w_min), index of the noise.
         key: seed, tile_id, k of the first sample, fidelity.
         fired: int64; counts of coincidences and of slots are added to its first two elements.
     """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import ops, ops_retention
 from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
-from .io import IOConfig, Mapping, UpdateConfig
+from .io import NOISES, IOConfig, Mapping, UpdateConfig
 
 _FORMAT = 1
 _LARGEST = torch.finfo(torch.float32).max
@@ -166,10 +166,7 @@ class Tile:
             if self.device.ages:
                 self._retention = self._build_retention()
         config = self.update_config
-        fidelity = config.fidelity
-        if fidelity == "auto":
-            fidelity = self.device.default_fidelity
-        self._fidelity = ops.FIDELITY_INDEX[fidelity]
+        self._fidelity = ops.FIDELITY_INDEX[config.resolve(self.device.default_fidelity)]
         self._train = [
             0.0,
             granularity,
@@ -179,6 +176,7 @@ class Tile:
             float(config.update_bl_management),
             float(config.group_size),
             coarseness,
+            float(NOISES.index(config.noise)),
         ]
         self._set_scale(self.out_scale)
 

@@ -30,11 +30,13 @@ from .devices import DEVICES, Crosspoints, additive_noise, affine_step, constant
 from .rng import (
     COLUMN_STRIDE,
     GROUP_NOISE,
+    RANK_UNIT,
     ROW_STRIDE,
     Stream,
     byte_sum_normal,
     draw_keys,
     hash32,
+    rank_noise,
 )
 from .trains import Train, manage, pulse_number, sample_trains
 
@@ -161,7 +163,13 @@ def _flow(
 
 
 def relax(
-    device: PulsedDevice, c: Crosspoints, w: Tensor, n: Counts, xi: Tensor, uncertain: bool
+    device: PulsedDevice,
+    c: Crosspoints,
+    w: Tensor,
+    n: Counts,
+    xi: Tensor,
+    unit: float = 1.0,
+    uncertain: bool = False,
 ) -> Tensor:
     """One relaxation step of all crosspoints; ``uncertain``: variances of the counts enter.
 
@@ -178,7 +186,7 @@ def relax(
         cycle = fma(n.up, e_up * e_up, n.down * (e_down * e_down))
     else:
         cycle = fma(moved_up, f_up, moved_down * f_down)
-    sigma = f32(device.dw_min_std)
+    sigma = f32(device.dw_min_std) * f32(unit)  # xi has the standard deviation 1 / unit
     if uncertain:
         count = fma(n.variance_up, f_up * f_up, n.variance_down * (f_down * f_down))
         width = noise_width(fma(cycle, sigma * sigma, count), f32(1.0))
@@ -214,7 +222,13 @@ def relaxed_update(
         part = slice(first, first + size)
         counts = counts_of(x[part], d[part], Train(*(v[part] for v in train)), stream, k + first)
         if counts is not None:
-            xi = byte_sum_normal(hash32(base, draw_keys(stream, GROUP_NOISE, k + first, 0)))
-            w = relax(device, c, w, counts, xi, moments)
+            if config.noise == "lowrank":
+                xi, unit = rank_noise(w.shape[0], w.shape[1], stream, k + first, 0), RANK_UNIT
+            else:
+                xi, unit = (
+                    byte_sum_normal(hash32(base, draw_keys(stream, GROUP_NOISE, k + first, 0))),
+                    1.0,
+                )
+            w = relax(device, c, w, counts, xi, unit, moments)
         first += size
     return w

@@ -16,10 +16,12 @@ from .arithmetic import MASK32, f32, fma, from_bits
 DEVICE_PARAMETERS, INITIALISATION = 0, 1
 FORWARD, BACKWARD, EVALUATION = 2, 4, 6  # outputs; + 1: inputs
 PULSES, CYCLE_NOISE, SLOT_NOISE, GROUP_NOISE = 8, 9, 10, 11
+ROW_RANK, COLUMN_RANK = 16, 17
 FORWARD_ROUNDING, READ_LINES = 20, 23  # rounding: + 1 backward, + 2 evaluation
 
 ROW_STRIDE = 0x85EBCA77  # multiplies a row, a slot or a word number
 COLUMN_STRIDE = 0x9E3779B1  # multiplies a column or an output line
+RANK_UNIT = 0.2642856  # 1 / sqrt(8 E[U^2] E[V^2]) of rank_noise
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -98,6 +100,27 @@ def cycle_normal(row: Tensor, column: Tensor, key: Keys) -> Tensor:
     v = count.to(torch.float32) - 8.0
     cubic = fma(v, fma(f32(0.00075407764), v * v, f32(0.486047105)), f32(-0.75))
     return cubic + from_bits(dither | 0x3F000000)
+
+
+def _rank_factors(words: Words, lowest: int, exponents: int) -> Tensor:
+    """(8, n) numbers ``+-2^e (1 + f/128)`` of the 16-bit halves, low half first.
+
+    Bits from the lowest: f (7), e - lowest (as many as 2^bits = ``exponents``), and 15 the sign.
+    """
+    halves = torch.stack([half for w in words for half in (w & 0xFFFF, w >> 16)])
+    sign = 1.0 - 2.0 * (halves >> 15)
+    exponent = (halves >> 7) % exponents + lowest
+    return (sign * (1.0 + (halves & 127) / 128.0) * 2.0**exponent).double()
+
+
+def rank_noise(rows: int, cols: int, stream: Stream, k: int, draw: int) -> Tensor:
+    """Low-rank noise: ``sum_{r<8} U_ir V_jr``, float32 (rows, cols), variance RANK_UNIT^-2.
+
+    |U| in [1/8, 2) with a random exponent, |V| in [1, 2); the sum is exact.
+    """
+    u = draw4(stream, ROW_RANK, k, torch.arange(rows), draw)
+    v = draw4(stream, COLUMN_RANK, k, torch.arange(cols), draw)
+    return (_rank_factors(u, -3, 4).t() @ _rank_factors(v, 0, 1)).float()
 
 
 def byte_sum_normal(h: Tensor) -> Tensor:

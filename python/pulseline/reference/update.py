@@ -14,7 +14,15 @@ from ..io import UpdateConfig
 from .arithmetic import f32, fma, square_root
 from .devices import DEVICES, Crosspoints, Stored, additive_noise
 from .relax import relaxed_update
-from .rng import CYCLE_NOISE, SLOT_NOISE, Stream, cycle_normal, draw_keys
+from .rng import (
+    CYCLE_NOISE,
+    RANK_UNIT,
+    SLOT_NOISE,
+    Stream,
+    cycle_normal,
+    draw_keys,
+    rank_noise,
+)
 from .trains import manage, sample_trains
 
 
@@ -23,12 +31,18 @@ def _clip(w: Tensor, c: Crosspoints) -> Tensor:
 
 
 def _pulse(
-    device: PulsedDevice, c: Crosspoints, w: Tensor, up: Tensor, n: Tensor, xi: Tensor
+    device: PulsedDevice,
+    c: Crosspoints,
+    w: Tensor,
+    up: Tensor,
+    n: Tensor,
+    xi: Tensor,
+    unit: float = 1.0,
 ) -> Tensor:
-    """n coincidences at once: ``clip(w + (n + sigma sqrt(n) xi) f)``, f the step at w."""
+    """n coincidences at once: ``clip(w + (n + sigma unit sqrt(n) xi) f)``, f the step at w."""
     f = DEVICES[device.name].step(device, c, w, up)
     count = n.to(torch.float32)
-    root = square_root(count) * f32(device.dw_min_std)
+    root = square_root(count) * (f32(device.dw_min_std) * f32(unit))
     if additive_noise(device):
         scale = DEVICES[device.name].noise(device, c, w, up, f)
         moved = fma(root * xi, scale, fma(count, f, w))
@@ -55,8 +69,11 @@ def _pulsed_sample(
     for word, (fires_x, fires_d) in enumerate(sample_trains(x, d, train, stream, k)):
         both = fires_d[:, :, None] & fires_x[:, None, :]
         if fidelity == "exact":
-            xi = cycle_normal(rows, columns, draw_keys(stream, CYCLE_NOISE, k, word))
-            w = _pulse(device, c, w, up, both.sum(0), xi)
+            if config.noise == "lowrank":
+                xi, unit = rank_noise(d.numel(), x.numel(), stream, k, word), RANK_UNIT
+            else:
+                xi, unit = cycle_normal(rows, columns, draw_keys(stream, CYCLE_NOISE, k, word)), 1.0
+            w = _pulse(device, c, w, up, both.sum(0), xi, unit)
             continue
         for slot in range(len(both)):
             if both[slot].any():
@@ -108,7 +125,7 @@ def update(
         return w
     if stored is None:
         raise ConfigError("stored is None; build the crosspoints with construct")
-    fidelity = device.default_fidelity if config.fidelity == "auto" else config.fidelity
+    fidelity = config.resolve(device.default_fidelity)
     c, stream = Crosspoints.of(device, stored), Stream(seed, tile_id)
     if fidelity in ("grouped", "moments"):
         return relaxed_update(w, c, x, d, device, config, lr, stream, k) + 0.0
