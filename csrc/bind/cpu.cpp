@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bind/chain.h"
+#include "bind/read_args.h"
 #include "cpu/kernels.h"
 
 namespace py = pybind11;
@@ -59,34 +60,16 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
   return result(s);
 }
 
-// io: inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise, w_noise, out_scale,
-// noise_management, max_rounds.
+// io: see read_args.h.
 py::tuple tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
                     bool transposed, int64_t tile_in, int64_t tile_out, uint64_t seed,
                     uint32_t tile, uint64_t k, uint32_t purpose, const std::vector<float>& io,
                     int threads) {
-  ReadArgs a = {};
+  ReadArgs a = bind::read_args({rows, cols, batch, transposed, tile_in, tile_out},
+                               {seed, tile, k, purpose}, io);
   a.w = pointer<const float>(w);
   a.x = pointer<const float>(x);
   a.y = pointer<float>(y);
-  a.rows = rows;
-  a.cols = cols;
-  a.batch = batch;
-  a.transposed = transposed;
-  a.tile_in = tile_in;
-  a.tile_out = tile_out;
-  a.stream = {seed, tile};
-  a.k = k;
-  a.output_purpose = purpose;
-  a.input_purpose = purpose + 1;
-  a.dac = make_converter(io.at(1), io.at(0));
-  a.input_noise = io.at(2);
-  a.adc = make_converter(io.at(4), io.at(3));
-  a.output_noise = io.at(5);
-  a.weight_noise = io.at(6);
-  a.out_scale = io.at(7);
-  a.noise_management = int32_t(io.at(8));
-  a.max_rounds = int32_t(io.at(9));
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read(a, threads);
   py::gil_scoped_acquire gil;

@@ -16,5 +16,6 @@ T* pointer(uint64_t address) {
 inline cudaStream_t stream_of(uint64_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
 
 void bind_update(pybind11::module_& m);
+void bind_read(pybind11::module_& m);
 
 }  // namespace pulseline::bind

@@ -181,10 +181,15 @@ PL_HD F byte_sum_polynomial(F centred) {
   return y * p;
 }
 
-PL_HD float byte_sum_normal(uint32_t h) {
-  const int32_t sum =
-      int32_t((h & 255u) * 32u + (h >> 8 & 255u) * 31u + (h >> 16 & 255u) * 29u + (h >> 24) * 27u);
-  return byte_sum_polynomial(float(sum - kByteMean));
+PL_HD float byte_sum(uint32_t h) {  // centred
+#if defined(__CUDA_ARCH__)
+  const uint32_t sum = __dp4a(h, kByteWeights, 0u);
+#else
+  const uint32_t sum =
+      (h & 255u) * 32u + (h >> 8 & 255u) * 31u + (h >> 16 & 255u) * 29u + (h >> 24) * 27u;
+#endif
+  return float(int32_t(sum) - kByteMean);
 }
+PL_HD float byte_sum_normal(uint32_t h) { return byte_sum_polynomial(byte_sum(h)); }
 
 }  // namespace pulseline

@@ -60,17 +60,7 @@ Status manage(ChainPlan& p) {
   for (int64_t b = 0; b < a.batch; ++b) {
     const uint32_t bits = table().absmax(a.x + b * p.inputs, p.inputs);
     if (bits >= kInfinity) return {1, b};
-    float alpha = as_float(bits);
-    if (a.noise_management == kNoManagement) alpha = 1.0f;
-    if (a.noise_management == kConstant) alpha = chain.threshold;
-    if (a.noise_management == kAverage) {
-      const bool first = !(average > 0.0f);
-      if (chain.advance) average = first ? alpha : fma(chain.decay, alpha - average, average);
-      if (chain.advance || !first) alpha = average;
-    }
-    if (a.noise_management == kAbsMax || a.noise_management == kAverage)
-      if (chain.threshold > 0.0f) alpha = min(alpha, chain.threshold);
-    p.alpha[size_t(b)] = alpha;
+    p.alpha[size_t(b)] = manage_input(a, chain, as_float(bits), average);
   }
   if (a.noise_management == kAverage && chain.advance) *chain.average = average;
   return {};
@@ -86,15 +76,10 @@ void draw_lines(ChainPlan& p) {
   if (p.line_noise.empty() && p.line_bend.empty()) return;
   for (int64_t s = 0; s < p.segments; ++s)
     for (int64_t o = 0; o < p.outputs; ++o) {
-      const uint64_t k = uint64_t(s << 1 | (a.transposed ? 1 : 0));
-      const Philox4 r = draw4(a.stream, kReadLines, k, uint32_t(o), 0);
+      const OutputLine line = output_line(a, chain, s, o);
       const size_t i = size_t(s * p.outputs + o);
-      if (!p.line_noise.empty())
-        p.line_noise[i] =
-            absolute(a.output_noise * fma(chain.output_noise_std, probit(r.v[0]), 1.0f));
-      if (!p.line_bend.empty())
-        p.line_bend[i] =
-            absolute(chain.nonlinearity * fma(chain.nonlinearity_std, probit(r.v[1]), 1.0f));
+      if (!p.line_noise.empty()) p.line_noise[i] = line.noise;
+      if (!p.line_bend.empty()) p.line_bend[i] = line.bend;
     }
 }
 
@@ -158,10 +143,6 @@ void multiply(const ChainPlan& p, const float* w, const Tile& t, const float* q,
   }
 }
 
-Keys keys_of(const ChainPlan& p, uint32_t purpose, int64_t b, uint32_t draw) {
-  return draw_keys(p.a->stream, purpose, p.a->k + uint64_t(b), draw);
-}
-
 void convert_inputs(const ChainPlan& p, const Tile& t, int64_t count, int round, Workspace& work) {
   const ReadArgs& a = *p.a;
   for (int64_t i = 0; i < count; ++i) {
@@ -174,15 +155,13 @@ void convert_inputs(const ChainPlan& p, const Tile& t, int64_t count, int round,
     job.in0 = t.in0;
     job.in1 = t.in1;
     job.passes = p.passes;
-    const uint32_t draw = uint32_t(t.block << 4 | round);
     for (int pass = 0; pass < p.passes; ++pass) {
       job.q[pass] = work.q[pass].data() + i * p.stride;
       if (p.chain->pcm) job.square[pass] = work.square[pass].data() + i * p.stride;
-      if (a.input_noise > 0.0f)
-        job.noise[pass] = keys_of(p, a.input_purpose, b, draw | (pass ? kSecondPass : 0u));
+      if (a.input_noise > 0.0f) job.noise[pass] = input_keys(a, b, t.block, pass, round);
     }
     if (p.chain->input_stochastic)
-      job.rounding = keys_of(p, p.chain->rounding_purpose, b, rounding_draw(t.block, 0, 0, round));
+      job.rounding = rounding_keys(a, *p.chain, b, t.block, 0, 0, round);
     table().chain_input(job);
     for (int pass = 0; pass < 2; ++pass) work.norm[size_t(2 * i + pass)] = job.norm[pass];
   }
@@ -205,12 +184,10 @@ bool convert_outputs(const ChainPlan& p, const Tile& t, int64_t i, int round, Wo
     job.sums[pass] = work.product[pass].data() + i * p.width;
     if (p.chain->pcm) job.squares[pass] = work.variance[pass].data() + i * p.width;
     job.norm[pass] = work.norm[size_t(2 * i + pass)];
-    const uint32_t draw = uint32_t(t.segment << 4 | round) | (pass ? kSecondPass : 0u);
     if (a.output_noise > 0.0f || a.weight_noise > 0.0f)
-      job.noise[pass] = keys_of(p, a.output_purpose, b, draw);
+      job.noise[pass] = output_keys(a, b, t.segment, pass, round);
     if (p.chain->output_stochastic)
-      job.rounding[pass] =
-          keys_of(p, p.chain->rounding_purpose, b, rounding_draw(t.segment, 1, pass, round));
+      job.rounding[pass] = rounding_keys(a, *p.chain, b, t.segment, 1, pass, round);
   }
   if (table().chain_output(job) && round < a.max_rounds) return true;
   const float scale = (p.alpha[size_t(b)] * float(1 << round)) * a.out_scale;

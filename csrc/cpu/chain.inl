@@ -4,26 +4,16 @@
 namespace pulseline::cpu {
 namespace {
 
-PL_HD F line_normal(U base, Keys key) {
-  return byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1)));
-}
-PL_HD F convert_by(const Converter& c, F v, bool stochastic, U base, Keys key) {
-  return stochastic ? convert_stochastic(c, v, uniform24(hash(base, key.k0, key.k1)))
-                    : convert(c, v);
-}
-
 void chain_input(ChainInput& job) {
   const ReadArgs& a = *job.args;
   const Chain& chain = *job.chain;
   for (int64_t i = job.in0; i < job.in1; i += kLanes) {
     const int64_t n = job.in1 - i;
     const U base = (lane_index() + U(uint32_t(i))) * U(kColumnStride);
-    const F v = convert_by(a.dac, load_partial(job.x + i, n) / F(job.alpha_beta),
-                           chain.input_stochastic, base, job.rounding);
+    const F v =
+        input_level(a, chain, load_partial(job.x + i, n), job.alpha_beta, base, job.rounding);
     for (int pass = 0; pass < job.passes; ++pass) {
-      F q = v;
-      if (job.passes == 2) q = pass == 0 ? max(v, F(0.0f)) : min(v, F(0.0f)) * F(chain.input_gain);
-      if (a.input_noise > 0.0f) q = fma(F(a.input_noise), line_normal(base, job.noise[pass]), q);
+      const F q = input_pass(a, chain, v, pass, job.passes, base, job.noise[pass]);
       store_partial(job.q[pass] + i, q, n);
       if (chain.pcm) store_partial(job.square[pass] + i, q * q, n);
     }
@@ -38,16 +28,12 @@ PL_HD F chain_convert(const ChainOutput& job, int64_t o, int64_t n, F y, F varia
                       Keys rounding, uint32_t& inside) {
   const ReadArgs& a = *job.args;
   const U base = (lane_index() + U(uint32_t(job.out0 + o))) * U(kColumnStride);
-  F deviation = job.line_noise ? load_partial(job.line_noise + o, n) : F(a.output_noise);
-  if (a.weight_noise > 0.0f)
-    deviation =
-        square_root(fma(F(a.weight_noise * a.weight_noise), variance, deviation * deviation));
-  if (a.output_noise > 0.0f || a.weight_noise > 0.0f)
-    y = fma(deviation, line_normal(base, noise), y);
-  if (job.line_bend) y = y / (F(1.0f) + load_partial(job.line_bend + o, n) * absolute(y));
+  const F deviation = job.line_noise ? load_partial(job.line_noise + o, n) : F(a.output_noise);
+  const F bend = job.line_bend ? load_partial(job.line_bend + o, n) : F(0.0f);
+  y = output_level(a, y, variance, deviation, job.line_bend ? &bend : nullptr, base, noise);
   const uint32_t edge = n < kLanes ? ~((1u << n) - 1u) : 0u;
   if (a.adc.bound > 0.0f) inside &= to_bits(absolute(y) < F(a.adc.bound)) | edge;
-  return convert_by(a.adc, y, job.chain->output_stochastic, base, rounding);
+  return convert_line(a.adc, y, job.chain->output_stochastic != 0, base, rounding);
 }
 
 bool chain_output(const ChainOutput& job) {

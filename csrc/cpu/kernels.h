@@ -3,7 +3,7 @@
 // Everything else in such an object has internal linkage and uses no std:: templates: an inline
 // function in a shared header would let the linker keep one ISA's copy for everybody.
 #include "core/args.h"
-#include "core/chain.h"
+#include "core/read.h"
 #include "core/relax.h"
 
 namespace pulseline::cpu {

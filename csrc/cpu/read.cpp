@@ -42,15 +42,9 @@ void convert_input(const Plan& p, int64_t b, int64_t block, int round, float* q,
     return;
   }
   Keys noise = {0, 0};
-  if (a.input_noise > 0.0f)
-    noise = draw_keys(a.stream, a.input_purpose, a.k + uint64_t(b), uint32_t(block << 4 | round));
+  if (a.input_noise > 0.0f) noise = input_keys(a, b, block, 0, round);
   table().prepare_input({&a, a.x + b * p.inputs, q, p.alpha[b] * float(1 << round), noise,
                          deviation, deviation_stride});
-}
-
-Keys output_keys(const Plan& p, int64_t b, int64_t segment, int round) {
-  return draw_keys(p.a->stream, p.a->output_purpose, p.a->k + uint64_t(b),
-                   uint32_t(segment << 4 | round));
 }
 
 ReadPanel panel_of(const Plan& p, int64_t segment, int64_t out0, int64_t out1, float* sums,
@@ -99,7 +93,7 @@ void repeat_sample(const Plan& p, int64_t b, int64_t block, float* sums, float* 
     int round = 0;
     for (uint8_t saturated = 0;; ++round) {
       convert_input(p, b, block, round, q, deviation, 1);
-      const Keys key = output_keys(p, b, s, round);
+      const Keys key = output_keys(a, b, s, 0, round);
       saturated = 0;
       for (int64_t o = out0; o < out1; o += table().panel) {
         const int64_t end = o + table().panel < out1 ? o + table().panel : out1;
@@ -200,7 +194,7 @@ Status read(const ReadArgs& a, int threads) {
   for (int64_t b = 0; b < a.batch; ++b) {
     p.scale[b] = p.alpha[b] * a.out_scale;
     for (int64_t s = 0; s < p.segments; ++s)
-      p.keys[s * a.batch + b] = noisy ? output_keys(p, b, s, 0) : Keys{0, 0};
+      p.keys[s * a.batch + b] = noisy ? output_keys(a, b, s, 0, 0) : Keys{0, 0};
   }
   for (int64_t block = 0; block < p.blocks; ++block) {
     if (block == 0 || a.input_noise > 0.0f)

@@ -1,0 +1,85 @@
+// The read on the GPU: device pointers and a stream in. Checks and the products are Python's.
+#include "bind/cuda.h"
+#include "bind/read_args.h"
+#include "cuda/mvm.h"
+
+namespace py = pybind11;
+
+namespace pulseline::bind {
+namespace {
+
+using cuda::ReadJob;
+using Addresses = std::array<uint64_t, 2>;  // per pass
+
+// matrix: rows, cols, batch, transposed, tile_in, tile_out. draws: seed, tile, k, purpose.
+ReadJob make_read(const std::tuple<int64_t, int64_t, int64_t, bool, int64_t, int64_t>& matrix,
+                  const std::tuple<uint64_t, uint32_t, uint64_t, uint32_t>& draws,
+                  const std::vector<float>& io, const std::vector<double>& chain,
+                  uint64_t average) {
+  const auto& [rows, cols, batch, transposed, tile_in, tile_out] = matrix;
+  const auto& [seed, tile, k, purpose] = draws;
+  const ReadArgs a =
+      read_args({rows, cols, batch, transposed, tile_in, tile_out}, {seed, tile, k, purpose}, io);
+  return cuda::read_job(a, chain_args(a, chain, pointer<float>(average)));
+}
+
+void place(ReadJob& j, uint64_t w, uint64_t x, uint64_t y, uint64_t alpha, const Addresses& q,
+           const Addresses& square, const Addresses& norm, uint64_t saturated) {
+  j.args.w = pointer<const float>(w);
+  j.args.x = pointer<const float>(x);
+  j.args.y = pointer<float>(y);
+  j.alpha = pointer<float>(alpha);
+  j.saturated = pointer<uint8_t>(saturated);
+  for (size_t pass = 0; pass < 2; ++pass) {
+    j.q[pass] = pointer<float>(q[pass]);
+    j.square[pass] = pointer<float>(square[pass]);
+    j.norm[pass] = pointer<float>(norm[pass]);
+  }
+}
+
+void output(const ReadJob& j, int64_t segment, int64_t out0, int64_t out1, const Addresses& sums,
+            const Addresses& squares, uint64_t stream) {
+  cuda::ReadSums s = {};
+  s.segment = segment;
+  s.out0 = out0;
+  s.out1 = out1;
+  for (size_t pass = 0; pass < 2; ++pass) {
+    s.sums[pass] = pointer<const float>(sums[pass]);
+    s.squares[pass] = pointer<const float>(squares[pass]);
+  }
+  PL_CHECK(cuda::launch_read_output(j, s, stream_of(stream)));
+}
+
+}  // namespace
+
+void bind_read(py::module_& m) {
+  py::class_<ReadJob>(m, "Read")
+      .def(py::init(&make_read))
+      .def_readonly("inputs", &ReadJob::inputs)
+      .def_readonly("outputs", &ReadJob::outputs)
+      .def_readonly("segments", &ReadJob::segments)
+      .def_readonly("blocks", &ReadJob::blocks)
+      .def_readonly("passes", &ReadJob::passes)
+      .def_property_readonly("pcm", [](const ReadJob& j) { return j.chain.pcm != 0; })
+      .def_property_readonly("repeats", [](const ReadJob& j) { return j.args.max_rounds > 0; })
+      // Whether row blocks draw their inputs anew.
+      .def_property_readonly("block_inputs",
+                             [](const ReadJob& j) {
+                               return j.args.input_noise > 0.0f || j.chain.input_stochastic != 0;
+                             })
+      .def("place", &place)
+      .def("alpha",
+           [](const ReadJob& j, uint64_t stream) {
+             PL_CHECK(cuda::launch_read_alpha(j, stream_of(stream)));
+           })
+      .def("input",
+           [](const ReadJob& j, int64_t block, uint64_t stream) {
+             PL_CHECK(cuda::launch_read_input(j, block, stream_of(stream)));
+           })
+      .def("output", &output)
+      .def("repeat", [](const ReadJob& j, uint64_t converted, uint64_t stream) {
+        PL_CHECK(cuda::launch_read_repeat(j, pointer<float>(converted), stream_of(stream)));
+      });
+}
+
+}  // namespace pulseline::bind

@@ -1,0 +1,52 @@
+#pragma once
+// The read on the GPU: everything but the products, which are torch's (one per segment of inputs).
+//   alpha   noise management of every sample
+//   input   DACs of a sample: what the lines of each pass carry, and |q|^2 per segment
+//   output  noise, ADC, scale and accumulation of one segment's sums
+//   repeat  bound management: saturated samples again, products included, without the host
+// A sample with a value that is not finite gets alpha = NaN and NaN outputs: to refuse it, as the
+// CPU does, would make the host wait.
+#include <cstdint>
+
+#include "core/read.h"
+#include "cuda/launch.h"
+
+namespace pulseline::cuda {
+
+struct ReadJob {
+  ReadArgs args;
+  Chain chain;
+  int64_t inputs, outputs, segments, blocks;
+  int32_t passes;
+  float* alpha;             // [batch]
+  float *q[2], *square[2];  // per pass [batch][inputs]; squares: pcm noise alone
+  float* norm[2];           // per pass [segments][batch]
+  uint8_t* saturated;       // [blocks][batch]; nullptr: no bound management
+};
+
+// Products of one segment for outputs out0..out1, per pass [batch][out1 - out0].
+struct ReadSums {
+  const float *sums[2], *squares[2];
+  int64_t segment, out0, out1;
+};
+
+inline ReadJob read_job(const ReadArgs& args, const Chain& chain) {
+  ReadJob j = {};
+  j.args = args;
+  j.chain = chain;
+  j.inputs = args.transposed ? args.rows : args.cols;
+  j.outputs = args.transposed ? args.cols : args.rows;
+  j.segments = ceil_div(j.inputs, args.tile_in);
+  j.blocks = ceil_div(j.outputs, args.tile_out);
+  j.passes = chain.passes == kOnePass ? 1 : 2;
+  return j;
+}
+
+cudaError_t launch_read_alpha(const ReadJob& job, cudaStream_t stream);
+// Draws of the inputs differ between row blocks if inputs have noise or round stochastically.
+cudaError_t launch_read_input(const ReadJob& job, int64_t block, cudaStream_t stream);
+cudaError_t launch_read_output(const ReadJob& job, const ReadSums& sums, cudaStream_t stream);
+// converted: scratch [batch][outputs].
+cudaError_t launch_read_repeat(const ReadJob& job, float* converted, cudaStream_t stream);
+
+}  // namespace pulseline::cuda
