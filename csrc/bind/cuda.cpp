@@ -30,4 +30,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
     return std::string(count ? "" : "no CUDA device is visible");
   });
   bind::bind_update(m);
+  bind::bind_read(m);
 }

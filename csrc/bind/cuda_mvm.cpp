@@ -67,7 +67,20 @@ void bind_read(py::module_& m) {
                              [](const ReadJob& j) {
                                return j.args.input_noise > 0.0f || j.chain.input_stochastic != 0;
                              })
+      .def_property_readonly("wired",
+                             [](const ReadJob& j) { return j.chain.ir_drop == kApproximate; })
       .def("place", &place)
+      // word and bit: [2][rows][cols]; level: [2][tile rows][cols]; end: [2][rows][tile columns];
+      // float64. effective: [rows][cols], what is read from now on.
+      .def("wires",
+           [](ReadJob& j, uint64_t word, uint64_t bit, uint64_t level, uint64_t end,
+              uint64_t effective, uint64_t stream) {
+             const cuda::Wires w = {pointer<double>(word), pointer<double>(bit),
+                                    pointer<double>(level), pointer<double>(end),
+                                    pointer<float>(effective)};
+             PL_CHECK(cuda::launch_read_wires(j, w, stream_of(stream)));
+             j.effective = w.effective;
+           })
       .def("alpha",
            [](const ReadJob& j, uint64_t stream) {
              PL_CHECK(cuda::launch_read_alpha(j, stream_of(stream)));

@@ -1,5 +1,6 @@
 #pragma once
 // The read on the GPU: everything but the products, which are torch's (one per segment of inputs).
+//   wires   effective weights, if wires have resistance (closed form)
 //   alpha   noise management of every sample
 //   input   DACs of a sample: what the lines of each pass carry, and |q|^2 per segment
 //   output  noise, ADC, scale and accumulation of one segment's sums
@@ -22,12 +23,20 @@ struct ReadJob {
   float *q[2], *square[2];  // per pass [batch][inputs]; squares: pcm noise alone
   float* norm[2];           // per pass [segments][batch]
   uint8_t* saturated;       // [blocks][batch]; nullptr: no bound management
+  const float* effective;   // [rows][cols] weights behind wires; nullptr: wires are ideal
 };
 
 // Products of one segment for outputs out0..out1, per pass [batch][out1 - out0].
 struct ReadSums {
   const float *sums[2], *squares[2];
   int64_t segment, out0, out1;
+};
+
+// Voltage profiles of wires, see cpu/irdrop.cpp; [2]: positive and negative weights.
+struct Wires {
+  double *word, *bit;   // [2][rows][cols] along word lines and bit lines of every tile
+  double *level, *end;  // [2][tile rows][cols], [2][rows][tile columns]: at the end of a line
+  float* effective;     // [rows][cols] out
 };
 
 inline ReadJob read_job(const ReadArgs& args, const Chain& chain) {
@@ -42,6 +51,7 @@ inline ReadJob read_job(const ReadArgs& args, const Chain& chain) {
   return j;
 }
 
+cudaError_t launch_read_wires(const ReadJob& job, const Wires& wires, cudaStream_t stream);
 cudaError_t launch_read_alpha(const ReadJob& job, cudaStream_t stream);
 // Draws of the inputs differ between row blocks if inputs have noise or round stochastically.
 cudaError_t launch_read_input(const ReadJob& job, int64_t block, cudaStream_t stream);

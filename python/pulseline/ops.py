@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _cpu
+from . import _cpu, ops_read_cuda
 from .devices import DEVICES
 from .errors import BackendError, ConfigError
 from .io import FIDELITIES, LOWRANK_FIDELITIES
@@ -333,8 +333,8 @@ def _no_cuda(*_: object) -> None:
 _LIBRARY.impl("read", _read_cpu, "CPU")
 _LIBRARY.impl("read_chain_", _read_chain_cpu, "CPU")
 _LIBRARY.impl("update_", _update_cpu, "CPU")
-_LIBRARY.impl("read", _no_cuda, "CUDA")
-_LIBRARY.impl("read_chain_", _no_cuda, "CUDA")
+_LIBRARY.impl("read", ops_read_cuda.read, "CUDA")
+_LIBRARY.impl("read_chain_", ops_read_cuda.read_chain, "CUDA")
 _LIBRARY.impl("update_", _no_cuda, "CUDA")
 _LIBRARY.impl("construct", _construct, "CompositeExplicitAutograd")
 _LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")

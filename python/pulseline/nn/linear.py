@@ -143,6 +143,7 @@ class AnalogLinear(nn.Module):
         if tile.step is not None and tile.slope is not None and tile.bound is not None:
             tile.step, tile.slope = tile.step.to(where), tile.slope.to(where)
             tile.bound = tile.bound.to(where)
+        tile.averages = tile.averages.to(where)
         return self
 
     def extra_repr(self) -> str:

@@ -1,0 +1,200 @@
+"""Reads of CUDA tensors (a piece of ops): torch multiplies, our kernels convert.
+
+Per physical tile a read is ``ADC(W DAC(x))``; the segments of inputs are products of torch (cuBLAS;
+its settings, ``torch.backends.cuda.matmul``, apply), everything else is three kernels that give the
+bits of the CPU for the same sums: one for the inputs, one for each segment's outputs, one that
+repeats saturated samples. Work is queued on torch's current stream; nothing waits for the GPU, so a
+CUDA graph may capture it (its replays repeat the draws). A sample that holds a NaN or an infinity
+comes out as NaN, where the CPU refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import BackendError, ConfigError
+from .io import IR_DROPS
+
+_IR_DROP = 12  # place of ir_drop in the chain
+_MASK64 = (1 << 64) - 1
+
+Multiply = Callable[[Tensor, Tensor], Tensor]
+
+
+def load() -> Any:
+    """The compiled module.
+
+    Raises:
+        BackendError: this installation was built without it, or no GPU can be used.
+    """
+    try:
+        from . import _cuda
+    except ImportError as error:
+        raise BackendError(
+            f"a CUDA tensor came in, but this build has no CUDA kernels ({error}); "
+            "build with PULSELINE_CUDA=ON, or move it to the CPU"
+        ) from None
+    if reason := _cuda.reason():
+        raise BackendError(f"a CUDA tensor came in, but {reason}; move it to the CPU")
+    return _cuda
+
+
+def check(
+    x: Tensor,
+    weight: Tensor,
+    average: Tensor | None,
+    transposed: bool,
+    chain: Sequence[float],
+) -> None:
+    """Refuse what the kernels cannot read.
+
+    Raises:
+        ConfigError: dtype, shape, device or an option that only the CPU has.
+    """
+    name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[-1])
+    if weight.dtype is not torch.float32 or weight.dim() != 2 or not weight.is_contiguous():
+        raise ConfigError(
+            f"weight has dtype {weight.dtype} and shape {tuple(weight.shape)}; use a contiguous "
+            "float32 matrix (tiles keep float32, do not call .half() on them)"
+        )
+    if x.dtype is not torch.float32:
+        raise ConfigError(f"{name} has dtype {x.dtype}; convert it with .float()")
+    if x.dim() != 2 or x.shape[1] != inputs:
+        raise ConfigError(f"{name} has shape {tuple(x.shape)}; use (samples, {inputs})")
+    for other, t in ((name, x), ("average", average)):
+        if t is not None and t.device != weight.device:
+            raise ConfigError(f"{other} is on {t.device}; move it to {weight.device}")
+    if average is not None and (average.dtype is not torch.float32 or average.numel() != 1):
+        raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+    if chain and IR_DROPS[int(chain[_IR_DROP])] == "exact":
+        raise ConfigError(
+            'ir_drop="exact" is solved on the CPU alone; use "approx" or move the tile with .cpu()'
+        )
+
+
+def read(
+    x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
+) -> Tensor:
+    """``pulseline::read`` of CUDA tensors."""
+    return read_chain(x, weight, None, transposed, key, io, ())
+
+
+def read_chain(
+    x: Tensor,
+    weight: Tensor,
+    average: Tensor | None,
+    transposed: bool,
+    key: Sequence[int],
+    io: Sequence[float],
+    chain: Sequence[float],
+) -> Tensor:
+    """``pulseline::read_chain_`` of CUDA tensors, on the current stream of the weight's device."""
+    check(x, weight, average, transposed, chain)
+    kernels = load()
+    with torch.cuda.device(weight.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        return compose(x, weight, average, transposed, key, io, chain, kernels, stream)
+
+
+def compose(
+    x: Tensor,
+    weight: Tensor,
+    average: Tensor | None,
+    transposed: bool,
+    key: Sequence[int],
+    io: Sequence[float],
+    chain: Sequence[float],
+    kernels: Any,
+    stream: int,
+    multiply: Multiply = torch.mm,
+) -> Tensor:
+    """The read of checked arguments, from any module that has the kernels.
+
+    Args:
+        kernels: the module that has ``Read``. stream: handle of the stream to work on.
+        multiply: (samples, inputs) times (inputs, outputs).
+    """
+    rows, cols = weight.shape
+    batch, outputs = x.shape[0], cols if transposed else rows
+    if batch == 0 or outputs == 0 or x.shape[1] == 0:
+        return x.new_zeros((batch, outputs))
+    seed, tile_id, k, purpose, tile_in, tile_out = key
+    sizes = (rows, cols, batch, transposed, tile_in, tile_out)
+    draws = (seed & _MASK64, tile_id, k, purpose)
+    job = kernels.Read(sizes, draws, io, chain, 0 if average is None else average.data_ptr())
+    work = _Workspace(job, x.contiguous(), weight, transposed)
+    if job.wired:
+        work.wire(job, weight, sizes, stream)
+    job.alpha(stream)
+    for block in range(job.blocks if job.block_inputs else 1):
+        first = block * tile_out
+        last = min(first + tile_out, outputs) if job.block_inputs else outputs
+        job.input(block, stream)
+        for segment in range(job.segments):
+            ins = slice(segment * tile_in, (segment + 1) * tile_in)
+            sums, squares = work.products(ins, slice(first, last), multiply)
+            job.output(segment, first, last, _addresses(sums), _addresses(squares), stream)
+    if job.repeats:
+        converted = torch.empty_like(work.y)
+        job.repeat(converted.data_ptr(), stream)
+    return work.y
+
+
+def _addresses(tensors: Sequence[Tensor]) -> tuple[int, int]:
+    """Of both passes; 0: not there."""
+    found = [t.data_ptr() for t in tensors]
+    return (found[0] if found else 0, found[1] if len(found) > 1 else 0)
+
+
+class _Workspace:
+    """Tensors of one call. torch hands their memory to later work of the same stream only."""
+
+    def __init__(self, job: Any, x: Tensor, weight: Tensor, transposed: bool) -> None:
+        batch, passes = x.shape[0], range(job.passes)
+        self.x, self.w = x, weight if transposed else weight.t()  # (inputs, outputs)
+        self.y = x.new_empty((batch, job.outputs))
+        self.alpha = x.new_empty(batch)
+        self.q = [torch.empty_like(x) for _ in passes]
+        self.squares = [torch.empty_like(x) for _ in passes] if job.pcm else []
+        self.magnitudes = self.w.abs() if job.pcm else None
+        self.norm = [x.new_empty((job.segments, batch)) for _ in passes]
+        self.saturated = None
+        if job.repeats:
+            self.saturated = x.new_zeros((job.blocks, batch), dtype=torch.uint8)
+        job.place(
+            weight.data_ptr(),
+            x.data_ptr(),
+            self.y.data_ptr(),
+            self.alpha.data_ptr(),
+            _addresses(self.q),
+            _addresses(self.squares),
+            _addresses(self.norm),
+            0 if self.saturated is None else self.saturated.data_ptr(),
+        )
+
+    def wire(self, job: Any, weight: Tensor, sizes: tuple[Any, ...], stream: int) -> None:
+        """Multiply by the effective weights behind wires; pcm noise keeps the programmed ones."""
+        rows, cols, _, transposed, tile_in, tile_out = sizes
+        tile_rows, tile_cols = (tile_in, tile_out) if transposed else (tile_out, tile_in)
+        shapes = ((rows, cols), (rows, cols), (-(-rows // tile_rows), cols))
+        profiles = [
+            weight.new_empty((2, *shape), dtype=torch.float64)
+            for shape in (*shapes, (rows, -(-cols // tile_cols)))
+        ]
+        self.effective = torch.empty_like(weight)
+        addresses = [t.data_ptr() for t in (*profiles, self.effective)]
+        job.wires(*addresses, stream)
+        self.w = self.effective if transposed else self.effective.t()
+
+    def products(
+        self, ins: slice, outs: slice, multiply: Multiply
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Sums of a segment and, for pcm noise, of the squares; per pass."""
+        sums = [multiply(q[:, ins], self.w[ins, outs]) for q in self.q]
+        if self.magnitudes is None:
+            return sums, []
+        return sums, [multiply(q[:, ins], self.magnitudes[ins, outs]) for q in self.squares]
