@@ -114,15 +114,12 @@ template <class D>
 struct Cells {
   float w[kRowCells][kColumnCells];
   Crosspoint<float> c[kRowCells][kColumnCells];
-  Rates<float> rates[kRowCells][kColumnCells];
   PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place& at) {
 #pragma unroll
     for (int r = 0; r < kRowCells; ++r)
 #pragma unroll
-      for (int j = 0; j < kColumnCells; ++j) {
+      for (int j = 0; j < kColumnCells; ++j)
         c[r][j] = load_crosspoint(a, device, at.row_of(r), at.column_of(j), w[r][j]);
-        rates[r][j] = rates_of<D>(c[r][j]);
-      }
   }
   PL_DEVICE void relax_all(const D& device, const GroupCounts& n, const Place& at, Keys key,
                            float sigma, bool noisy, bool additive) {
@@ -135,8 +132,7 @@ struct Cells {
         const float xi = noisy ? group_normal(base, key) : 0.0f;
         const Counts<float> counts = {to_float(n.up[j / 2][2 * r + j % 2]),
                                       to_float(n.down[j / 2][2 * r + j % 2]), 0.0f, 0.0f};
-        w[r][j] =
-            relax<false>(device, c[r][j], rates[r][j], w[r][j], counts, sigma, xi, additive);
+        w[r][j] = relax<false>(device, c[r][j], w[r][j], counts, sigma, xi, additive);
       }
   }
   PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {

@@ -34,8 +34,11 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t o = column ? s * lines + index : index * f.count + s;
     const int64_t next = lines * f.count;
     float* out = (column ? f.columns : f.rows) + o;
-    LineFactors v = {0.0f, 0.0f};
-    if (bl) v = column ? line_factors(n, bl) : row_factors(n, bl);
+    LineFactors<float> v = {0.0f, 0.0f};
+    if (bl) {
+      const float set = to_float(n), slots = float(bl);
+      v = column ? line_factors(set, slots) : row_factors(set, slots);
+    }
     // Products are positive upward: the row carries the sign of -d.
     const bool minus = column ? negative : !negative;
     out[0] = minus ? -v.count : v.count;

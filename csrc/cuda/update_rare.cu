@@ -77,7 +77,7 @@ PL_DEVICE void relax_moments(const UpdateArgs& a, const D& device, const float* 
   const Counts<float> counts = counts_of(sums[n + o], sums[o], sums[3 * n + o], sums[2 * n + o]);
   const Keys key = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(first), 0);
   const float xi = group_normal(noise_base(row, column), key);
-  w = relax<true>(device, c, rates_of<D>(c), w, counts, device.p.pulsed.dw_min_std, xi,
+  w = relax<true>(device, c, w, counts, device.p.pulsed.dw_min_std, xi,
                   device.additive_noise());
   store_weight(a, row, column, w);
 }
