@@ -157,6 +157,9 @@ def test_eval_at_flush_points_only() -> None:
     assert torch.equal(out, whole(x).detach())
     assert not out.requires_grad
     assert state(pipe) == before
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="use a finite learning rate >= 0"):
+            pipe.set_lr(wrong)
     pipe.set_lr(0.5)
     assert {g["lr"] for s in pipe.stages for g in s.optimizer.param_groups} == {0.5}
 

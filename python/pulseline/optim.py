@@ -31,7 +31,7 @@ class AnalogSGD(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
-        _check_lr(lr)
+        check_lr(lr)
         super().__init__(params, {"lr": lr})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -43,7 +43,7 @@ class AnalogSGD(torch.optim.Optimizer):
         for before in self._optimizer_step_pre_hooks.values():
             before(self, (), {})
         for group in self.param_groups:
-            _check_lr(group["lr"])
+            check_lr(group["lr"])
         for group in self.param_groups:
             lr = group["lr"]
             for p in group["params"]:
@@ -98,7 +98,8 @@ def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
             p.grad.div_(micro_batches)
 
 
-def _check_lr(lr: Any) -> None:
+def check_lr(lr: Any) -> None:
+    """Raise ConfigError unless ``lr`` is a finite number >= 0."""
     try:
         ok = 0 <= lr <= _LARGEST
     except TypeError:

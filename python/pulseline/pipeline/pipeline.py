@@ -14,7 +14,7 @@ from ..digest import digest
 from ..errors import ConfigError
 from ..hardware import Hardware
 from ..hardware.presets import DEFAULT
-from ..optim import check_averaging
+from ..optim import check_averaging, check_lr
 from .clock import Event, Span
 from .executors import EXECUTORS, make
 from .plan import one_of
@@ -167,7 +167,11 @@ class Pipeline:
                 stage.module.train()
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of every stage; at a flush point only."""
+        """Set the learning rate of every stage; at a flush point only.
+
+        Raises ConfigError for a rate that is negative or not finite.
+        """
+        check_lr(lr)
         self.check_flushed("set_lr")
         for stage in self.stages:
             for group in stage.optimizer.param_groups:
