@@ -260,7 +260,7 @@ def test_against_strict(model: str, profile: str, fidelity: str) -> None:
     """Slope, spread and variances of the sums of rows and columns, as test_relaxed_statistics
     demands them of iid noise: low-rank noise has the covariances of iid noise."""
     strict = increments(model, profile, "strict", 0)
-    steps = increments(model, profile, fidelity, 0, "lowrank")
+    steps = increments(model, profile, fidelity, 0, noise="lowrank")
     assert not torch.equal(steps, increments(model, profile, fidelity, 0))
     errors = stated(model, profile, fidelity)
     for name, ratio in ratios(steps, strict, profile).items():
