@@ -19,6 +19,8 @@ SHORT = {
     "linear_step": pl.devices.LinearStep(gamma_up=0.2, gamma_down=0.2),
     "soft_bounds": pl.devices.SoftBounds(),
     "exp_step": pl.devices.ExpStep(),
+    "pow_step": pl.devices.PowStep(),
+    "piecewise_step": pl.devices.PiecewiseStep(),
 }
 
 

@@ -279,6 +279,20 @@ def test_every_output_has_its_own_noise(isa: str) -> None:
     assert abs(torch.corrcoef(torch.stack([train, other]))[0, 1]) < 5 / math.sqrt(m)
 
 
+def test_every_output_has_its_own_bend(isa: str) -> None:
+    """y = 8 / (1 + 8 n), n = .5 / 16 (1 + .2 xi): mean and spread of n over 900 outputs."""
+    m, n = 900, 0.5 / 16
+    config = dataclasses.replace(
+        PERFECT, out_bound=16.0, out_nonlinearity=0.5, out_nonlinearity_std=0.2
+    )
+    p = Problem(torch.full((m, 1), 8.0), torch.ones(2, 1), config)
+    y = p.kernel().double() / 1.7
+    assert torch.equal(y[0], y[1])  # of the line, not of the sample
+    bend = (8 / y[0] - 1) / 8
+    assert abs(bend.mean() / n - 1) < 5 * 0.2 / math.sqrt(m)
+    assert abs(bend.std() / n - 0.2) < 5 * 0.2 / math.sqrt(2 * m)
+
+
 # ---- noise management ----
 
 

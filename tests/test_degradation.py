@@ -185,6 +185,19 @@ def test_drift() -> None:
         )
 
 
+def test_drift_counts_mini_batches_of_the_tile() -> None:
+    """A weight written after 9 of them loses (11 / 10)^-nu with the next one: pulses and
+    programming do not restart the clock, which is the number of the update call."""
+    t = tile(ConstantStep(drift_nu=0.0625, **FINE))
+    for _ in range(9):
+        t.end_of_batch()
+    t.program(torch.full((ROWS, COLS), 0.5))
+    t.update(torch.ones(1, COLS), torch.ones(1, ROWS), 0.001)
+    before = t.weight.data.clone().double()
+    t.end_of_batch()
+    assert (t.weight.data / (before * (11 / 10) ** -0.0625) - 1).abs().max() < 4e-7
+
+
 def test_diffusion() -> None:
     """n steps of deviation D: mean 0, variance n D^2, neighbours independent."""
     d, n = 2.0**-8, 16
