@@ -219,8 +219,9 @@ class Complexity:
                 ]
                 over = [sum(column) / len(seeds) for column in zip(*more, strict=True)]
                 right.semilogx(eps, over, style, label=method)
-                for one in more:
-                    right.semilogx(eps, one, style[0], color="0.6", markersize=3)
+                for n, one in enumerate(more):
+                    name = "single seeds" if method == "asynchronous" and n == 0 else None
+                    right.semilogx(eps, one, style[0], color="0.6", markersize=4, label=name)
         guide = [0.6 * means[0] * (eps[0] / one) ** 2 for one in eps]
         left.loglog(eps, guide, color="0.6", linewidth=1, label="slope -2")
         left.set_ylabel("iterations until E_K <= eps (samples)")

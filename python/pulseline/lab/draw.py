@@ -15,13 +15,13 @@ def plain_ticks(axis: Any, values: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def new_figure(title: str, panels: int = 2, height: float = 4.2) -> tuple[Any, Any]:
-    """A figure with a title and panels side by side, each with a grid."""
+def new_figure(title: str, panels: int = 2, rows: int = 1) -> tuple[Any, Any]:
+    """A figure with a title and ``rows`` of panels side by side, each with a grid; flat axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * panels, height), layout="constrained")
+    figure = Figure(figsize=(5.5 * panels, 1 + 3.2 * rows), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes = figure.subplots(rows, panels, squeeze=False).ravel()
     for one in axes:
         one.grid(alpha=0.3)
     return figure, axes

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .accuracy import Accuracy
+from .cliff import Cliff
 from .clock import Clock
 from .complexity import Complexity
+from .devices import Devices
 from .engine import Experiment, Notice, Progress, finish, load, rows_of, runs_of
 from .floor import Floor
 from .report import Report, write, write_index
 from .speedup import Speedup
 from .staleness import Staleness
 
-_ALL = (Clock(), Staleness(), Floor(), Complexity(), Accuracy(), Speedup())
+_ALL = (Clock(), Staleness(), Floor(), Complexity(), Accuracy(), Speedup(), Cliff(), Devices())
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}
 QUICK: dict[str, Experiment] = {one.name: one.quick() for one in _ALL}
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .accuracy import Accuracy
+from .accuracy import Accuracy, goal_name
 from .clock import PUBLISHED_SYNC
 from .draw import new_figure
 from .engine import Experiment, Row, Rows, Summary
@@ -73,17 +73,12 @@ class Speedup:
         several = self._several()
         cells: list[list[object]] = []
         for goal in self.runs.goals():
-            for unit, factor in (("samples", True), ("cycles", False)):
-                line: list[object] = [
-                    f"{goal[0]} {goal[1]:g}",
-                    "steady state" if factor else "whole run",
-                ]
-                for m in several:
-                    gain = self.runs.gain(rows, m, goal, unit, "asynchronous")
-                    line.append(_scaled(gain, m if factor else 1))
-                cells.append(line)
+            gains = [(m, self.runs.gain(rows, m, goal, "samples", "asynchronous")) for m in several]
+            cells.append([goal_name(goal), "steady state", *(_scaled(g, m) for m, g in gains)])
         pooled = {m: self._pooled(rows, m, "samples", "asynchronous") for m in several}
+        whole = {m: self._pooled(rows, m, "cycles", "asynchronous") for m in several}
         cells.append(["all targets", "steady state", *(_scaled(pooled[m], m) for m in several)])
+        cells.append(["all targets", "whole run", *(whole[m] for m in several)])
         published = [
             [m, bar, f"{bar / m:.4f}", PUBLISHED_SYNC[m], f"{8 * m / (m + 7):.3f}"]
             for m, bar in PUBLISHED_ASYNC.items()
@@ -133,14 +128,15 @@ class Speedup:
             "Time-to-accuracy speed-up: nearly M while staleness times step is small"
         )
         several = self._several()
-        for n, goal in enumerate(self.runs.goals()):
-            gains = [self.runs.gain(rows, m, goal, "samples", "asynchronous") for m in several]
+        for of, shift, colour in (("accuracy", -0.1, "C2"), ("loss", 0.1, "C4")):
+            goals = [goal for goal in self.runs.goals() if goal[0] == of]
             points = [
-                (m * (1 + 0.012 * n), m * gain.mean)
-                for m, gain in zip(several, gains, strict=True)
-                if gain is not None
+                (m + shift, m * gain.mean)
+                for m in several
+                for goal in goals
+                if (gain := self.runs.gain(rows, m, goal, "samples", "asynchronous")) is not None
             ]
-            ours.plot(*zip(*points, strict=True), ".", label=f"{goal[0]} {goal[1]:g}")
+            ours.scatter(*zip(*points, strict=True), s=8, color=colour, label=f"{of} targets")
         pooled = [self._pooled(rows, m, "samples", "asynchronous") for m in several]
         ours.plot(
             several,
