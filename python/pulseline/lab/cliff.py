@@ -2,10 +2,10 @@
 
 Staleness counts in samples: stage m works with weights that are (M-m) micro-batches of b samples
 old, each sample a step a. The grid M x b x a asks whether a (M-1) b alone decides; loss is compared
-with sequential training (M = 1) at the same b, a and samples. Mitigations at the largest M and the
-smallest b of the grid, all without copies of weights: rescheduled and warmed-up learning rates
-(``pipeline.rates``), a first epoch without staleness, regular flushes, half the depth in flight, half
-the micro-batch at the same a. The steps are those beyond the cliff.
+with sequential training (M = 1) at the same b, a and samples. Mitigations at the largest M, beyond
+the cliff, all without copies of weights: rescheduled and warmed-up learning rates
+(``pipeline.rates``), a first epoch without staleness, regular flushes, half the depth in flight,
+half the micro-batch at the same a.
 """
 
 from __future__ import annotations
