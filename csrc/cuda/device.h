@@ -22,6 +22,12 @@
 
 namespace pulseline::cuda {
 
+// A value that the compiler does not know: stays in a register.
+PL_DEVICE uint32_t opaque(uint32_t x) {
+  asm("" : "+r"(x));
+  return x;
+}
+
 // Copies 16 (8) bytes to shared memory some time before the wait; both ends aligned to 16 (8).
 PL_DEVICE void copy16_async(void* shared, const void* global) {
   const uint32_t to = uint32_t(__cvta_generic_to_shared(shared));

@@ -1,5 +1,7 @@
 // Fidelity exact: coincidences of every sub-sample by popcount, one step each, in order; weights
 // and device parameters stay in registers for a slice. See words.h for who holds what.
+#include <type_traits>
+
 #include "cuda/words.h"
 
 namespace pulseline::cuda {
@@ -39,22 +41,26 @@ PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Plac
     pulse_row<ADDITIVE>(device, cells, r, words, xi, roots);
   };
   for_words(t, slice, at, chunks, [&](const Words& words, Keys key, int64_t) {
-    int firing = 0;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) firing += words.row[r] != 0;
-    if (firing > kRows / 2) {  // straight through: rows overlap in the pipeline
+    if (__popc(words.firing) > kRows / 2) {  // straight through: rows overlap in the pipeline
 #pragma unroll
       for (int r = 0; r < kRows; ++r) take_row(r, words, key);
     } else {
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
-        if (words.row[r]) take_row(r, words, key);
+        if (words.firing >> r & 1u) take_row(r, words, key);
     }
   });
 }
 
+// Blocks per multiprocessor: 3 leave 168 registers, too few where a noise scale of the crosspoint's
+// own comes on top of step, slope and bounds.
 template <class D>
-__global__ void __launch_bounds__(kBlockThreads, 2)
+constexpr int blocks_of() {
+  return D::kSlopes && D::kAdditive && !std::is_base_of_v<StepNoise, D> ? 2 : 3;
+}
+
+template <class D>
+__global__ void __launch_bounds__(kBlockThreads, blocks_of<D>())
     exact_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
   PL_SHARED(Chunk, chunks, 2);
   const Task& t = tasks.task[blockIdx.z];

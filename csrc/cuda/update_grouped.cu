@@ -1,5 +1,5 @@
 // Fidelity grouped: up and down counts of a group, then one relaxation step. A warp holds 16 rows of
-// 32 columns; the slots of a step, at most four packed words of 32, are counted by one tensor core
+// 16 columns (more spill registers); the slots of a step, at most four packed words of 32, are counted by one tensor core
 // instruction per direction and 8 columns: its 256 bits are the positive and the negative slots of
 // four words, rows against columns with the signs crossed (up) or not (down). Lane (g, t) = (lane /
 // 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the layout of the sums. Where the
@@ -9,8 +9,8 @@
 namespace pulseline::cuda {
 namespace {
 
-constexpr int kTiles = 4;  // of 8 columns
-constexpr int kWarpRows = 4, kWarpColumns = 2;
+constexpr int kTiles = 2;  // of 8 columns
+constexpr int kWarpRows = 2, kWarpColumns = 2;
 constexpr int kBlockRows = 16 * kWarpRows, kBlockColumns = 8 * kTiles * kWarpColumns;
 constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
 constexpr int kRowCells = 2, kColumnCells = 2 * kTiles;
@@ -145,7 +145,7 @@ struct Cells {
 };
 
 template <class D>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     grouped_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
   PL_SHARED(Stage, stages, 2);
   const Task& t = tasks.task[blockIdx.z];

@@ -8,10 +8,10 @@
 
 namespace pulseline::cuda {
 
-constexpr int kRows = 4, kWarpRows = 4, kWarpColumns = 2;
+constexpr int kRows = 8, kWarpRows = 2, kWarpColumns = 2;
 constexpr int kBlockRows = kRows * kWarpRows, kBlockColumns = 64 * kWarpColumns;
 constexpr int kBlockThreads = 32 * kWarpRows * kWarpColumns;
-constexpr int kChunk = 32;
+constexpr int kChunk = 16;
 static_assert(kPadColumns % kBlockColumns == 0 && kPadRows % kBlockRows == 0, "whole blocks");
 
 struct alignas(16) Chunk {
@@ -60,11 +60,13 @@ struct Cells {
 // cycle_normal of the two columns of a lane; the cubic comes from lane `count` of `cubic`.
 struct CycleNoise {
   float cubic;
-  PL_DEVICE CycleNoise() : cubic(popcount_cubic(float(int(threadIdx.x % 32)))) {}
+  uint32_t half;  // a register: two constants do not fit one instruction
+  PL_DEVICE CycleNoise()
+      : cubic(popcount_cubic(float(int(threadIdx.x % 32)))), half(opaque(0x3f000000u)) {}
   PL_DEVICE void draw(uint32_t base, Keys key, float (&xi)[2]) const {
     const uint32_t inner = hash_inner(base, key.k0, key.k1), h = hash_outer(inner);
     xi[0] = __shfl_sync(0xffffffffu, cubic, __popc(h & 0xffffu)) +
-            as_float((inner & 0x7fffffu) | 0x3f000000u);
+            as_float((inner & 0x7fffffu) | half);
     xi[1] = __shfl_sync(0xffffffffu, cubic, __popc(h >> 16)) + as_float(inner >> 9 | 0x3f000000u);
   }
 };
@@ -96,6 +98,7 @@ PL_DEVICE void fetch(const Task& t, int64_t first, int64_t count, int64_t number
 // What a warp sees of one sub-sample.
 struct Words {
   uint32_t row[kRows], column[2];
+  uint32_t firing;  // rows with any slot
 };
 
 // Calls body(words, keys, number within the slice) for every sub-sample that may touch the warp's
@@ -113,22 +116,27 @@ PL_DEVICE void for_words(const Task& t, int slice, const Place& at, Chunk* chunk
     const int n = left < kChunk ? int(left) : kChunk;
     for (int s = 0; s < n; ++s) {
       Words words;
-      const uint4 rows = *reinterpret_cast<const uint4*>(&chunk.rows[s][at.warp_row]);
-      words.row[0] = rows.x;
-      words.row[1] = rows.y;
-      words.row[2] = rows.z;
-      words.row[3] = rows.w;
-      if (!(rows.x | rows.y | rows.z | rows.w)) continue;
+      const uint32_t mine = chunk.rows[s][at.warp_row + int(threadIdx.x % kRows)];
+      words.firing = __ballot_sync(0xffffffffu, mine != 0) & ((1u << kRows) - 1);
+      if (!words.firing) continue;
       words.column[0] = chunk.columns[s][at.lane_column];
       words.column[1] = chunk.columns[s][at.lane_column + 16];
       if (!__any_sync(0xffffffffu, int(words.column[0] | words.column[1]))) continue;
+#pragma unroll
+      for (int q = 0; q < kRows; q += 4) {
+        const uint4 rows = *reinterpret_cast<const uint4*>(&chunk.rows[s][at.warp_row + q]);
+        words.row[q] = rows.x;
+        words.row[q + 1] = rows.y;
+        words.row[q + 2] = rows.z;
+        words.row[q + 3] = rows.w;
+      }
       body(words, chunk.keys[s], number * kChunk + s);
     }
     __syncthreads();
   }
   copies_wait<0>();
 }
-static_assert(kRows == 4, "one 16-byte load brings a warp's row words");
+static_assert(32 % kRows == 0 && kRows % 4 == 0, "row words come in 16 bytes, one each for a vote");
 
 inline dim3 block_grid(const Call& c) {
   const int64_t rows = most(c, [](const Task& t) { return t.args.rows; });

@@ -16,6 +16,7 @@
 
 namespace pulseline::cuda {
 
+inline uint32_t opaque(uint32_t x) { return x; }
 inline void copy16_async(void* shared, const void* global) {
   emulator::copy_async(shared, global, 16);
 }
