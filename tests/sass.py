@@ -8,6 +8,7 @@ way from the loop's head through a chosen block back to the head.
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import re
 import shutil
@@ -85,7 +86,7 @@ _TARGET = re.compile(r"0x([0-9a-f]+)")
 
 def _blocks(code: list[tuple[int, str]]) -> dict[int, Block]:
     addresses = [at for at, _ in code]
-    following = dict(zip(addresses, addresses[1:], strict=False))
+    following = dict(itertools.pairwise(addresses))
     leaders, edges = {addresses[0]}, {}
     for at, text in code:
         guarded = text.startswith("@")

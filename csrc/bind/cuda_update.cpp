@@ -1,4 +1,4 @@
-// The update of module _cuda. A task is one tile's call as five sequences:
+// The update of module _cuda; `gpu` is the device's number, `stream` a handle. A task is one tile's call as five sequences:
 //   addresses  w, step, slope, bound, x, d, workspace, fired (0: not counted)
 //   sizes      rows, cols, batch
 //   key        seed, tile, k
@@ -49,7 +49,9 @@ struct Tasks {
   std::vector<cuda::Task> tasks;
   std::vector<const float*> params;
   cuda::Call call;
-  Tasks(const std::vector<Description>& described, int device, int fidelity, uint64_t stream) {
+  Tasks(const std::vector<Description>& described, int device, int fidelity, int gpu,
+        uint64_t stream) {
+    PL_CHECK(cudaSetDevice(gpu));
     if (described.empty() || described.size() > size_t(cuda::kTasks))
       throw py::value_error(std::to_string(described.size()) + " tasks; use 1 to " +
                             std::to_string(cuda::kTasks));
@@ -81,30 +83,31 @@ void bind_update(py::module_& m) {
           cuda::Task t = task_of(d, fidelity);
           return cuda::lay_out(t, nullptr);
         });
-  m.def("update", [](const std::vector<Description>& described, int device, int fidelity,
+  m.def("update", [](const std::vector<Description>& described, int device, int fidelity, int gpu,
                      uint64_t stream) {
-    const Tasks t(described, device, fidelity, stream);
+    const Tasks t(described, device, fidelity, gpu, stream);
     if (fidelity == kMoments) throw py::value_error("moments takes moments_begin, factors, moments");
     py::gil_scoped_release nogil;
     PL_CHECK(cuda::launch_update(t.call));
   });
   // moments, one task: plan; then per group of samples the factors, their four products by the
   // caller, and the relaxation.
-  m.def("moments_begin", [](const Description& d, int device, uint64_t stream) {
-    const Tasks t({d}, device, kMoments, stream);
+  m.def("moments_begin", [](const Description& d, int device, int gpu, uint64_t stream) {
+    const Tasks t({d}, device, kMoments, gpu, stream);
     py::gil_scoped_release nogil;
     PL_CHECK(cuda::launch_moments_begin(t.call));
   });
   m.def("factors", [](const Description& d, int device, uint64_t columns, uint64_t rows,
-                      int64_t first, int64_t count, uint64_t stream) {
-    const Tasks t({d}, device, kMoments, stream);
+                      int64_t first, int64_t count, int gpu, uint64_t stream) {
+    const Tasks t({d}, device, kMoments, gpu, stream);
     py::gil_scoped_release nogil;
     PL_CHECK(cuda::launch_factors(
         t.call, {pointer<float>(columns), pointer<float>(rows), first, count}));
   });
   m.def("moments",
-        [](const Description& d, int device, uint64_t sums, int64_t first, uint64_t stream) {
-          const Tasks t({d}, device, kMoments, stream);
+        [](const Description& d, int device, uint64_t sums, int64_t first, int gpu,
+           uint64_t stream) {
+          const Tasks t({d}, device, kMoments, gpu, stream);
           py::gil_scoped_release nogil;
           PL_CHECK(cuda::launch_moments(t.call, pointer<const float>(sums), first));
         });

@@ -16,17 +16,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _cpu, ops_read_cuda
+from . import _cpu, ops_cuda, ops_read_cuda
 from .devices import DEVICES
 from .errors import BackendError, ConfigError
-from .io import FIDELITIES, LOWRANK_FIDELITIES
+from .io import FIDELITIES
+from .ops_checks import (
+    check_update,
+    refuse_device,
+    refuse_matrix,
+    refuse_mixture,
+    refuse_value,
+    refuse_weight,
+)
 from .ops_wires import wire_currents as wire_currents
 
 NUMBERING: int = _cpu.NUMBERING
 PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
 DEVICE_INDEX: dict[str, int] = {name: i for i, (name, *_) in enumerate(_cpu.DEVICES)}
 FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
-_LOWRANK = [FIDELITY_INDEX[name] for name in LOWRANK_FIDELITIES]
 # Fields of a compiled model; ``curve[18]`` takes 18 numbers.
 _DECLARED = {name: fields.split(",") for name, fields, *_ in _cpu.DEVICES}
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -56,11 +63,8 @@ _LIBRARY.define(
 )
 _LIBRARY.define("initial_normals(int rows, int cols, int seed, int tile_id) -> Tensor")
 
-_SOURCES = ("", "x", "d")
 _MASK64 = (1 << 64) - 1
 _F32 = torch.float32
-_INFINITY = float("inf")
-_MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
 _threads = torch.get_num_threads
 _modes = torch._C._len_torch_dispatch_stack
 
@@ -98,36 +102,9 @@ def info() -> dict[str, object]:
         "isa": _cpu.isa(),
         "isas": list(_cpu.isas()),
         "threads": torch.get_num_threads(),
-        "cuda": False,
-        "cuda_reason": "this build has no CUDA kernels",
+        "cuda": not (why := ops_cuda.reason()),
+        "cuda_reason": why,
     }
-
-
-def _refuse_matrix(name: str, t: Tensor, columns: int) -> None:
-    if t.dtype is not torch.float32:
-        raise ConfigError(f"{name} has dtype {t.dtype}; convert it with .float()")
-    if t.dim() != 2 or t.shape[1] != columns:
-        raise ConfigError(f"{name} has shape {tuple(t.shape)}; use (samples, {columns})")
-
-
-def _refuse_weight(t: Tensor) -> None:
-    if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous() or not t.is_cpu:
-        raise ConfigError(
-            f"weight has dtype {t.dtype} and shape {tuple(t.shape)} on {t.device}; use a "
-            "contiguous float32 matrix where x is (tiles keep float32, do not call .half() on them)"
-        )
-
-
-def _refuse_value(source: int, sample: int) -> None:
-    raise ConfigError(
-        f"{_SOURCES[source]}[{sample}] holds a NaN or an infinity; nothing was written, "
-        "check the learning rate and the loss"
-    )
-
-
-def _refuse_device(name: str, t: Tensor) -> None:
-    if not t.is_cpu:
-        raise ConfigError(f"{name} is on {t.device} and the weight on the CPU; move it with .cpu()")
 
 
 def _read_cpu(
@@ -148,11 +125,11 @@ def _read_chain_cpu(
     rows, cols = weight.shape
     inputs, outputs = (rows, cols) if transposed else (cols, rows)
     if weight.dtype is not _F32 or not weight.is_contiguous() or not weight.is_cpu:
-        _refuse_weight(weight)
+        refuse_weight(weight)
     if x.dtype is not _F32 or x.dim() != 2 or x.shape[1] != inputs:
-        _refuse_matrix("d" if transposed else "x", x, inputs)
+        refuse_matrix("d" if transposed else "x", x, inputs)
     if not x.is_cpu:
-        _refuse_device("d" if transposed else "x", x)
+        refuse_device("d" if transposed else "x", x, weight)
     if not x.is_contiguous():
         x = x.contiguous()
     batch = x.shape[0]
@@ -178,7 +155,7 @@ def _read_chain_cpu(
         _threads(),
     )
     if source:
-        _refuse_value(2 if transposed else 1, sample)
+        refuse_value(2 if transposed else 1, sample)
     return y
 
 
@@ -216,7 +193,7 @@ def _options(
         _threads(),
     )
     if source:
-        _refuse_value(2 if transposed else 1, sample)
+        refuse_value(2 if transposed else 1, sample)
     return y
 
 
@@ -233,40 +210,22 @@ def _update_cpu(
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> None:
+    check_update(weight, x, d, train, key, "cpu")
     rows, cols = weight.shape
-    if weight.dtype is not _F32 or not weight.is_contiguous() or not weight.is_cpu:
-        _refuse_weight(weight)
-    for name, t, columns in (("x", x, cols), ("d", d, rows)):
-        if t.dtype is not _F32 or t.dim() != 2 or t.shape[1] != columns:
-            _refuse_matrix(name, t, columns)
-        if not t.is_cpu:
-            _refuse_device(name, t)
-    batch = x.shape[0]
-    if batch != d.shape[0]:
-        raise ConfigError(f"x has {batch} samples and d has {d.shape[0]}; use as many of each")
-    if not 0 <= train[0] < _INFINITY:
-        raise ConfigError(f"lr is {train[0]}; use a finite learning rate >= 0")
-    if not (train[3] or train[5]) and train[0] > train[1] * _MOST_SLOTS:
-        raise ConfigError(
-            f"lr is {train[0]}, a train of more than {_MOST_SLOTS} slots of {train[1]}; "
-            "lower it, or switch fixed_bl or update_bl_management on"
-        )
     x, d = x.contiguous(), d.contiguous()
-    index, pairs = -1, (0, 0, 0)
+    index, addresses = -1, (0, 0, 0)
     if device != "Ideal":
         index, pairs = _device_arguments(device, params, weight, step, slope, bound)
+        addresses = (pairs[0].data_ptr(), pairs[1].data_ptr(), pairs[2].data_ptr())
     seed, tile_id, k, fidelity = key
-    if len(train) > 8 and train[8] and fidelity not in _LOWRANK:
-        known = " and ".join(LOWRANK_FIDELITIES)
-        raise ConfigError(f"noise is lowrank with fidelity {fidelity}; only {known} draw it")
     source, sample = _cpu.update(
         weight.data_ptr(),
-        *pairs,
+        *addresses,
         x.data_ptr(),
         d.data_ptr(),
         rows,
         cols,
-        batch,
+        x.shape[0],
         seed,
         tile_id,
         k,
@@ -278,24 +237,49 @@ def _update_cpu(
         0 if fired is None else fired.data_ptr(),
     )
     if source:
-        _refuse_value(source, sample)
+        refuse_value(source, sample)
+
+
+def _update_cuda(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    device: str,
+    params: Sequence[float],
+    train: Sequence[float],
+    key: Sequence[int],
+    fired: Tensor | None = None,
+) -> None:
+    check_update(weight, x, d, train, key, weight.device.type)
+    index, pairs = -1, (weight,) * 3
+    if device != "Ideal":
+        index, pairs = _device_arguments(device, params, weight, step, slope, bound)
+    if fired is not None and fired.device != weight.device:
+        refuse_device("fired", fired, weight)
+    x, d = x.contiguous(), d.contiguous()
+    ops_cuda.update(ops_cuda.Update(weight, pairs, x, d, index, params, train, key, fired))
 
 
 def _device_arguments(
     device: str, params: Sequence[float], weight: Tensor, *pairs: Tensor | None
-) -> tuple[int, tuple[int, int, int]]:
-    """Index of the compiled model and the addresses of step, slope and bound."""
+) -> tuple[int, tuple[Tensor, Tensor, Tensor]]:
+    """Index of the compiled model; step, slope and bound, checked."""
     index = DEVICE_INDEX.get(device, -1)
     if index < 0 or len(params) != _PARAMETERS[device]:
         raise ConfigError(f"device is {device!r} with {len(params)} parameters; see DEVICES")
-    addresses = []
+    found = []
     for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
         if t is None:
             raise ConfigError(f"device {device!r} lacks its {name}; build it with construct")
         if t.shape != weight.shape or t.dtype is not torch.int32 or not t.is_contiguous():
             raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
-        addresses.append(t.data_ptr())
-    return index, (addresses[0], addresses[1], addresses[2])
+        if t.device != weight.device:
+            refuse_device(name, t, weight)
+        found.append(t)
+    return index, (found[0], found[1], found[2])
 
 
 def _construct(
@@ -335,25 +319,16 @@ _LIBRARY.impl("read_chain_", _read_chain_cpu, "CPU")
 _LIBRARY.impl("update_", _update_cpu, "CPU")
 _LIBRARY.impl("read", ops_read_cuda.read, "CUDA")
 _LIBRARY.impl("read_chain_", ops_read_cuda.read_chain, "CUDA")
-_LIBRARY.impl("update_", _no_cuda, "CUDA")
+_LIBRARY.impl("update_", _update_cuda, "CUDA")
 _LIBRARY.impl("construct", _construct, "CompositeExplicitAutograd")
 _LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
-
-
-def _refuse_mixture(weight: Tensor, **others: Tensor) -> None:
-    """A meta tensor among real ones comes here instead of to a kernel."""
-    for name, t in others.items():
-        if t.device != weight.device:
-            raise ConfigError(
-                f"{name} is on {t.device} and the weight on {weight.device}; move one"
-            )
 
 
 @torch.library.register_fake("pulseline::read", lib=_LIBRARY)
 def _read_fake(
     x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
 ) -> Tensor:
-    _refuse_mixture(weight, **{"d" if transposed else "x": x})
+    refuse_mixture(weight, **{"d" if transposed else "x": x})
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
 
@@ -361,7 +336,7 @@ def _read_fake(
 def _read_chain_fake(
     x: Tensor, weight: Tensor, average: Tensor | None, transposed: bool, *_: object
 ) -> Tensor:
-    _refuse_mixture(weight, **{"d" if transposed else "x": x})
+    refuse_mixture(weight, **{"d" if transposed else "x": x})
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
 
@@ -375,7 +350,7 @@ def _update_fake(
     d: Tensor,
     *_: object,
 ) -> None:
-    _refuse_mixture(weight, x=x, d=d)
+    refuse_mixture(weight, x=x, d=d)
 
 
 @torch.library.register_fake("pulseline::construct", lib=_LIBRARY)
@@ -466,7 +441,8 @@ def update_(
         train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
             group_size, granularity / (w_max - w_min), index of the noise.
         key: seed, tile_id, k of the first sample, fidelity.
-        fired: int64; counts of coincidences and of slots are added to its first two elements.
+        fired: int64, where the weight is; counts of coincidences and of slots are added to its
+            first two elements.
     """
     if _direct(x):
         _update_cpu(weight, step, slope, bound, x, d, device, params, train, key, fired)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .devices import Ideal
 from .errors import ConfigError
+from .ops_cuda import together
 from .tile import AnalogParameter
 
 _LARGEST = torch.finfo(torch.float32).max
@@ -44,14 +45,15 @@ class AnalogSGD(torch.optim.Optimizer):
             before(self, (), {})
         for group in self.param_groups:
             check_lr(group["lr"])
-        for group in self.param_groups:
-            lr = group["lr"]
-            for p in group["params"]:
-                if isinstance(p, AnalogParameter):
-                    p.analog_tile.step_pending(lr)
-                    p.analog_tile.end_of_batch()
-                elif p.grad is not None:
-                    p.data.sub_(p.grad, alpha=lr)
+        with together():  # tiles on a GPU share launches
+            for group in self.param_groups:
+                lr = group["lr"]
+                for p in group["params"]:
+                    if isinstance(p, AnalogParameter):
+                        p.analog_tile.step_pending(lr)
+                        p.analog_tile.end_of_batch()
+                    elif p.grad is not None:
+                        p.data.sub_(p.grad, alpha=lr)
         for after in self._optimizer_step_post_hooks.values():
             after(self, (), {})
         return loss

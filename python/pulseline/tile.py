@@ -161,7 +161,7 @@ class Tile:
             pairs = ops.construct(
                 self.device.name, self._params, rows, cols, self.seed, self.tile_id
             )
-            self.step, self.slope, self.bound = pairs
+            self.step, self.slope, self.bound = (t.to(self.weight.device) for t in pairs)
             self._deviation = self.device.write_noise_std * self.device.dw_min
             if self.device.ages:
                 self._retention = self._build_retention()
@@ -269,7 +269,7 @@ class Tile:
         """Program normals of standard deviation 1/sqrt(cols), a function of (seed, tile_id)."""
         rows, cols = self.weight.shape
         normals = ops.initial_normals(rows, cols, self.seed, self.tile_id)
-        self.program(normals / max(cols, 1) ** 0.5)
+        self.program((normals / max(cols, 1) ** 0.5).to(self.weight.device))
 
     def effective_weight(self) -> Tensor:
         """``out_scale W``: a copy in the units of the layer."""
@@ -406,7 +406,8 @@ class Tile:
     def count_pulses(self) -> None:
         """Count from now on: ``fired`` holds coincidences, slots and samples of pulsed updates."""
         counts = isinstance(self.device, PulsedDevice) and self._fidelity != _EXPECTED
-        self.fired = torch.zeros(3, dtype=torch.int64) if counts else None
+        where = self.weight.device
+        self.fired = torch.zeros(3, dtype=torch.int64, device=where) if counts else None
 
     def step_pending(self, lr: float) -> None:
         """Pulse every pair that backward left, in order, and forget them.

@@ -146,6 +146,23 @@ void entry() {
   for (;;) yield();
 }
 
+// Until all lanes of a warp wait for others.
+bool run_warp(Block& b, size_t warp, size_t threads, size_t& left) {
+  uint64_t before;
+  do {
+    before = progress;
+    for (size_t n = 0; n < 32; ++n) {
+      const size_t thread = warp * 32 + (the_settings.reversed ? 31 - n : n);
+      if (thread >= threads || b.fibers[thread].done) continue;
+      current = unsigned(thread);
+      switch_to(scheduler, b.fibers[thread].context);
+      left -= b.fibers[thread].done;
+      if (!the_complaint.empty()) return false;
+    }
+  } while (progress != before);
+  return true;
+}
+
 bool run_block(size_t threads, size_t dynamic_bytes) {
   Block here;
   block = &here;
@@ -157,13 +174,9 @@ bool run_block(size_t threads, size_t dynamic_bytes) {
     here.fibers[i].context.prepare(memory + i * kStack, kStack, entry);
   for (size_t left = threads; left;) {
     const uint64_t before = progress;
-    for (size_t n = 0; n < threads; ++n) {
-      current = unsigned(the_settings.reversed ? threads - 1 - n : n);
-      Fiber& f = here.fibers[current];
-      if (f.done) continue;
-      switch_to(scheduler, f.context);
-      left -= f.done;
-      if (!the_complaint.empty()) return false;
+    for (size_t n = 0; n < here.warps.size(); ++n) {
+      const size_t warp = the_settings.reversed ? here.warps.size() - 1 - n : n;
+      if (!run_warp(here, warp, threads, left)) return false;
     }
     if (left && progress == before) {
       complain(std::string("threads wait for ever, one of them for ") +
@@ -229,7 +242,9 @@ Words collective(const char* what, uint32_t mask, const Words& in, Compute compu
 // Threads that have returned no longer count: what CUDA leaves undefined shows as a wrong result.
 void barrier() {
   Block& b = *block;
-  if (int64_t(b.fibers[current].barriers++) == the_settings.skip_barrier) return;
+  const int64_t beyond = int64_t(b.fibers[current].barriers++) - the_settings.skip;
+  const int64_t every = the_settings.every;
+  if (the_settings.skip >= 0 && (beyond == 0 || (every && beyond > 0 && beyond % every == 0))) return;
   const uint64_t number = b.barriers;
   if (++b.waiting == b.fibers.size()) {
     b.waiting = 0;
@@ -252,6 +267,7 @@ void* shared(const void* declaration, size_t bytes) {
 void copy_async(void* to, const void* from, size_t bytes) {
   if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes)
     give_up("an asynchronous copy is not aligned");
+  if (the_settings.eager) std::memcpy(to, from, bytes);
   block->fibers[current].open.push_back({to, from, bytes});
 }
 void copies_commit() {
@@ -261,11 +277,19 @@ void copies_commit() {
 }
 void copies_wait(int left) {
   auto& groups = block->fibers[current].groups;
-  const size_t keep = size_t(left + the_settings.early_copies);
+  const size_t keep = size_t(left + the_settings.early);
   while (groups.size() > keep) {
-    for (const Copy& c : groups.front()) std::memcpy(c.to, c.from, c.bytes);
+    if (!the_settings.eager)
+      for (const Copy& c : groups.front()) std::memcpy(c.to, c.from, c.bytes);
     groups.erase(groups.begin());
   }
 }
 
 }  // namespace emulator
+
+// For the tests.
+extern "C" __attribute__((visibility("default"))) void emulator_set(int reversed, int eager,
+                                                                    int64_t skip, int64_t every,
+                                                                    int64_t early) {
+  emulator::settings() = {reversed != 0, eager != 0, skip, every, early};
+}

@@ -1,11 +1,11 @@
 #pragma once
 // CUDA's block model on the CPU: every thread of a block is a fiber, blocks run one after the other.
 // Kernel sources compile unmodified against the headers of this folder. What it is strict about:
-//   - shared memory starts as all ones (NaN); asynchronous copies arrive only when waited for;
-//   - threads run one after the other until they wait, so that a missing barrier shows: the first
-//     thread reads what the last one has not written. The order can be reversed;
+//   - shared memory starts as all ones (NaN); asynchronous copies arrive when waited for, or at once;
+//   - a warp runs until all its lanes wait for other warps, so that a missing barrier shows: the
+//     first warp reads what the last one has not written. The order can be reversed;
 //   - lanes that meet in different collectives, or wait for ever, are an error.
-// Faults can be injected: see Fault.
+// Faults can be injected: see Settings.
 #include <cstddef>
 #include <cstdint>
 
@@ -20,9 +20,11 @@ struct Words {
 };
 
 struct Settings {
-  bool reversed = false;      // order of threads
-  int64_t skip_barrier = -1;  // number, within a block, of the barrier that does nothing
-  int64_t early_copies = 0;   // groups of copies left out by every wait: 1 waits for one too few
+  bool reversed = false;  // order of warps and of the lanes of a warp
+  bool eager = false;     // asynchronous copies arrive at once instead of when waited for
+  // Faults: barriers number skip, skip + every, ... of a block do nothing (-1: none; every = 0: one
+  // alone); every wait for copies leaves `early` groups too many under way.
+  int64_t skip = -1, every = 0, early = 0;
 };
 Settings& settings();
 const char* complaint();  // why the last launch failed

@@ -144,6 +144,8 @@ class AnalogLinear(nn.Module):
             tile.step, tile.slope = tile.step.to(where), tile.slope.to(where)
             tile.bound = tile.bound.to(where)
         tile.averages = tile.averages.to(where)
+        if tile.fired is not None:
+            tile.fired = tile.fired.to(where)
         return self
 
     def extra_repr(self) -> str:

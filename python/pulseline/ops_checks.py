@@ -1,0 +1,77 @@
+"""What the operators refuse: one sentence each, with argument, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .io import FIDELITIES, LOWRANK_FIDELITIES
+
+_SOURCES = ("", "x", "d")
+_MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
+
+
+def refuse_matrix(name: str, t: Tensor, columns: int) -> None:
+    if t.dtype is not torch.float32:
+        raise ConfigError(f"{name} has dtype {t.dtype}; convert it with .float()")
+    if t.dim() != 2 or t.shape[1] != columns:
+        raise ConfigError(f"{name} has shape {tuple(t.shape)}; use (samples, {columns})")
+
+
+def refuse_weight(t: Tensor) -> None:
+    if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous() or not t.is_cpu:
+        raise ConfigError(
+            f"weight has dtype {t.dtype} and shape {tuple(t.shape)} on {t.device}; use a "
+            "contiguous float32 matrix where x is (tiles keep float32, do not call .half() on them)"
+        )
+
+
+def refuse_value(source: int, sample: int) -> None:
+    raise ConfigError(
+        f"{_SOURCES[source]}[{sample}] holds a NaN or an infinity; nothing was written, "
+        "check the learning rate and the loss"
+    )
+
+
+def refuse_device(name: str, t: Tensor, weight: Tensor) -> None:
+    where = "the CPU" if weight.is_cpu else str(weight.device)
+    remedy = ".cpu()" if weight.is_cpu else f".to({str(weight.device)!r})"
+    raise ConfigError(f"{name} is on {t.device} and the weight on {where}; move it with {remedy}")
+
+
+def check_update(
+    weight: Tensor, x: Tensor, d: Tensor, train: Sequence[float], key: Sequence[int], on: str
+) -> None:
+    """Refuse what no backend can run; ``on``: the type of device everything must be on."""
+    rows, cols = weight.shape
+    if weight.dtype is not torch.float32 or not weight.is_contiguous() or weight.device.type != on:
+        refuse_weight(weight)
+    for name, t, columns in (("x", x, cols), ("d", d, rows)):
+        if t.dtype is not torch.float32 or t.dim() != 2 or t.shape[1] != columns:
+            refuse_matrix(name, t, columns)
+        if t.device != weight.device:
+            refuse_device(name, t, weight)
+    if x.shape[0] != d.shape[0]:
+        raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")
+    if not 0 <= train[0] < float("inf"):
+        raise ConfigError(f"lr is {train[0]}; use a finite learning rate >= 0")
+    if not (train[3] or train[5]) and train[0] > train[1] * _MOST_SLOTS:
+        raise ConfigError(
+            f"lr is {train[0]}, a train of more than {_MOST_SLOTS} slots of {train[1]}; "
+            "lower it, or switch fixed_bl or update_bl_management on"
+        )
+    if len(train) > 8 and train[8] and FIDELITIES[key[3]] not in LOWRANK_FIDELITIES:
+        known = " and ".join(LOWRANK_FIDELITIES)
+        raise ConfigError(f"noise is lowrank with fidelity {FIDELITIES[key[3]]}; {known} draw it")
+
+
+def refuse_mixture(weight: Tensor, **others: Tensor) -> None:
+    """A meta tensor among real ones comes here instead of to a kernel."""
+    for name, t in others.items():
+        if t.device != weight.device:
+            raise ConfigError(
+                f"{name} is on {t.device} and the weight on {weight.device}; move one"
+            )

@@ -1,0 +1,251 @@
+"""The update on CUDA tensors: loads the compiled kernels at first use and launches them.
+
+Calls are asynchronous, as torch's are: they allocate from torch's pool, run on torch's current
+stream and never wait for the GPU, so that a CUDA graph may capture them. A value of x or d that is
+not finite is found on the GPU: that update writes nothing, and the :class:`ConfigError` comes with
+a later update or :func:`check_updates`, at once with CUDA_LAUNCH_BLOCKING=1.
+
+Bits are those of the CPU backend, except ``moments`` and the ideal device, whose sums come from
+torch's matrix products.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _cpu
+from .errors import BackendError, ConfigError
+from .io import FIDELITIES
+
+_MOMENTS = FIDELITIES.index("moments")
+_GROUP = 256  # samples of a group of moments, kGroupSamples
+_torch_cuda: Any = torch.cuda  # streams and events are not in the stubs
+
+# addresses, sizes, key, train, params: see _cuda.pyi
+_Task = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Sequence[float], Sequence[float]]
+
+
+def _load() -> tuple[Any, str]:
+    """The compiled module, and why it cannot be used ('': it can)."""
+    try:
+        module = importlib.import_module(f"{__package__}._cuda")
+    except ModuleNotFoundError:
+        return None, "this build has no CUDA kernels, build it with PULSELINE_CUDA=ON"
+    if (module.NUMBERING, module.DEVICES) != (_cpu.NUMBERING, _cpu.DEVICES):
+        return module, "the CUDA kernels were built from other sources, build both again"
+    if torch.version.cuda is None:
+        return module, "this torch is a build without CUDA"
+    return module, module.reason()
+
+
+def reason() -> str:
+    """Why CUDA cannot be used here, in a clause; empty if it can. Loads the kernels."""
+    return _load()[1]
+
+
+def _module() -> Any:
+    module, why = _load()
+    if why:
+        raise BackendError(f"a CUDA tensor came in, but {why}; move it to the CPU")
+    return module
+
+
+class Update(NamedTuple):
+    """One call of ``pulseline::update_`` with its tensors checked."""
+
+    weight: Tensor
+    pairs: tuple[Tensor, ...]  # step, slope, bound
+    x: Tensor
+    d: Tensor
+    model: int  # number of the compiled device model; < 0: ideal
+    params: Sequence[float]
+    train: Sequence[float]
+    key: Sequence[int]
+    fired: Tensor | None
+
+    def task(self, workspace: int) -> _Task:
+        fired = 0 if self.fired is None else self.fired.data_ptr()
+        addresses = (self.weight, *self.pairs, self.x, self.d)
+        return (
+            (*(t.data_ptr() for t in addresses), workspace, fired),
+            (*self.weight.shape, len(self.x)),
+            tuple(self.key[:3]),
+            (*self.train, 0.0, 0.0)[:8],
+            self.params,
+        )
+
+
+# ---- values that are not finite ----
+
+
+class _Outcome(NamedTuple):
+    status: Tensor  # on the host, once `event` has happened
+    event: Any
+
+
+_outcomes: list[_Outcome] = []
+
+
+def _refuse(code: int) -> None:
+    if code != -1:
+        sample, source = divmod(code, 2)
+        raise ConfigError(
+            f"{'xd'[source]}[{sample}] held a NaN or an infinity; that update wrote nothing, "
+            "check the learning rate and the loss"
+        )
+
+
+def _note(status: Tensor) -> None:
+    """Remember to look at the outcome of a launch; at once where that costs no waiting."""
+    if not status.is_cuda:
+        _refuse(int(status))
+    elif os.environ.get("CUDA_LAUNCH_BLOCKING") == "1":
+        _refuse(int(status.cpu()))
+    elif not _torch_cuda.is_current_stream_capturing():
+        host = torch.empty((), dtype=torch.int64, pin_memory=True)
+        host.copy_(status, non_blocking=True)
+        event = _torch_cuda.Event()
+        event.record()
+        _outcomes.append(_Outcome(host, event))
+
+
+def check_updates(wait: bool = True) -> None:
+    """Raise the ConfigError of an earlier update on the GPU, if there was one.
+
+    Args:
+        wait: for all updates so far; otherwise only those that have ended are looked at.
+    """
+    while _outcomes and (wait or _outcomes[0].event.query()):
+        outcome = _outcomes.pop(0)
+        if wait:
+            outcome.event.synchronize()
+        _refuse(int(outcome.status))
+
+
+# ---- launches ----
+
+
+def _place(t: Tensor) -> tuple[int, int]:
+    """Number of the GPU and handle of torch's current stream."""
+    if not t.is_cuda:
+        return 0, 0
+    stream: int = _torch_cuda.current_stream(t.device).cuda_stream
+    return t.get_device(), stream
+
+
+def _guard(t: Tensor) -> Any:
+    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()
+
+
+class _Workspace:
+    """Working memory of one call. Its first 8 bytes are the outcome."""
+
+    def __init__(self, module: Any, update: Update, fidelity: int) -> None:
+        size = module.update_workspace(update.task(0), fidelity)
+        self.memory = torch.empty(size, dtype=torch.uint8, device=update.weight.device)
+        self.status = self.memory[:8].view(torch.int64)[0]
+        self.task = update.task(self.memory.data_ptr())
+
+
+def _ideal(u: Update) -> None:
+    """W -= lr d x^T in one product; unchanged if a value is not finite."""
+    finite = torch.stack((torch.isfinite(u.x).all(1), torch.isfinite(u.d).all(1)), 1).flatten()
+    if not finite.numel():
+        return
+    everything = finite.all()
+    zero = torch.zeros((), device=u.x.device)
+    x, d = torch.where(everything, u.x, zero), torch.where(everything, u.d, zero)
+    u.weight.addmm_(d.T, x, alpha=-u.train[0])
+    first = (~finite).to(torch.int8).argmax()
+    _note(torch.where(everything, torch.full_like(first, -1), first))
+
+
+def _moments(module: Any, u: Update) -> None:
+    rows, cols = u.weight.shape
+    batch = len(u.x)
+    gpu, stream = _place(u.weight)
+    work = _Workspace(module, u, _MOMENTS)
+    module.moments_begin(work.task, u.model, gpu, stream)
+    for first in range(0, batch if rows * cols else 0, _GROUP):
+        count = min(_GROUP, batch - first)
+        column_factors = u.x.new_empty((4, count, cols))
+        row_factors = u.x.new_empty((4, rows, count))
+        addresses = (column_factors.data_ptr(), row_factors.data_ptr())
+        module.factors(work.task, u.model, *addresses, first, count, gpu, stream)
+        sums = torch.bmm(row_factors, column_factors)
+        module.moments(work.task, u.model, sums.data_ptr(), first, gpu, stream)
+    _note(work.status)
+
+
+def _launch(module: Any, updates: Sequence[Update]) -> None:
+    """One grid for updates of the same device model, fidelity and GPU."""
+    first = updates[0]
+    fidelity = int(first.key[3])
+    with _guard(first.weight):
+        if first.model < 0:
+            for u in updates:
+                _ideal(u)
+        elif fidelity == _MOMENTS:
+            for u in updates:
+                _moments(module, u)
+        else:
+            works = [_Workspace(module, u, fidelity) for u in updates]
+            tasks = [work.task for work in works]
+            module.update(tasks, first.model, fidelity, *_place(first.weight))
+            for work in works:
+                _note(work.status)
+
+
+# ---- updates of several tiles together ----
+
+_gathered: list[Update] | None = None
+
+
+def _flush(module: Any) -> None:
+    assert _gathered is not None
+    groups: dict[tuple[Any, ...], list[Update]] = {}
+    for u in _gathered:
+        groups.setdefault((u.model, u.key[3], u.weight.device), []).append(u)
+    _gathered.clear()
+    for group in groups.values():
+        for n in range(0, len(group), module.MOST_TASKS):
+            _launch(module, group[n : n + module.MOST_TASKS])
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """CUDA updates of different tiles inside share their launches, which come at the end.
+
+    Small layers then fill the GPU together. Nothing changes on the CPU. Their x and d must stay as
+    they are until the end.
+    """
+    global _gathered
+    if _gathered is not None:  # an inner block
+        yield
+        return
+    _gathered = []
+    try:
+        yield
+        if _gathered:
+            _flush(_module())
+    finally:
+        _gathered = None
+
+
+def update(u: Update) -> None:
+    """Launch an update, or keep it for the end of :func:`together`."""
+    module = _module()
+    check_updates(wait=False)
+    if _gathered is None:
+        _launch(module, [u])
+        return
+    if any(other.weight.data_ptr() == u.weight.data_ptr() for other in _gathered):
+        _flush(module)  # of the same tile: in order
+    _gathered.append(u)

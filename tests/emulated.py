@@ -1,0 +1,109 @@
+"""The CUDA kernels of csrc/cuda compiled for the CPU against tests/emulator, as a module with the
+functions of ``pulseline._cuda`` that takes addresses of CPU tensors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+EMULATOR = ROOT / "tests" / "emulator"
+FLAGS = [
+    *("-std=gnu++17", "-O2", "-march=native", "-fPIC", "-fvisibility=hidden"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off"),
+]
+
+
+def _sources() -> list[Path]:
+    kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    bindings = sorted((ROOT / "csrc" / "bind").glob("cuda*.cpp"))
+    return [*kernels, *bindings, EMULATOR / "emulator.cpp"]
+
+
+def _digest(command: list[str]) -> str:
+    """Of everything that the module depends on."""
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=True).stdout
+    seed = hashlib.sha256(version + repr(command).encode())
+    for folder in (EMULATOR, ROOT / "csrc"):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                seed.update(path.read_bytes())
+    return seed.hexdigest()[:16]
+
+
+def build(folder: Path, defines: tuple[str, ...] = ()) -> Path:
+    """Compile the module into a folder, unless it is there; skips without a compiler."""
+    gcc = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
+    if gcc is None:
+        pytest.skip("no C++ compiler on this machine: the CUDA kernels are not emulated")
+    # torch brings pybind11's headers along.
+    paths = [EMULATOR, ROOT / "csrc", sysconfig.get_path("include")]
+    paths.append(Path(torch.__file__).parent / "include")
+    command = [gcc, *FLAGS, *(f"-D{d}" for d in defines), *(f"-isystem{p}" for p in paths[2:])]
+    command += [f"-I{p}" for p in paths[:2]]
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    module = folder / _digest(command) / f"_cuda{suffix}"
+    if module.exists():
+        return module
+    module.parent.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> tuple[str, str]:
+        out = str(module.parent / f"{source.name}.{os.getpid()}.o")
+        line = [*command, "-x", "c++", "-c", str(source), "-o", out]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        return out, done.stderr if done.returncode else ""
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, _sources()))
+    errors = [text for _, text in objects if text]
+    assert not errors, errors[0]
+    partial = f"{module}.{os.getpid()}"
+    names = [name for name, _ in objects]
+    subprocess.run([gcc, "-shared", "-o", partial, *names], check=True)
+    os.replace(partial, module)
+    for name in names:
+        os.unlink(name)
+    return module
+
+
+class Emulated:
+    """The module, and the emulator's settings."""
+
+    def __init__(self, path: Path) -> None:
+        spec = importlib.util.spec_from_file_location("_cuda", path)
+        assert spec is not None
+        assert spec.loader is not None
+        self.module: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        self._set: Callable[..., None] = ctypes.CDLL(str(path)).emulator_set
+        self._set.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 3  # type: ignore[attr-defined]
+
+    @contextmanager
+    def settings(
+        self,
+        reverse: bool = False,
+        eager: bool = False,
+        skip: int = -1,
+        every: int = 0,
+        early: int = 0,
+    ) -> Iterator[None]:
+        """See Settings in tests/emulator/emulator.h."""
+        self._set(reverse, eager, skip, every, early)
+        try:
+            yield
+        finally:
+            self._set(False, False, -1, 0, 0)

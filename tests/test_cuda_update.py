@@ -1,0 +1,312 @@
+"""The CUDA update on a machine without a GPU: the kernels' own sources run in the emulator and must
+give the bits of the CPU backend, in both orders of threads, with copies that arrive as late and as
+early as they may; injected bugs must show.
+
+``moments`` takes its four count sums from a matrix product of another order. Each sum has n <= 256
+terms, so its error is below n 2^-24 times the sum of magnitudes, which is the total count (or
+variance) itself; a relaxation moves w by at most count * step and is Lipschitz in the counts, so
+256 * 2^-24 = 1.6e-5 of the distance moved, plus two roundings of the weight, bounds the difference.
+Where a count is 0 on one side and a rounding error on the other, the gaussian's share is
+sigma step sqrt(error): counts of 1e-6 give 1e-3 steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pulseline as pl
+from emulated import Emulated, build
+from pulseline import ops, ops_cuda
+from pulseline.errors import BackendError, ConfigError
+from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem
+
+POISON = 0xFF
+
+
+@pytest.fixture(scope="module")
+def emulated(pytestconfig: pytest.Config) -> Emulated:
+    assert pytestconfig.cache is not None
+    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
+
+
+@pytest.fixture(scope="module")
+def without_tensor_cores(pytestconfig: pytest.Config) -> Emulated:
+    """Compiled as for sm_100 and later, which lack the instruction that counts bits."""
+    assert pytestconfig.cache is not None
+    folder = Path(pytestconfig.cache.mkdir("emulator"))
+    return Emulated(build(folder, ("PL_NATIVE_BIT_MMA=0",)))
+
+
+@pytest.fixture
+def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    """``ops._update_cuda`` runs on the emulator; new memory holds NaN."""
+    install(emulated, monkeypatch)
+    return emulated
+
+
+def install(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_cuda, "_load", lambda: (emulated.module, ""))
+    empty = torch.empty
+
+    def poisoned(*size: Any, **options: Any) -> Tensor:
+        t = empty(*size, **options)
+        return t.fill_(POISON) if t.dtype is torch.uint8 else t
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def arguments(p: Problem, weight: Tensor, fired: Tensor | None = None) -> tuple[Any, ...]:
+    c = p.config
+    flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management, c.group_size)
+    coarseness = p.device.granularity / (p.device.w_max - p.device.w_min)
+    train = [p.lr, p.device.granularity, *(float(v) for v in flags), coarseness]
+    key = (SEED, TILE_ID, K, ops.FIDELITY_INDEX[c.fidelity])
+    parameters = p.device.parameters()
+    return (weight, *p.stored, p.x, p.d, p.device.name, parameters, train, key, fired)
+
+
+def on_cpu(p: Problem, fired: Tensor | None = None) -> Tensor:
+    weight = p.weight.clone()
+    ops.update_(*arguments(p, weight, fired))
+    return weight
+
+
+def on_cuda(p: Problem, fired: Tensor | None = None) -> Tensor:
+    weight = p.weight.clone()
+    ops._update_cuda(*arguments(p, weight, fired))
+    return weight
+
+
+def check(backend: Emulated, p: Problem) -> None:
+    want = on_cpu(p)
+    for opposite in (False, True):
+        with backend.settings(reverse=opposite, eager=opposite):
+            got = on_cuda(p)
+        wrong = int((bits(got) != bits(want)).sum())
+        assert wrong == 0, f"{wrong} of {want.numel()} differ, reversed {opposite}"
+
+
+def moves(p: Problem) -> None:
+    assert (on_cpu(p) != p.weight).float().mean() > 0.1
+
+
+# ---- equal bits ----
+
+# One below and above lane, warp, block and padding; both sides of a slice of 512 words.
+SHAPES = [
+    (1, 1, 1),
+    (31, 33, 33),
+    (33, 31, 2),
+    (63, 65, 16),
+    (65, 63, 17),
+    (16, 129, 31),
+    (129, 16, 7),
+]
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped"])
+@pytest.mark.parametrize("name", MODELS)
+def test_models(backend: Emulated, name: str, fidelity: str) -> None:
+    p = problem(33, 65, 33, MODELS[name], fidelity, group_size=8)
+    moves(p)
+    check(backend, p)
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped"])
+@pytest.mark.parametrize(("rows", "cols", "batch"), SHAPES)
+def test_sizes(backend: Emulated, rows: int, cols: int, batch: int, fidelity: str) -> None:
+    for bl_management in (True, False):
+        p = problem(
+            *(rows, cols, batch, MODELS["soft"], fidelity),
+            group_size=5,
+            update_bl_management=bl_management,
+        )
+        check(backend, p)
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
+@pytest.mark.parametrize(("rows", "cols", "batch"), [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)])
+def test_empty(backend: Emulated, rows: int, cols: int, batch: int, fidelity: str) -> None:
+    p = problem(rows, cols, batch, MODELS["soft"], fidelity)
+    assert torch.equal(on_cuda(p), p.weight)
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped"])
+def test_more_than_one_slice(backend: Emulated, fidelity: str) -> None:
+    check(backend, problem(17, 33, 1030, MODELS["soft"], fidelity, lr=0.002, group_size=7))
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped"])
+@pytest.mark.parametrize(
+    ("lr", "config"),
+    [
+        (0.02, {"desired_bl": 70, "update_bl_management": False}),  # three words a sample
+        (0.02, {"desired_bl": 3, "fixed_bl": False, "update_bl_management": False}),  # 20 slots
+        (0.1, {"desired_bl": 3, "fixed_bl": False, "update_bl_management": False}),  # 100 slots
+        (0.02, {"update_management": False}),
+        (0.02, {"desired_bl": 1}),
+        (0.0, {}),
+    ],
+)
+def test_trains(backend: Emulated, lr: float, config: dict[str, Any], fidelity: str) -> None:
+    check(backend, problem(20, 37, 40, MODELS["soft"], fidelity, lr, group_size=16, **config))
+
+
+@pytest.mark.parametrize(
+    ("group_size", "lr"), [(1, 0.02), (2, 0.5), (0, 2e-4), (256, 1e-5), (100, 0.02)]
+)
+def test_groups(backend: Emulated, group_size: int, lr: float) -> None:
+    """Closed by number and by travel, across slices, with many trains or one in a word."""
+    p = problem(20, 37, 700, MODELS["soft"], "grouped", lr, group_size=group_size)
+    check(backend, p)
+
+
+@pytest.mark.parametrize("name", ["soft", "constant", "pow"])
+def test_counting_without_tensor_cores(
+    without_tensor_cores: Emulated, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    install(without_tensor_cores, monkeypatch)
+    p = problem(33, 65, 70, MODELS[name], "grouped", group_size=8)
+    moves(p)
+    check(without_tensor_cores, p)
+
+
+@pytest.mark.parametrize("name", ["soft", "linear_additive", "exp", "piecewise"])
+def test_moments(backend: Emulated, name: str) -> None:
+    p = problem(33, 65, 300, MODELS[name], "moments", lr=0.002)
+    moves(p)
+    got, want = on_cuda(p), on_cpu(p)
+    moved = (want - p.weight).abs()
+    step = MODELS[name].dw_min
+    limit = 256 * 2.0**-24 * moved + 1e-3 * step + 2.0**-22
+    assert ((got - want).abs() <= limit).all()
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped", "moments"])
+def test_fired(backend: Emulated, fidelity: str) -> None:
+    p = problem(33, 65, 530, MODELS["soft"], fidelity, lr=0.002, group_size=8)
+    want, got = (torch.tensor([3, 5, 7]) for _ in range(2))
+    on_cpu(p, want)
+    on_cuda(p, got)
+    assert want[0] > 1000
+    assert torch.equal(got, want)
+
+
+def test_several_tiles_share_a_launch(backend: Emulated) -> None:
+    """More than fit one launch, of different sizes, one of them twice."""
+    sizes = [(17 * n + 3, 70 - 9 * n, 11 * n + 1) for n in range(7)]
+    problems = [
+        problem(*size, MODELS["soft"]) for size in [*sizes, (40, 3, 9), (0, 2, 3), (5, 5, 0)]
+    ]
+    problems.append(problem(33, 33, 5, MODELS["linear"]))
+    launched: list[int] = []
+    launch = backend.module.update
+    weights = [p.weight.clone() for p in problems]
+
+    def counted(tasks: list[Any], *rest: Any) -> None:
+        launched.append(len(tasks))
+        launch(tasks, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, ops_cuda.together():
+        patch.setattr(backend.module, "update", counted)
+        for p, weight in zip(problems, weights, strict=True):
+            ops._update_cuda(*arguments(p, weight))
+        ops._update_cuda(*arguments(problems[0], weights[0]))
+        ops_cuda._flush(backend.module)
+    assert launched == [8, 2, 1, 1]
+    wants = [on_cpu(p) for p in problems]
+    ops.update_(*arguments(problems[0], wants[0]))
+    for got, want in zip(weights, wants, strict=True):
+        assert torch.equal(bits(got), bits(want))
+
+
+def test_ideal(backend: Emulated) -> None:
+    """The product of torch; error at most batch 2^-24 times the sum of magnitudes."""
+    g = torch.Generator().manual_seed(1)
+    x, d = torch.randn(40, 33, generator=g), torch.randn(40, 17, generator=g)
+    weight = torch.randn(17, 33, generator=g)
+    got, want = weight.clone(), weight.clone()
+    rest = ("Ideal", (), [0.1, 1.0, 31.0, 1.0, 1.0, 1.0], (SEED, TILE_ID, K, 1))
+    ops._update_cuda(got, None, None, None, x, d, *rest)
+    ops.update_(want, None, None, None, x, d, *rest)
+    scale = weight.abs() + 0.1 * d.abs().T @ x.abs()
+    assert ((got - want).abs() <= 41 * 2.0**-24 * scale).all()
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments", "ideal"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite(backend: Emulated, fidelity: str, value: float) -> None:
+    p = problem(33, 65, 70, MODELS["soft"], "exact" if fidelity == "ideal" else fidelity)
+    p.d[5, 32] = p.x[5, 64] = p.d[6, 0] = value
+    weight = p.weight.clone()
+    a = list(arguments(p, weight))
+    if fidelity == "ideal":
+        a[1:4], a[6:8] = (None, None, None), ("Ideal", ())
+    with pytest.raises(ConfigError, match=r"x\[5\] held a NaN or an infinity.*wrote nothing"):
+        ops._update_cuda(*a)
+    assert torch.equal(bits(weight), bits(p.weight))
+    p.x[5, 64] = 0
+    with pytest.raises(ConfigError, match=r"d\[5\] held"):
+        ops._update_cuda(*a)
+
+
+def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why CUDA cannot be used is one clause of one sentence."""
+    monkeypatch.setattr(ops_cuda.importlib, "import_module", _missing)
+    assert ops.info()["cuda"] is False
+    assert "PULSELINE_CUDA=ON" in str(ops.info()["cuda_reason"])
+    p = problem(3, 3, 2, MODELS["soft"])
+    with pytest.raises(BackendError, match=r"no CUDA kernels.*move it to the CPU"):
+        on_cuda(p)
+
+
+def _missing(name: str) -> None:
+    raise ModuleNotFoundError(name)
+
+
+def test_moved_tiles_keep_their_bits() -> None:
+    """Parameters are built on the CPU and copied; what a tile counts moves along."""
+    layer = pl.nn.AnalogLinear(5, 3, device=MODELS["soft"], seed=4)
+    layer.tile.count_pulses()
+    layer.to("meta")
+    tile = layer.tile
+    held = (tile.weight, tile.step, tile.slope, tile.bound, tile.fired)
+    assert all(t is not None and t.is_meta for t in held)
+
+
+# ---- the emulator is worth something ----
+
+FAULTS = {
+    "first barrier": {"skip": 0},
+    "all barriers before use": {"skip": 0, "every": 2},
+    "all barriers after use": {"skip": 1, "every": 2, "eager": True},
+    "a wait too short": {"early": 1},
+}
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "grouped"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_injected_bugs_show(backend: Emulated, fault: str, fidelity: str) -> None:
+    p = problem(33, 65, 200, MODELS["soft"], fidelity, group_size=8, update_bl_management=False)
+    check(backend, p)
+    with backend.settings(**FAULTS[fault]):  # type: ignore[arg-type]
+        try:
+            got = on_cuda(p)
+        except (RuntimeError, ConfigError):
+            return
+    assert not torch.equal(bits(got), bits(on_cpu(p)))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_pending() -> Iterator[None]:
+    yield
+    ops_cuda.check_updates()
