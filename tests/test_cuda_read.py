@@ -6,12 +6,14 @@ sums differ by at most 2 n 2^-24 sum |w q|; after a converter that is one step o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,19 @@ READS = {
 }
 
 
+MAIN = """
+#include "bind/cuda.h"
+#include "emulator.h"
+PYBIND11_MODULE(_emulated_read, m) {
+  pulseline::bind::bind_read(m);
+  m.def("inject", [](bool reversed, int64_t barrier) {
+    emulator::settings().reversed = reversed;
+    emulator::settings().skip_barrier = barrier;
+  });
+}
+"""
+
+
 def compile_emulated(folder: Path) -> Path:
     """csrc/cuda/mvm.cu and its binding, unmodified, as a module that runs on this CPU."""
     pybind11 = pytest.importorskip("pybind11")
@@ -58,10 +73,7 @@ def compile_emulated(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("no C++ compiler for the emulator")
     main = folder / "main.cpp"
-    main.write_text(
-        '#include "bind/cuda.h"\n'
-        "PYBIND11_MODULE(_emulated_read, m) { pulseline::bind::bind_read(m); }\n"
-    )
+    main.write_text(MAIN)
     out = folder / f"_emulated_read{sysconfig.get_config_var('EXT_SUFFIX')}"
     emulator, csrc = ROOT / "tests" / "emulator", ROOT / "csrc"
     includes = [emulator, csrc, pybind11.get_include(), sysconfig.get_path("include")]
@@ -88,6 +100,16 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def injected(module: Any, reverse: bool = False, skip_barrier: int = -1) -> Iterator[None]:
+    """Threads in reverse, or without one of their barriers."""
+    module.inject(reverse, skip_barrier)
+    try:
+        yield
+    finally:
+        module.inject(False, -1)
 
 
 @pytest.fixture(autouse=True)
@@ -231,11 +253,21 @@ def test_values_that_are_not_finite(emulated: Any, name: str, value: float) -> N
         assert torch.equal(bits(got[without]), bits(p.kernel()[without]))
 
 
-def test_missing_barrier_would_show(emulated: Any, tmp_path: Path) -> None:
-    """The emulator catches what a race would do: without the barrier behind `norm` or the staged
-    weights, threads read what nobody has written yet."""
-    source = (ROOT / "csrc" / "cuda" / "mvm.cu").read_text()
-    assert source.count("__syncthreads();") >= 5
+@pytest.mark.parametrize("name", ["everything", "saturated", "noisy"])
+def test_order_of_threads_does_not_show(emulated: Any, name: str) -> None:
+    p = problem(33, 50, 40, READS[name], mapping=Mapping(tile_in=32, tile_out=20))
+    with injected(emulated, reverse=True):
+        same(emulated, p)
+
+
+@pytest.mark.parametrize("barrier", [0, 1, 2, 3])
+def test_a_missing_barrier_shows(emulated: Any, barrier: int) -> None:
+    """Number 0: largest magnitude, norms and keys; the others: the stages of a repeat."""
+    config = dataclasses.replace(READS["saturated"], out_bound=1.8)  # most tiles do not saturate
+    p = problem(140, 50, 40, config, mapping=Mapping(tile_in=25))
+    with injected(emulated, skip_barrier=barrier):
+        got = gpu(emulated, p)
+    assert not torch.equal(bits(got), bits(p.kernel()))
 
 
 # ---- refusals ----

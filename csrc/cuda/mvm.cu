@@ -285,27 +285,24 @@ struct Stage {  // of `repeat`, in shared memory
   float programmed[kDepth][kLines + 1];  // pcm: weights without wires
 };
 
-// |q|^2 of a tile's inputs, for all threads.
+// |q|^2 of a tile's inputs; the barriers of `repeat_load` come before anybody reads it.
 template <int PASSES>
 PL_DEVICE void repeat_norm(const ReadJob& j, int64_t b, Range in, float alpha_beta,
                            const InputKeys& keys, Stage& stage) {
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    float part[2] = {0.0f, 0.0f};
-    if (threadIdx.x < 16)
-      for (int64_t i = in.first + threadIdx.x; i < in.last; i += 16) {
-        float q[2] = {0.0f, 0.0f};
-        line_inputs<PASSES>(j, b, i, alpha_beta, keys, q);
+  if (threadIdx.x >= 32) return;
+  float part[2] = {0.0f, 0.0f};
+  if (threadIdx.x < 16)
+    for (int64_t i = in.first + threadIdx.x; i < in.last; i += 16) {
+      float q[2] = {0.0f, 0.0f};
+      line_inputs<PASSES>(j, b, i, alpha_beta, keys, q);
 #pragma unroll
-        for (int pass = 0; pass < PASSES; ++pass) part[pass] = fma(q[pass], q[pass], part[pass]);
-      }
-#pragma unroll
-    for (int pass = 0; pass < PASSES; ++pass) {
-      const float norm = add_halves(part[pass]);
-      if (threadIdx.x == 0) stage.norm[pass] = norm;
+      for (int pass = 0; pass < PASSES; ++pass) part[pass] = fma(q[pass], q[pass], part[pass]);
     }
+#pragma unroll
+  for (int pass = 0; pass < PASSES; ++pass) {
+    const float norm = add_halves(part[pass]);
+    if (threadIdx.x == 0) stage.norm[pass] = norm;
   }
-  __syncthreads();
 }
 
 // Inputs in0.. and their weights of outputs out0.., at most kDepth by kLines.

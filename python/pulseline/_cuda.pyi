@@ -24,3 +24,49 @@ def factors(
     stream: int,
 ) -> None: ...
 def moments(task: _Task, device: int, sums: int, first: int, gpu: int, stream: int) -> None: ...
+class Read:
+    """One read: arguments, then addresses, then launches on a stream."""
+
+    inputs: int
+    outputs: int
+    segments: int
+    blocks: int
+    passes: int
+    pcm: bool
+    repeats: bool
+    block_inputs: bool
+    wired: bool
+    def __init__(
+        self,
+        matrix: tuple[int, int, int, bool, int, int],
+        draws: tuple[int, int, int, int],
+        io: Sequence[float],
+        chain: Sequence[float],
+        average: int,
+    ) -> None: ...
+    def place(
+        self,
+        w: int,
+        x: int,
+        y: int,
+        alpha: int,
+        q: tuple[int, int],
+        square: tuple[int, int],
+        norm: tuple[int, int],
+        saturated: int,
+    ) -> None: ...
+    def wires(
+        self, word: int, bit: int, level: int, end: int, effective: int, stream: int
+    ) -> None: ...
+    def alpha(self, stream: int) -> None: ...
+    def input(self, block: int, stream: int) -> None: ...
+    def output(
+        self,
+        segment: int,
+        out0: int,
+        out1: int,
+        sums: tuple[int, int],
+        squares: tuple[int, int],
+        stream: int,
+    ) -> None: ...
+    def repeat(self, converted: int, stream: int) -> None: ...
