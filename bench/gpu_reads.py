@@ -1,0 +1,224 @@
+"""Analog reads and training steps on a GPU against the same digital work; sections of gpu.py.
+
+Reads: forward and backward of one matrix, 7-bit DAC, 9-bit ADC, noise, 512-wide tiles, against
+torch.mm in float32. Steps: forward, backward and update of an MLP and of a stack with the layers of
+GPT-2 small, against the same stack of nn.Linear with SGD. The error of a read is the part of its
+outputs that differ from the CPU's (whose sums are in another order) and the largest difference in
+steps of the ADC; a step's is the largest difference of its loss to the digital one's, relative.
+
+    python bench/gpu_reads.py [--device cpu --tiny]    (CPU: to try the script)
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import pulseline as pl
+
+READS = {
+    "default": pl.io.IOConfig(),
+    "no bound management": pl.io.IOConfig(pl.io.ReadConfig(bound_management="none")),
+    "weight noise": pl.io.IOConfig(pl.io.ReadConfig(w_noise=0.01, bound_management="none")),
+    "input noise": pl.io.IOConfig(pl.io.ReadConfig(inp_noise=0.01, bound_management="none")),
+}
+SHAPES = ((4096, 4096, 512), (3072, 768, 8192), (512, 512, 256), (768, 768, 2048))
+
+
+def times(f: Callable[[], object], device: str, seconds: float) -> list[float]:
+    """Seconds of every run, after warming up; at least 7."""
+    for _ in range(3):
+        f()
+    result: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(result) < 7 or (time.perf_counter() < end and len(result) < 2000):
+        if device == "cpu":
+            start = time.perf_counter()
+            f()
+            result.append(time.perf_counter() - start)
+            continue
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        f()
+        last.record()
+        last.synchronize()
+        result.append(first.elapsed_time(last) * 1e-3)
+    return result
+
+
+def row(
+    section: str,
+    name: str,
+    ours: Callable[[], object],
+    baseline: Callable[[], object],
+    error: str,
+    args: Any,
+) -> dict[str, Any]:
+    """Time both in turn, print a line."""
+    a, b = (times(f, args.device, args.seconds) for f in (ours, baseline))
+    t, t0 = statistics.median(a), statistics.median(b)
+    q = statistics.quantiles(a, n=4)
+    found = {"section": section, "name": name, "seconds": t, "baseline_seconds": t0}
+    found |= {"ratio": t / t0, "spread": (q[2] - q[0]) / 2 / t, "error": error}
+    line = f"{section:8s}{name:48s}{t * 1e3:10.3f}{t0 * 1e3:10.3f}{t / t0:8.2f}"
+    print(f"{line}{found['spread']:7.2f}  {error}", flush=True)
+    return found
+
+
+# ---- reads ----
+
+
+def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str) -> pl.nn.AnalogLinear:
+    layer = pl.nn.AnalogLinear(
+        cols, rows, bias=False, device=pl.devices.Ideal(), io=io, seed=3, tile_id=1
+    )
+    return layer.to(device)
+
+
+def read_error(rows: int, cols: int, io: pl.io.IOConfig, back: bool, device: str) -> str:
+    """Outputs of 33 samples that differ from the CPU's; by how many steps of the ADC at most."""
+    v = torch.randn(33, rows if back else cols, generator=torch.Generator().manual_seed(2))
+    results = []
+    for where in ("cpu", device):
+        tile = tile_of(rows, cols, io, where).tile
+        read = tile.backward if back else tile.forward
+        results.append(read(v.to(where)).cpu())
+    config = io.backward if back else io.forward
+    step = 2 * config.out_bound * config.out_res * v.abs().amax(1, keepdim=True)
+    difference = (results[0] - results[1]).abs()
+    part = float((difference > 0.5 * step).double().mean())
+    return f"{part:.1e} of outputs, {float((difference / step).max()):.1f} steps"
+
+
+def read_rows(args: Any) -> list[dict[str, Any]]:
+    found = []
+    shapes = ((48, 33, 17),) if args.tiny else SHAPES
+    for rows, cols, batch in shapes:
+        for name, io in READS.items():
+            for back in (False, True):
+                if back and name not in ("default", "weight noise"):
+                    continue
+                tile = tile_of(rows, cols, io, args.device).tile
+                width = rows if back else cols
+                v = torch.randn(batch, width, device=args.device)
+                w = tile.weight.data.clone()
+                read = tile.backward if back else tile.forward
+                other = w if back else w.t()
+                found.append(
+                    row(
+                        "read",
+                        f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}",
+                        lambda read=read, v=v: read(v),
+                        lambda other=other, v=v: torch.mm(v, other),
+                        read_error(rows, cols, io, back, args.device),
+                        args,
+                    )
+                )
+    return found
+
+
+# ---- training steps ----
+
+
+class Block(nn.Module):
+    """A block of GPT-2: causal attention and a perceptron, before each a normalisation."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.mix(y.transpose(1, 2).reshape(batch, length, width))
+        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+
+
+def stacks(tiny: bool) -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
+    """Name to model and shape of its input."""
+
+    def mlp() -> nn.Module:
+        widths = (20, 16, 10) if tiny else (784, 1024, 1024, 10)
+        layers: list[nn.Module] = []
+        for n, (a, b) in enumerate(itertools.pairwise(widths)):
+            layers += [nn.ReLU()] * (n > 0) + [nn.Linear(a, b)]
+        return nn.Sequential(*layers)
+
+    def gpt() -> nn.Module:
+        width, depth, heads = (32, 2, 2) if tiny else (768, 12, 12)
+        return nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+
+    shape = (2, 8, 32) if tiny else (8, 1024, 768)
+    return {"MLP": (mlp, (16, 20) if tiny else (256, 784)), "GPT-2-small stack": (gpt, shape)}
+
+
+def trainer(model: nn.Module, x: Tensor, optimizer: Any) -> Callable[[], Tensor]:
+    """One step towards zero outputs."""
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def step_rows(args: Any) -> list[dict[str, Any]]:
+    found = []
+    updates = {"grouped": "iid", "exact": "iid"}
+    for name, (make, shape) in stacks(args.tiny).items():
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(args.device)
+        for fidelity, noise in updates.items():
+            torch.manual_seed(0)
+            digital = make()
+            config = pl.io.UpdateConfig(fidelity=fidelity, noise=noise)
+            device = pl.devices.SoftBounds()
+            analog = pl.nn.to_analog(make_copy(digital), device=device, update=config, seed=1)
+            digital, analog = digital.to(args.device), analog.to(args.device)
+            ours = trainer(analog, x, pl.optim.AnalogSGD(analog.parameters(), lr=0.01))
+            base = trainer(digital, x, torch.optim.SGD(digital.parameters(), lr=0.01))
+            a, b = float(ours()), float(base())
+            error = f"loss {a:.4g}, digital {b:.4g}"
+            found.append(row("step", f"{name}, {fidelity}, {noise}", ours, base, error, args))
+    return found
+
+
+def make_copy(model: nn.Module) -> nn.Module:
+    """The same weights, of a model that stays digital."""
+
+    return copy.deepcopy(model)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--device", default="cuda")
+    p.add_argument("--tiny", action="store_true", help="small shapes: tries the script")
+    p.add_argument("--seconds", type=float, default=1.0, help="time per measurement")
+    p.add_argument("--json", metavar="FILE", help="write the rows there")
+    args = p.parse_args()
+    heads = ("section", "case", "ours ms", "torch ms", "ratio", "spread", "error")
+    print("{:8s}{:48s}{:>10s}{:>10s}{:>8s}{:>7s}  {}".format(*heads))
+    rows = read_rows(args) + step_rows(args)
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
