@@ -39,6 +39,7 @@ cuda::Task task_of(const Description& d, int fidelity) {
              int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
   a.group_size = int64_t(train.at(6));
   a.coarseness = train.at(7);
+  a.noise = train.size() > 8 ? int32_t(train.at(8)) : 0;
   a.fidelity = fidelity;
   cuda::lay_out(t, pointer<void>(address.at(6)));
   return t;

@@ -56,4 +56,14 @@ PL_DEVICE void bit_mma(uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// c = a b with bf16 factors, two in a word: a 16 rows of 8, b 8 columns. With g = lane / 4 and t =
+// lane % 4 a lane holds a: words t of rows g and g + 8; b: word t of column g; c as above.
+PL_DEVICE void bf16_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3},{%4,%5},{%6},{%7,%7,%7,%7};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a0), "r"(a1), "r"(b), "f"(0.0f));
+}
+
 }  // namespace pulseline::cuda

@@ -60,6 +60,10 @@ size_t lay_out(Task& t, void* base) {
   if (a.fidelity == kMoments && !a.fired) return room.used;
   const int64_t words = (samples < a.batch ? samples : a.batch) * t.words;
   const int64_t signs = a.fidelity == kGrouped ? 2 : 1;
+  if (a.noise == kLowRank && (a.fidelity == kExact || a.fidelity == kGrouped)) {
+    room.take(t.rank_columns, words * kRankWords * t.padded_cols);
+    room.take(t.rank_rows, words * kRankWords * t.padded_rows);
+  }
   room.take(t.column_words, signs * words * t.padded_cols);
   room.take(t.row_words, signs * words * t.padded_rows);
   return room.used;
@@ -71,14 +75,17 @@ cudaError_t launch_update(const Call& c) {
   const int32_t fidelity = c.tasks[0].args.fidelity;
   if (fidelity == kExpected) return launch_expected(c);
   const bool grouped = fidelity == kGrouped;
+  const bool low_rank = c.tasks[0].rank_rows != nullptr;
   if (grouped) PL_TRY(launch_groups(c));
   const int slices = int(most(c, [](const Task& t) { return t.slices; }));
   const bool counts = most(c, [](const Task& t) { return t.args.fired != nullptr; }) != 0;
   for (int slice = 0; slice < slices; ++slice) {
     PL_TRY(grouped ? launch_packed_trains(c, slice) : launch_trains(c, slice));
+    if (low_rank) PL_TRY(launch_ranks(c, slice));
     if (counts) PL_TRY(launch_count(c, slice));
     PL_TRY(grouped                ? launch_grouped(c, slice)
            : fidelity == kStrict ? launch_strict(c, slice)
+           : low_rank             ? launch_exact_ranks(c, slice)
                                   : launch_exact(c, slice));
   }
   return cudaSuccess;

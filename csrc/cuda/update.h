@@ -47,7 +47,7 @@ struct Group {
 struct alignas(16) Step {
   int32_t word;          // within the slice
   int16_t count, relax;  // words; whether this is the last
-  Keys noise;
+  Keys noise;            // low rank: the first sample of the group
 };
 
 struct Task {  // one tile's call
@@ -69,6 +69,9 @@ struct Task {  // one tile's call
   int32_t* group_count;
   Step* steps;                       // [words of the call]
   int32_t *slice_word, *slice_step;  // [slices + 1] where a slice begins
+  // Low-rank noise: factors of every word of the slice (grouped: of a group's last step);
+  // [slice words][padded][kRankWords]. nullptr: noise is iid.
+  uint32_t *rank_columns, *rank_rows;
 };
 
 // Arguments of a launch.
@@ -121,6 +124,8 @@ cudaError_t launch_plan(const Call& c);
 cudaError_t launch_groups(const Call& c);
 cudaError_t launch_trains(const Call& c, int slice);
 cudaError_t launch_packed_trains(const Call& c, int slice);
+cudaError_t launch_ranks(const Call& c, int slice);  // factors of low-rank noise
+cudaError_t launch_exact_ranks(const Call& c, int slice);
 cudaError_t launch_count(const Call& c, int slice);  // fired pulses of a slice
 cudaError_t launch_exact(const Call& c, int slice);
 cudaError_t launch_strict(const Call& c, int slice);

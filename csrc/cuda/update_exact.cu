@@ -7,14 +7,6 @@
 namespace pulseline::cuda {
 namespace {
 
-// sigma sqrt(n) of all n < 32, one per lane.
-struct Roots {
-  float root;
-  PL_DEVICE explicit Roots(float sigma)
-      : root(square_root(float(int(threadIdx.x % 32))) * sigma) {}
-  PL_DEVICE float of(uint32_t n) const { return __shfl_sync(0xffffffffu, root, int(n)); }
-};
-
 template <bool ADDITIVE, class D>
 PL_DEVICE void pulse_row(const D& device, Cells<D>& cells, int r, const Words& words,
                          const float (&xi)[2], const Roots& roots) {

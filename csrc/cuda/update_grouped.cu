@@ -110,6 +110,16 @@ struct GroupCounts {
 #endif
 };
 
+// Low-rank noise of this lane's crosspoints, factors of word `word` of the slice.
+PL_DEVICE void rank_sums(const Task& t, const Place& at, int64_t word, float (&xi)[kTiles][4]) {
+  const int64_t row = at.row, column = at.column - 2 * at.t + at.g;
+  const uint32_t* rows = t.rank_rows + (word * t.padded_rows + row) * kRankWords + at.t;
+  const uint32_t* columns = t.rank_columns + (word * t.padded_cols + column) * kRankWords + at.t;
+  const uint32_t a0 = rows[0], a1 = rows[8 * kRankWords];
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) bf16_mma(xi[n], a0, a1, columns[8 * n * kRankWords]);
+}
+
 template <class D>
 struct Cells {
   float w[kRowCells][kColumnCells];
@@ -121,15 +131,21 @@ struct Cells {
       for (int j = 0; j < kColumnCells; ++j)
         c[r][j] = load_crosspoint(a, device, at.row_of(r), at.column_of(j), w[r][j]);
   }
-  PL_DEVICE void relax_all(const D& device, const GroupCounts& n, const Place& at, Keys key,
-                           float sigma, bool noisy, bool additive) {
+  PL_DEVICE void relax_all(const Task& t, const D& device, const GroupCounts& n, const Place& at,
+                           const Step& step, float sigma, bool noisy, bool additive) {
+    float low_rank[kTiles][4];
+    if (t.rank_rows) rank_sums(t, at, step.word, low_rank);
 #pragma unroll
     for (int r = 0; r < kRowCells; ++r)
 #pragma unroll
       for (int j = 0; j < kColumnCells; ++j) {
         const uint32_t base = uint32_t(at.row_of(r)) * kRowStride +
                               uint32_t(at.column_of(j)) * kColumnStride;
-        const float xi = noisy ? group_normal(base, key) : 0.0f;
+        float xi = 0.0f;
+        if (t.rank_rows)
+          xi = low_rank[j / 2][2 * r + j % 2];
+        else if (noisy)
+          xi = group_normal(base, step.noise);
         const Counts<float> counts = {to_float(n.up[j / 2][2 * r + j % 2]),
                                       to_float(n.down[j / 2][2 * r + j % 2]), 0.0f, 0.0f};
         w[r][j] = relax<false>(device, c[r][j], w[r][j], counts, sigma, xi, additive);
@@ -159,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   if (count == 0) return;
   const Place at;
   Cells<D> cells(t.args, device, at);
-  const float sigma = device.p.pulsed.dw_min_std;
+  const float sigma = device.p.pulsed.dw_min_std * (t.rank_rows ? kRankUnit : 1.0f);
   const bool noisy = sigma != 0.0f, additive = device.additive_noise();
   GroupCounts counts;
   counts.clear();
@@ -175,7 +191,7 @@ __global__ void __launch_bounds__(kThreads, 3)
       counts.add(stages[number], int(step.word - first), step.count, at);
       if (!step.relax) continue;
       if (counts.any())
-        cells.relax_all(device, counts, at, step.noise, sigma, noisy, additive);
+        cells.relax_all(t, device, counts, at, step, sigma, noisy, additive);
       counts.clear();
     }
     __syncthreads();

@@ -85,7 +85,8 @@ PL_DEVICE void fill_group(const Task& t, const Group& g) {
     if (at == 0) span.first = int32_t(sub);
     span.last = int32_t(sub) + 1;
   });
-  const Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(g.first), 0);
+  Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(g.first), 0);
+  if (a.noise == kLowRank) noise = {uint32_t(g.first), 0};  // what its factors are drawn with
   int32_t word = g.word - t.slice_word[g.first / t.slice_samples], step = g.step;
   for (int32_t left = words; left;) {
     const int32_t room = kStageWords - word % kStageWords;

@@ -49,4 +49,30 @@ inline void bit_mma(uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint3
   for (int i = 0; i < 4; ++i) c[i] = out.v[i];
 }
 
+// m16n8k8 with bf16 factors: row-major a, column-major b, two values in a word, low half first.
+inline void bf16_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+  const emulator::Words in = {{a0, a1, b}};
+  const auto multiply = [](uint32_t, const emulator::Words* w, emulator::Words* out) {
+    const auto widen = [](uint32_t half) {
+      const uint32_t bits = half << 16;
+      float x;
+      std::memcpy(&x, &bits, 4);
+      return x;
+    };
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        float sum = 0.0f;
+        for (int k = 0; k < 8; ++k) {
+          const uint32_t x = w[row % 8 * 4 + k / 2].v[row / 8] >> (k % 2 * 16) & 0xffffu;
+          const uint32_t y = w[column * 4 + k / 2].v[2] >> (k % 2 * 16) & 0xffffu;
+          sum += widen(x) * widen(y);
+        }
+        std::memcpy(&out[lane].v[i], &sum, 4);
+      }
+  };
+  const emulator::Words out = emulator::collective("bf16_mma", 0xffffffffu, in, multiply);
+  std::memcpy(c, out.v, 16);
+}
+
 }  // namespace pulseline::cuda

@@ -1,0 +1,220 @@
+// Low-rank noise (core/rng.h): the factors of a slice, and fidelity exact with them. A warp holds 16
+// rows of 32 columns in the layout of tensor core sums: lane (g, t) = (lane / 4, lane % 4) has rows
+// g and g + 8, columns 8 n + 2 t and + 1. One instruction makes the noise of four of its crosspoints
+// from a word per line; coincidences are counted by popcount.
+#include "cuda/update_device.h"
+
+namespace pulseline::cuda {
+namespace {
+
+constexpr int kLineThreads = 256;
+
+// ---- factors ----
+
+struct Draw {
+  bool wanted;
+  uint64_t k;
+  uint32_t draw;
+  int64_t word;  // of the slice, where the factors go
+};
+// Draw n of a slice: sub-sample n (exact) or step n (grouped; the last one of a group).
+PL_DEVICE Draw draw_of(const Task& t, int slice, int64_t n) {
+  const UpdateArgs& a = t.args;
+  if (a.fidelity == kGrouped) {
+    const Step s = t.steps[t.slice_step[slice] + n];
+    return {s.relax != 0, a.k + s.noise.k0, 0u, s.word};
+  }
+  const int64_t sub = first_word(t, slice) + n;
+  const Sub s = t.subs[sub];
+  return {s.slots != 0, a.k + uint64_t(s.source), uint32_t(sub % t.words), n};
+}
+
+__global__ void __launch_bounds__(kLineThreads)
+    ranks_kernel(const __grid_constant__ Tasks tasks, int slice) {
+  const Task& t = tasks.task[blockIdx.z];
+  const int64_t i = int64_t(blockIdx.x) * kLineThreads + threadIdx.x;
+  if (slice >= t.slices || i >= t.padded_cols + t.padded_rows || refused(t)) return;
+  const bool column = i < t.padded_cols;
+  const int64_t index = column ? i : i - t.padded_cols;
+  const int64_t padded = column ? t.padded_cols : t.padded_rows;
+  uint32_t* out = column ? t.rank_columns : t.rank_rows;
+  const bool grouped = t.args.fidelity == kGrouped;
+  const int64_t count =
+      grouped ? t.slice_step[slice + 1] - t.slice_step[slice] : words_in(t, slice);
+  for (int64_t n = blockIdx.y; n < count; n += gridDim.y) {
+    const Draw d = draw_of(t, slice, n);
+    if (!d.wanted) continue;
+    const Philox4 r =
+        draw4(t.args.stream, column ? kColumnRank : kRowRank, d.k, uint32_t(index), d.draw);
+    uint4 factors;
+    factors.x = column ? rank_column(r.v[0]) : rank_row(r.v[0]);
+    factors.y = column ? rank_column(r.v[1]) : rank_row(r.v[1]);
+    factors.z = column ? rank_column(r.v[2]) : rank_row(r.v[2]);
+    factors.w = column ? rank_column(r.v[3]) : rank_row(r.v[3]);
+    *reinterpret_cast<uint4*>(out + (d.word * padded + index) * kRankWords) = factors;
+  }
+}
+
+// ---- exact ----
+
+constexpr int kTiles = 4;  // of 8 columns
+constexpr int kWarpRows = 2, kWarpColumns = 2;
+constexpr int kBlockRows = 16 * kWarpRows, kBlockColumns = 8 * kTiles * kWarpColumns;
+constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
+constexpr int kChunk = 8;  // sub-samples in shared memory at a time
+static_assert(kPadColumns % kBlockColumns == 0 && kPadRows % kBlockRows == 0, "whole blocks");
+
+struct alignas(16) Chunk {
+  uint32_t rows[kChunk][kBlockRows], columns[kChunk][kBlockColumns];
+  uint32_t rank_rows[kChunk][kBlockRows * kRankWords];
+  uint32_t rank_columns[kChunk][kBlockColumns * kRankWords];
+};
+static_assert(2 * sizeof(Chunk) <= kStaticShared, "two chunks fit");
+
+// `count` vectors of `width` words, `stride` apart, to shared memory.
+template <int WIDTH>
+PL_DEVICE void copy_lines(uint32_t (*to)[WIDTH], const uint32_t* from, int64_t stride, int count) {
+  constexpr int kQuads = WIDTH / 4;
+  for (int i = int(threadIdx.x); i < count * kQuads; i += kThreads)
+    copy16_async(&to[i / kQuads][i % kQuads * 4], from + i / kQuads * stride + i % kQuads * 4);
+}
+
+PL_DEVICE void fetch(const Task& t, int64_t begin, int64_t count, Chunk& chunk) {
+  const int n = begin >= count ? 0 : count - begin < kChunk ? int(count - begin) : kChunk;
+  const int64_t row = int64_t(blockIdx.y) * kBlockRows, column = int64_t(blockIdx.x) * kBlockColumns;
+  const int64_t rows = begin * t.padded_rows + row, columns = begin * t.padded_cols + column;
+  copy_lines(chunk.rows, t.row_words + rows, t.padded_rows, n);
+  copy_lines(chunk.columns, t.column_words + columns, t.padded_cols, n);
+  copy_lines(chunk.rank_rows, t.rank_rows + rows * kRankWords, t.padded_rows * kRankWords, n);
+  copy_lines(chunk.rank_columns, t.rank_columns + columns * kRankWords, t.padded_cols * kRankWords,
+             n);
+  copies_commit();
+}
+
+struct Place {
+  int row, column;             // of this warp within the block
+  int g, t;
+  int64_t first_row, first_column;  // of this lane
+  PL_DEVICE Place() {
+    const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+    g = lane / 4;
+    t = lane % 4;
+    row = warp / kWarpColumns * 16;
+    column = warp % kWarpColumns * (8 * kTiles);
+    first_row = int64_t(blockIdx.y) * kBlockRows + row + g;
+    first_column = int64_t(blockIdx.x) * kBlockColumns + column + 2 * t;
+  }
+};
+
+template <class D>
+struct Cells {
+  float w[kTiles][4];
+  Crosspoint<float> c[kTiles][4];
+  static PL_DEVICE int64_t row(const Place& at, int i) { return at.first_row + i / 2 * 8; }
+  static PL_DEVICE int64_t column(const Place& at, int n, int i) {
+    return at.first_column + 8 * n + i % 2;
+  }
+  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place& at) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        c[n][i] = load_crosspoint(a, device, row(at, i), column(at, n, i), w[n][i]);
+  }
+  PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) store_weight(a, row(at, i), column(at, n, i), w[n][i]);
+  }
+};
+
+// One sub-sample of the warp's rows and columns.
+template <bool ADDITIVE, class D>
+PL_DEVICE void pulse_all(const Chunk& chunk, int s, const Place& at, const D& device,
+                         const Roots& roots, Cells<D>& cells) {
+  const uint32_t rows[2] = {chunk.rows[s][at.row + at.g], chunk.rows[s][at.row + at.g + 8]};
+  if (!__any_sync(0xffffffffu, int(rows[0] | rows[1]))) return;
+  const uint32_t* rank_rows = chunk.rank_rows[s] + (at.row + at.g) * kRankWords + at.t;
+  const uint32_t a0 = rank_rows[0], a1 = rank_rows[8 * kRankWords];
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+    const int column = at.column + 8 * n;
+    const uint2 columns =
+        *reinterpret_cast<const uint2*>(&chunk.columns[s][column + 2 * at.t]);
+    if (!__any_sync(0xffffffffu, int(columns.x | columns.y))) continue;
+    float xi[4];
+    bf16_mma(xi, a0, a1, chunk.rank_columns[s][(column + at.g) * kRankWords + at.t]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t r = rows[i / 2], c = i % 2 ? columns.y : columns.x;
+      const uint32_t count = uint32_t(__popc(r & c & ~kSign));
+      cells.w[n][i] = pulse(device, cells.c[n][i], cells.w[n][i], ((r ^ c) & kSign) != 0,
+                            to_float(count), roots.of(count), xi[i], ADDITIVE);
+    }
+  }
+}
+
+template <bool ADDITIVE, class D>
+PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Place& at,
+                           Cells<D>& cells, Chunk* chunks) {
+  const Roots roots(device.p.pulsed.dw_min_std * kRankUnit);
+  const int64_t count = words_in(t, slice);
+  fetch(t, 0, count, chunks[0]);
+  for (int64_t first = 0; first < count; first += kChunk) {
+    const int number = int(first / kChunk) % 2;
+    fetch(t, first + kChunk, count, chunks[1 - number]);
+    copies_wait<1>();
+    __syncthreads();
+    const int n = count - first < kChunk ? int(count - first) : kChunk;
+    for (int s = 0; s < n; ++s)
+      pulse_all<ADDITIVE>(chunks[number], s, at, device, roots, cells);
+    __syncthreads();
+  }
+  copies_wait<0>();
+}
+
+template <class D>
+__global__ void __launch_bounds__(kThreads, 2)
+    exact_ranks_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
+  PL_SHARED(Chunk, chunks, 2);
+  const Task& t = tasks.task[blockIdx.z];
+  const D& device = tasks.device[blockIdx.z];
+  if (int64_t(blockIdx.y) * kBlockRows >= t.args.rows ||
+      int64_t(blockIdx.x) * kBlockColumns >= t.args.cols || slice >= t.slices || refused(t))
+    return;
+  const Place at;
+  Cells<D> cells(t.args, device, at);
+  if (D::kAdditive && device.additive_noise())
+    exact_slice<D::kAdditive>(t, device, slice, at, cells, chunks);
+  else
+    exact_slice<false>(t, device, slice, at, cells, chunks);
+  cells.store(t.args, at);
+}
+
+template <class D>
+cudaError_t run(const Call& c, int slice) {
+  const int64_t rows = most(c, [](const Task& t) { return t.args.rows; });
+  const int64_t cols = most(c, [](const Task& t) { return t.args.cols; });
+  const dim3 grid(unsigned(ceil_div(cols, kBlockColumns)), unsigned(ceil_div(rows, kBlockRows)),
+                  unsigned(c.count));
+  return launch(exact_ranks_kernel<D>, grid, kThreads, 0, c.stream, device_tasks_of<D>(c), slice);
+}
+
+}  // namespace
+
+cudaError_t launch_ranks(const Call& c, int slice) {
+  const int64_t lines = most(c, [](const Task& t) { return t.padded_cols + t.padded_rows; });
+  const dim3 grid(unsigned(ceil_div(lines, kLineThreads)), kSliceWords, unsigned(c.count));
+  return launch(ranks_kernel, grid, kLineThreads, 0, c.stream, tasks_of(c), slice);
+}
+
+cudaError_t launch_exact_ranks(const Call& c, int slice) {
+#define PULSELINE_CASE(D) \
+  if (c.device == k##D) return run<D>(c, slice);
+  PULSELINE_DEVICES(PULSELINE_CASE)
+#undef PULSELINE_CASE
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace pulseline::cuda
