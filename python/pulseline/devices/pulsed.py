@@ -170,7 +170,7 @@ class PulsedDevice:
     def fidelity_note(self) -> str:
         """How ``grouped`` and ``moments`` join pulses of this model, in one sentence."""
         if self.affine:
-            return "grouped and moments follow the closed form of its affine step"
+            return "grouped and moments follow the closed form of its affine step to second order"
         return "grouped and moments have no closed form here and take a second-order step"
 
     @property
