@@ -53,30 +53,35 @@ def build(folder: Path, defines: tuple[str, ...] = ()) -> Path:
     # torch brings pybind11's headers along.
     paths = [EMULATOR, ROOT / "csrc", sysconfig.get_path("include")]
     paths.append(Path(torch.__file__).parent / "include")
-    command = [gcc, *FLAGS, *(f"-D{d}" for d in defines), *(f"-isystem{p}" for p in paths[2:])]
-    command += [f"-I{p}" for p in paths[:2]]
+    command = [gcc, *FLAGS, *(f"-isystem{p}" for p in paths[2:]), *(f"-I{p}" for p in paths[:2])]
+    home = folder / _digest(command)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    module = folder / _digest(command) / f"_cuda{suffix}"
+    module = home / "-".join(["module", *defines]) / f"_cuda{suffix}"
     if module.exists():
         return module
     module.parent.mkdir(parents=True, exist_ok=True)
 
-    def compile_one(source: Path) -> tuple[str, str]:
-        out = str(module.parent / f"{source.name}.{os.getpid()}.o")
-        line = [*command, "-x", "c++", "-c", str(source), "-o", out]
+    def compile_one(source: Path) -> tuple[Path, str]:
+        """The object file, of its own where the source names a define; what the compiler says."""
+        own = [d for d in defines if d.partition("=")[0] in source.read_text()]
+        out = home / "-".join([source.name, *own, "o"])
+        if out.exists():
+            return out, ""
+        partial = f"{out}.{os.getpid()}"
+        line = [*command, *(f"-D{d}" for d in own), "-x", "c++", "-c", str(source), "-o", partial]
         done = subprocess.run(line, capture_output=True, text=True, check=False)
-        return out, done.stderr if done.returncode else ""
+        if done.returncode:
+            return out, done.stderr
+        os.replace(partial, out)
+        return out, ""
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, _sources()))
     errors = [text for _, text in objects if text]
     assert not errors, errors[0]
     partial = f"{module}.{os.getpid()}"
-    names = [name for name, _ in objects]
-    subprocess.run([gcc, "-shared", "-o", partial, *names], check=True)
+    subprocess.run([gcc, "-shared", "-o", partial, *(str(o) for o, _ in objects)], check=True)
     os.replace(partial, module)
-    for name in names:
-        os.unlink(name)
     return module
 
 

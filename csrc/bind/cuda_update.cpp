@@ -48,6 +48,7 @@ cuda::Task task_of(const Description& d, int fidelity) {
 // Tasks of one device model and fidelity, checked against what a launch can hold.
 struct Tasks {
   std::vector<cuda::Task> tasks;
+  std::vector<std::vector<float>> held;  // the caller's may be a temporary
   std::vector<const float*> params;
   cuda::Call call;
   Tasks(const std::vector<Description>& described, int device, int fidelity, int gpu,
@@ -67,8 +68,9 @@ struct Tasks {
       if (!bytes || p.size() * sizeof(float) != bytes)
         throw py::value_error("device " + std::to_string(device) + " with " +
                               std::to_string(p.size()) + " parameters");
-      params.push_back(p.data());
+      held.push_back(p);
     }
+    for (const auto& p : held) params.push_back(p.data());
     call = {tasks.data(), int(tasks.size()), device, params.data(), stream_of(stream)};
   }
 };

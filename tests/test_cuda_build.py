@@ -1,0 +1,135 @@
+"""What the compiler made of the CUDA kernels: every architecture is there, no kernel spills, and the
+loops that decide the speed keep their instruction budgets, counted in the machine code of sm_90.
+
+Counts are per crosspoint-sample: instructions of a warp's way through the loop's densest block,
+divided by the crosspoints of a lane (and the samples of a step). Budgets are measured values of
+nvcc 13.0 plus 5 % for other versions.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sass
+from pulseline import _cpu
+
+try:
+    from pulseline import _cuda
+except ImportError:
+    _cuda = None  # type: ignore[assignment]
+
+needs_kernels = pytest.mark.skipif(
+    _cuda is None,
+    reason="this build has no CUDA kernels (PULSELINE_CUDA=ON builds them where nvcc is)",
+)
+ARCH = "sm_90"
+DEVICES = [name for name, *_ in _cpu.DEVICES]
+
+
+@needs_kernels
+def test_import_needs_no_driver() -> None:
+    """And the module was built from the sources that the CPU's was."""
+    assert isinstance(_cuda.reason(), str)
+    assert (_cuda.DEVICES, _cuda.NUMBERING) == (_cpu.DEVICES, _cpu.NUMBERING)
+
+
+@pytest.fixture(scope="module")
+def tool() -> str:
+    found = sass.find_tool("cuobjdump")
+    if found is None or shutil.which("nvdisasm", path=str(Path(found).parent)) is None:
+        pytest.skip("no cuobjdump and nvdisasm (packages nvidia-cuda-cuobjdump, -nvdisasm)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def module(tool: str) -> Path:
+    assert _cuda.__file__ is not None
+    return Path(_cuda.__file__)
+
+
+@pytest.fixture(scope="module")
+def usages(module: Path, tool: str) -> dict[tuple[str, str], sass.Usage]:
+    return sass.usages(module, tool)
+
+
+@pytest.fixture(scope="module")
+def kernels(module: Path, tool: str) -> list[sass.Kernel]:
+    return list(sass.kernels(module, ARCH, tool))
+
+
+def named(kernels: list[sass.Kernel], stem: str) -> Iterator[tuple[str, sass.Kernel]]:
+    """(device model, kernel) of one family."""
+    for kernel in kernels:
+        if f"{len(stem)}{stem}I" in kernel.name:
+            (model,) = (d for d in DEVICES if f"{len(d)}{d}E" in kernel.name)
+            yield model, kernel
+
+
+@needs_kernels
+def test_every_architecture_has_every_kernel(usages: dict[tuple[str, str], sass.Usage]) -> None:
+    by_arch: dict[str, set[str]] = {}
+    for arch, name in usages:
+        by_arch.setdefault(arch, set()).add(name)
+    assert set(by_arch) == {f"sm_{arch}" for arch in _cuda.ARCHS.split()}
+    assert len({frozenset(names) for names in by_arch.values()}) == 1
+    for family in ("exact_kernel", "rare_kernel", "grouped_kernel"):
+        for names in by_arch.values():
+            found = [n for n in names if f"{len(family)}{family}I" in n]
+            assert len(found) == len(DEVICES), family
+
+
+@needs_kernels
+def test_no_kernel_spills(usages: dict[tuple[str, str], sass.Usage]) -> None:
+    spilled = {key: use for key, use in usages.items() if use.stack or use.local}
+    assert not spilled
+    # Two blocks of 128 threads a multiprocessor at least; 100 KB of shared memory (sm_86) hold two.
+    for key, use in usages.items():
+        assert use.registers <= 255, key
+        assert use.shared <= 49 * 1024, key
+
+
+EXACT_BUDGET = {"ConstantStep": 23.2, "LinearStep": 28.0, "SoftBounds": 28.0}
+
+
+@needs_kernels
+@pytest.mark.skipif(_cuda is not None and "90" not in _cuda.ARCHS.split(), reason="no sm_90 here")
+def test_exact_budget(kernels: list[sass.Kernel]) -> None:
+    """16 crosspoints a lane and sample: 16 counts, 16 from the noise's bits."""
+    seen = set()
+    for model, kernel in named(kernels, "exact_kernel"):
+        if model in EXACT_BUDGET:
+            block = kernel.largest(lambda b: b.count("POPC", "SHFL"))
+            assert kernel.blocks[block].count("POPC") >= 32
+            per_sample = kernel.round_through(block) / 16
+            assert per_sample <= EXACT_BUDGET[model], f"{model}: {per_sample}"
+            seen.add(model)
+    assert seen == set(EXACT_BUDGET)
+
+
+# grouped(8), 31 slots a sample: two steps of four words, one relaxation, 8 crosspoints a lane.
+GROUPED_BUDGET = {"ConstantStep": 8.8, "LinearStep": 9.3, "SoftBounds": 9.3}
+
+
+@needs_kernels
+@pytest.mark.skipif(_cuda is not None and "90" not in _cuda.ARCHS.split(), reason="no sm_90 here")
+def test_grouped_budget(kernels: list[sass.Kernel]) -> None:
+    seen = set()
+    for model, kernel in named(kernels, "grouped_kernel"):
+        if model in GROUPED_BUDGET:
+            count = kernel.largest(lambda b: b.count("BMMA"))
+            assert kernel.blocks[count].count("BMMA") == 4
+            step = kernel.round_through(count)
+            roots = [
+                at
+                for at, block in kernel.blocks.items()
+                if any(op.startswith("MUFU.RSQ") for op in block.opcodes)
+            ]
+            relaxing = min(kernel.round_through(at) for at in roots)
+            per_sample = (step + relaxing) / (8 * 8)
+            assert per_sample <= GROUPED_BUDGET[model], f"{model}: {per_sample}"
+            seen.add(model)
+    assert seen == set(GROUPED_BUDGET)
