@@ -1,4 +1,5 @@
-// The update of module _cuda; `gpu` is the device's number, `stream` a handle. A task is one tile's call as five sequences:
+// The update of module _cuda; `gpu` is the device's number, `stream` a handle. A task is one tile's
+// call as five sequences:
 //   addresses  w, step, slope, bound, x, d, workspace, fired (0: not counted)
 //   sizes      rows, cols, batch
 //   key        seed, tile, k
@@ -81,15 +82,15 @@ void bind_update(py::module_& m) {
   m.attr("MOST_TASKS") = cuda::kTasks;
   // Bytes of workspace that a task needs; its address is not read. The first 8 hold, afterwards,
   // -1 or 2 sample + (0: x, 1: d) of the first value that is not finite.
-  m.def("update_workspace",
-        [](const Description& d, int fidelity) {
-          cuda::Task t = task_of(d, fidelity);
-          return cuda::lay_out(t, nullptr);
-        });
+  m.def("update_workspace", [](const Description& d, int fidelity) {
+    cuda::Task t = task_of(d, fidelity);
+    return cuda::lay_out(t, nullptr);
+  });
   m.def("update", [](const std::vector<Description>& described, int device, int fidelity, int gpu,
                      uint64_t stream) {
     const Tasks t(described, device, fidelity, gpu, stream);
-    if (fidelity == kMoments) throw py::value_error("moments takes moments_begin, factors, moments");
+    if (fidelity == kMoments)
+      throw py::value_error("moments takes moments_begin, factors, moments");
     py::gil_scoped_release nogil;
     PL_CHECK(cuda::launch_update(t.call));
   });
@@ -104,16 +105,15 @@ void bind_update(py::module_& m) {
                       int64_t first, int64_t count, int gpu, uint64_t stream) {
     const Tasks t({d}, device, kMoments, gpu, stream);
     py::gil_scoped_release nogil;
-    PL_CHECK(cuda::launch_factors(
-        t.call, {pointer<float>(columns), pointer<float>(rows), first, count}));
+    PL_CHECK(cuda::launch_factors(t.call,
+                                  {pointer<float>(columns), pointer<float>(rows), first, count}));
   });
-  m.def("moments",
-        [](const Description& d, int device, uint64_t sums, int64_t first, int gpu,
-           uint64_t stream) {
-          const Tasks t({d}, device, kMoments, gpu, stream);
-          py::gil_scoped_release nogil;
-          PL_CHECK(cuda::launch_moments(t.call, pointer<const float>(sums), first));
-        });
+  m.def("moments", [](const Description& d, int device, uint64_t sums, int64_t first, int gpu,
+                      uint64_t stream) {
+    const Tasks t({d}, device, kMoments, gpu, stream);
+    py::gil_scoped_release nogil;
+    PL_CHECK(cuda::launch_moments(t.call, pointer<const float>(sums), first));
+  });
 }
 
 }  // namespace pulseline::bind

@@ -6,10 +6,10 @@
 #include <string>
 
 // Returns an error to the caller of a launcher.
-#define PL_TRY(call)                                \
-  do {                                              \
-    const cudaError_t pl_error = (call);            \
-    if (pl_error != cudaSuccess) return pl_error;   \
+#define PL_TRY(call)                              \
+  do {                                            \
+    const cudaError_t pl_error = (call);          \
+    if (pl_error != cudaSuccess) return pl_error; \
   } while (false)
 
 // Throws std::runtime_error with the place and CUDA's sentence.

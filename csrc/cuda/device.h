@@ -9,7 +9,7 @@
 
 // Shared memory of a block: `count` elements, 16-byte aligned; the whole dynamic part.
 #define PL_SHARED(type, name, count) __shared__ __align__(16) type name[count]
-#define PL_DYNAMIC_SHARED(type, name)                               \
+#define PL_DYNAMIC_SHARED(type, name)                                \
   extern __shared__ __align__(16) unsigned char pl_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(pl_dynamic_shared)
 

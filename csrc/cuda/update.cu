@@ -83,10 +83,10 @@ cudaError_t launch_update(const Call& c) {
     PL_TRY(grouped ? launch_packed_trains(c, slice) : launch_trains(c, slice));
     if (low_rank) PL_TRY(launch_ranks(c, slice));
     if (counts) PL_TRY(launch_count(c, slice));
-    PL_TRY(grouped                ? launch_grouped(c, slice)
+    PL_TRY(grouped               ? launch_grouped(c, slice)
            : fidelity == kStrict ? launch_strict(c, slice)
-           : low_rank             ? launch_exact_ranks(c, slice)
-                                  : launch_exact(c, slice));
+           : low_rank            ? launch_exact_ranks(c, slice)
+                                 : launch_exact(c, slice));
   }
   return cudaSuccess;
 }

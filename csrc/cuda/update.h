@@ -23,11 +23,11 @@ enum Device : int {
       kDevices
 };
 
-constexpr int kTasks = 8;            // tiles of one launch: their arguments fit a kernel's 4 KB
-constexpr int kSliceWords = 512;     // pulse words of a slice, unless a train is longer
+constexpr int kTasks = 8;         // tiles of one launch: their arguments fit a kernel's 4 KB
+constexpr int kSliceWords = 512;  // pulse words of a slice, unless a train is longer
 constexpr int kPadColumns = 128, kPadRows = 64;
-constexpr int kStepWords = 4;        // words that one tensor core instruction counts
-constexpr int kStageWords = 16;      // words that a block holds at a time; no step crosses them
+constexpr int kStepWords = 4;    // words that one tensor core instruction counts
+constexpr int kStageWords = 16;  // words that a block holds at a time; no step crosses them
 constexpr unsigned long long kAllFinite = ~0ull;
 constexpr uint32_t kSign = 0x80000000u;  // of a line, in its pulse word: slots fill 31 bits
 
@@ -63,9 +63,9 @@ struct Task {  // one tile's call
   Keys* slot_keys;             // strict: [batch][words][31]
   uint32_t *column_words, *row_words;  // [slice words][padded], sign in the highest bit
   // grouped: [slice words][2][padded], slots that are positive and those that are negative
-  Span* spans;                       // [words of the call]
-  int32_t* shifts;                   // [batch][words] place of a sub-sample in its word
-  Group* groups;                     // [batch]
+  Span* spans;      // [words of the call]
+  int32_t* shifts;  // [batch][words] place of a sub-sample in its word
+  Group* groups;    // [batch]
   int32_t* group_count;
   Step* steps;                       // [words of the call]
   int32_t *slice_word, *slice_step;  // [slices + 1] where a slice begins

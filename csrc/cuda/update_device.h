@@ -52,8 +52,7 @@ PL_DEVICE float group_normal(uint32_t base, Keys key) {
 // sigma sqrt(n) of all n < 32, one per lane.
 struct Roots {
   float root;
-  PL_DEVICE explicit Roots(float sigma)
-      : root(square_root(float(int(threadIdx.x % 32))) * sigma) {}
+  PL_DEVICE explicit Roots(float sigma) : root(square_root(float(int(threadIdx.x % 32))) * sigma) {}
   PL_DEVICE float of(uint32_t n) const { return __shfl_sync(0xffffffffu, root, int(n)); }
 };
 

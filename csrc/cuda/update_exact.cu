@@ -14,8 +14,8 @@ PL_DEVICE void pulse_row(const D& device, Cells<D>& cells, int r, const Words& w
   for (int h = 0; h < 2; ++h) {
     const uint32_t n = uint32_t(__popc(words.row[r] & words.column[h] & ~kSign));
     const bool up = ((words.row[r] ^ words.column[h]) & kSign) != 0;
-    cells.w[r][h] = pulse(device, cells.c[r][h], cells.w[r][h], up, to_float(n), roots.of(n),
-                          xi[h], ADDITIVE);
+    cells.w[r][h] =
+        pulse(device, cells.c[r][h], cells.w[r][h], up, to_float(n), roots.of(n), xi[h], ADDITIVE);
   }
 }
 
@@ -44,11 +44,11 @@ PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Plac
   });
 }
 
-// Blocks per multiprocessor: 3 leave 168 registers, too few where a noise scale of the crosspoint's
-// own comes on top of step, slope and bounds.
+// Blocks per multiprocessor. 3 leave 168 registers: too few for curved steps, or where a noise
+// scale of the crosspoint's own comes on top of step, slope and bounds.
 template <class D>
 constexpr int blocks_of() {
-  return D::kSlopes && D::kAdditive && !std::is_base_of_v<StepNoise, D> ? 2 : 3;
+  return D::kAffine && (!D::kAdditive || std::is_base_of_v<StepNoise, D>) ? 3 : 2;
 }
 
 template <class D>

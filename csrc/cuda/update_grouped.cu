@@ -1,9 +1,10 @@
-// Fidelity grouped: up and down counts of a group, then one relaxation step. A warp holds 16 rows of
-// 16 columns (more spill registers); the slots of a step, at most four packed words of 32, are counted by one tensor core
-// instruction per direction and 8 columns: its 256 bits are the positive and the negative slots of
-// four words, rows against columns with the signs crossed (up) or not (down). Lane (g, t) = (lane /
-// 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the layout of the sums. Where the
-// instruction is missing (sm_100 and later) a lane counts its own crosspoints by popcount.
+// Fidelity grouped: up and down counts of a group, then one relaxation step. A warp holds 16 rows
+// of 16 columns (more spill registers); the slots of a step, at most four packed words of 32, are
+// counted by one tensor core instruction per direction and 8 columns: its 256 bits are the positive
+// and the negative slots of four words, rows against columns with the signs crossed (up) or not
+// (down). Lane (g, t) = (lane / 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the
+// layout of the sums. Where the instruction is missing (sm_100 and later) a lane counts its own
+// crosspoints by popcount.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
@@ -25,8 +26,8 @@ struct alignas(16) Stage {
 static_assert(2 * sizeof(Stage) <= kStaticShared, "two stages fit");
 
 struct Place {
-  int64_t row, column;         // of this lane's first crosspoint
-  int row_line, column_line;   // of its warp in a stage
+  int64_t row, column;        // of this lane's first crosspoint
+  int row_line, column_line;  // of its warp in a stage
   int g, t;
   PL_DEVICE Place() {
     const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
@@ -49,10 +50,9 @@ PL_DEVICE void fetch(const Task& t, int64_t first, int64_t count, Stage& stage) 
     const int line = i / kQuads, q = i % kQuads * 4;
     const int64_t word = 2 * first + line;
     const uint32_t* from =
-        q < kBlockRows
-            ? t.row_words + word * t.padded_rows + int64_t(blockIdx.y) * kBlockRows + q
-            : t.column_words + word * t.padded_cols + int64_t(blockIdx.x) * kBlockColumns + q -
-                  kBlockRows;
+        q < kBlockRows ? t.row_words + word * t.padded_rows + int64_t(blockIdx.y) * kBlockRows + q
+                       : t.column_words + word * t.padded_cols +
+                             int64_t(blockIdx.x) * kBlockColumns + q - kBlockRows;
     copy16_async(&stage.lines[line / 2][line % 2][q], from);
   }
   copies_commit();
@@ -139,8 +139,8 @@ struct Cells {
     for (int r = 0; r < kRowCells; ++r)
 #pragma unroll
       for (int j = 0; j < kColumnCells; ++j) {
-        const uint32_t base = uint32_t(at.row_of(r)) * kRowStride +
-                              uint32_t(at.column_of(j)) * kColumnStride;
+        const uint32_t base =
+            uint32_t(at.row_of(r)) * kRowStride + uint32_t(at.column_of(j)) * kColumnStride;
         float xi = 0.0f;
         if (t.rank_rows)
           xi = low_rank[j / 2][2 * r + j % 2];
@@ -190,8 +190,7 @@ __global__ void __launch_bounds__(kThreads, 3)
       if (step.word >= first + kStageWords) break;
       counts.add(stages[number], int(step.word - first), step.count, at);
       if (!step.relax) continue;
-      if (counts.any())
-        cells.relax_all(t, device, counts, at, step, sigma, noisy, additive);
+      if (counts.any()) cells.relax_all(t, device, counts, at, step, sigma, noisy, additive);
       counts.clear();
     }
     __syncthreads();

@@ -1,7 +1,7 @@
-// Low-rank noise (core/rng.h): the factors of a slice, and fidelity exact with them. A warp holds 16
-// rows of 32 columns in the layout of tensor core sums: lane (g, t) = (lane / 4, lane % 4) has rows
-// g and g + 8, columns 8 n + 2 t and + 1. One instruction makes the noise of four of its crosspoints
-// from a word per line; coincidences are counted by popcount.
+// Low-rank noise (core/rng.h): the factors of a slice, and fidelity exact with them. A warp holds
+// 16 rows of 32 columns in the layout of tensor core sums: lane (g, t) = (lane / 4, lane % 4) has
+// rows g and g + 8, columns 8 n + 2 t and + 1. One instruction makes the noise of four of its
+// crosspoints from a word per line; coincidences are counted by popcount.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
@@ -81,7 +81,8 @@ PL_DEVICE void copy_lines(uint32_t (*to)[WIDTH], const uint32_t* from, int64_t s
 
 PL_DEVICE void fetch(const Task& t, int64_t begin, int64_t count, Chunk& chunk) {
   const int n = begin >= count ? 0 : count - begin < kChunk ? int(count - begin) : kChunk;
-  const int64_t row = int64_t(blockIdx.y) * kBlockRows, column = int64_t(blockIdx.x) * kBlockColumns;
+  const int64_t row = int64_t(blockIdx.y) * kBlockRows,
+                column = int64_t(blockIdx.x) * kBlockColumns;
   const int64_t rows = begin * t.padded_rows + row, columns = begin * t.padded_cols + column;
   copy_lines(chunk.rows, t.row_words + rows, t.padded_rows, n);
   copy_lines(chunk.columns, t.column_words + columns, t.padded_cols, n);
@@ -92,7 +93,7 @@ PL_DEVICE void fetch(const Task& t, int64_t begin, int64_t count, Chunk& chunk) 
 }
 
 struct Place {
-  int row, column;             // of this warp within the block
+  int row, column;  // of this warp within the block
   int g, t;
   int64_t first_row, first_column;  // of this lane
   PL_DEVICE Place() {
@@ -140,8 +141,7 @@ PL_DEVICE void pulse_all(const Chunk& chunk, int s, const Place& at, const D& de
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
     const int column = at.column + 8 * n;
-    const uint2 columns =
-        *reinterpret_cast<const uint2*>(&chunk.columns[s][column + 2 * at.t]);
+    const uint2 columns = *reinterpret_cast<const uint2*>(&chunk.columns[s][column + 2 * at.t]);
     if (!__any_sync(0xffffffffu, int(columns.x | columns.y))) continue;
     float xi[4];
     bf16_mma(xi, a0, a1, chunk.rank_columns[s][(column + at.g) * kRankWords + at.t]);
@@ -167,8 +167,7 @@ PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Plac
     copies_wait<1>();
     __syncthreads();
     const int n = count - first < kChunk ? int(count - first) : kChunk;
-    for (int s = 0; s < n; ++s)
-      pulse_all<ADDITIVE>(chunks[number], s, at, device, roots, cells);
+    for (int s = 0; s < n; ++s) pulse_all<ADDITIVE>(chunks[number], s, at, device, roots, cells);
     __syncthreads();
   }
   copies_wait<0>();

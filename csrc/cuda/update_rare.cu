@@ -29,8 +29,8 @@ PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const Pla
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           const bool up = ((words.row[r] ^ words.column[h]) & kSign) != 0;
-          const float moved = pulse(device, cells.c[r][h], cells.w[r][h], up, 1.0f, sigma, xi[h],
-                                    additive);
+          const float moved =
+              pulse(device, cells.c[r][h], cells.w[r][h], up, 1.0f, sigma, xi[h], additive);
           if (words.column[h] >> slot & 1u) cells.w[r][h] = moved;
         }
       }
@@ -77,8 +77,7 @@ PL_DEVICE void relax_moments(const UpdateArgs& a, const D& device, const float* 
   const Counts<float> counts = counts_of(sums[n + o], sums[o], sums[3 * n + o], sums[2 * n + o]);
   const Keys key = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(first), 0);
   const float xi = group_normal(noise_base(row, column), key);
-  w = relax<true>(device, c, w, counts, device.p.pulsed.dw_min_std, xi,
-                  device.additive_noise());
+  w = relax<true>(device, c, w, counts, device.p.pulsed.dw_min_std, xi, device.additive_noise());
   store_weight(a, row, column, w);
 }
 

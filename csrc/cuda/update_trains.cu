@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Line {  // a column of x or a row of d
+struct Line {           // a column of x or a row of d
   const float* values;  // of sample 0
   int64_t count, index, padded;
   uint32_t* words;
@@ -95,8 +95,7 @@ PL_DEVICE uint32_t firing(const uint32_t* words, const uint32_t* others, int64_t
 }
 
 // One warp per word of the slice: rows times columns in every slot.
-__global__ void __launch_bounds__(32)
-    count_kernel(const __grid_constant__ Tasks tasks, int slice) {
+__global__ void __launch_bounds__(32) count_kernel(const __grid_constant__ Tasks tasks, int slice) {
   const Task& t = tasks.task[blockIdx.z];
   if (!t.args.fired || slice >= t.slices || refused(t)) return;
   const bool packed = t.args.fidelity == kGrouped;
@@ -118,7 +117,7 @@ __global__ void __launch_bounds__(32)
         slots += t.subs[q].slots;
     }
     auto* fired = reinterpret_cast<unsigned long long*>(t.args.fired);
-    atomicAdd(fired, (unsigned long long)(columns) * rows);
+    atomicAdd(fired, (unsigned long long)(columns)*rows);
     if (slots) atomicAdd(fired + 1, (unsigned long long)(slots));
   }
 }

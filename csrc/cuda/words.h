@@ -1,9 +1,9 @@
 #pragma once
 // How the kernels that take sub-samples one by one walk through a slice: a block of kWarps warps
-// covers kBlockRows rows and 128 columns; a warp holds kRows rows of 64 columns in registers, a lane
-// two columns of each, c and c + 16 of a group of 32, which share a hash. Row words are the same for
-// a whole warp, so that what fires nowhere is skipped by all lanes together. Words and keys of
-// kChunk sub-samples at a time come to shared memory, the next ones while these are in use.
+// covers kBlockRows rows and 128 columns; a warp holds kRows rows of 64 columns in registers, a
+// lane two columns of each, c and c + 16 of a group of 32, which share a hash. Row words are the
+// same for a whole warp, so that what fires nowhere is skipped by all lanes together. Words and
+// keys of kChunk sub-samples at a time come to shared memory, the next ones while these are in use.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
@@ -22,7 +22,7 @@ static_assert(2 * sizeof(Chunk) <= kStaticShared, "two chunks fit");
 
 // Where a lane's crosspoints lie.
 struct Place {
-  int64_t row, column;   // of its warp's block
+  int64_t row, column;        // of its warp's block
   int warp_row, lane_column;  // within the block: first row, first column of the lane
   PL_DEVICE Place() {
     const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
@@ -65,8 +65,8 @@ struct CycleNoise {
       : cubic(popcount_cubic(float(int(threadIdx.x % 32)))), half(opaque(0x3f000000u)) {}
   PL_DEVICE void draw(uint32_t base, Keys key, float (&xi)[2]) const {
     const uint32_t inner = hash_inner(base, key.k0, key.k1), h = hash_outer(inner);
-    xi[0] = __shfl_sync(0xffffffffu, cubic, __popc(h & 0xffffu)) +
-            as_float((inner & 0x7fffffu) | half);
+    xi[0] =
+        __shfl_sync(0xffffffffu, cubic, __popc(h & 0xffffu)) + as_float((inner & 0x7fffffu) | half);
     xi[1] = __shfl_sync(0xffffffffu, cubic, __popc(h >> 16)) + as_float(inner >> 9 | 0x3f000000u);
   }
 };

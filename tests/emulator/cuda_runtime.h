@@ -19,7 +19,8 @@
 
 namespace emulator {
 template <Index3 (*get)()>
-struct Coordinates {  // members that ask the engine; a launch configuration has fields of these names
+struct Coordinates {  // members that ask the engine; a launch configuration has fields of these
+                      // names
   struct X {
     operator unsigned() const { return get().x; }
   } x;
@@ -177,8 +178,8 @@ inline uint32_t __reduce_add_sync(uint32_t mask, uint32_t value) {
   return emulator::collective("reduce_add", mask, emulator::pack(value), sum).v[0];
 }
 inline void __syncwarp(uint32_t mask = 0xffffffffu) {
-  emulator::collective("syncwarp", mask, {}, [](uint32_t, const emulator::Words*, emulator::Words*) {
-  });
+  emulator::collective("syncwarp", mask, {},
+                       [](uint32_t, const emulator::Words*, emulator::Words*) {});
 }
 inline void __syncthreads() { emulator::barrier(); }
 inline int __syncthreads_or(int predicate) {  // of every thread of the block
@@ -228,7 +229,8 @@ enum cudaError_t {
 };
 inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorLaunchFailure ? emulator::complaint()
-                                         : error == cudaSuccess ? "no error" : "invalid argument";
+         : error == cudaSuccess          ? "no error"
+                                         : "invalid argument";
 }
 using cudaStream_t = struct Stream*;
 

@@ -244,7 +244,8 @@ void barrier() {
   Block& b = *block;
   const int64_t beyond = int64_t(b.fibers[current].barriers++) - the_settings.skip;
   const int64_t every = the_settings.every;
-  if (the_settings.skip >= 0 && (beyond == 0 || (every && beyond > 0 && beyond % every == 0))) return;
+  if (the_settings.skip >= 0 && (beyond == 0 || (every && beyond > 0 && beyond % every == 0)))
+    return;
   const uint64_t number = b.barriers;
   if (++b.waiting == b.fibers.size()) {
     b.waiting = 0;

@@ -6,10 +6,11 @@
 #include <cstring>
 
 #define PL_DEVICE inline __attribute__((always_inline))
-#define PL_SHARED(type, name, count) \
+#define PL_SHARED(type, name, count)        \
   static const char name##_declaration = 0; \
   type* const name = static_cast<type*>(emulator::shared(&name##_declaration, sizeof(type[count])))
-#define PL_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(emulator::dynamic_shared())
+#define PL_DYNAMIC_SHARED(type, name) \
+  type* const name = static_cast<type*>(emulator::dynamic_shared())
 #ifndef PL_NATIVE_BIT_MMA  // the tests compile both
 #define PL_NATIVE_BIT_MMA 1
 #endif

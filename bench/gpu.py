@@ -1,0 +1,169 @@
+"""Correctness and speed of the CUDA backend: ``python bench/gpu.py equality update``.
+
+equality  every device model and fidelity against the CPU backend, at odd sizes: equal bits
+          (moments: within 1 % of a step). ``--small``: few samples, for a sanitizer.
+update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
+
+A section is a function that returns rows and a name in SECTIONS; ``gpu.sh`` runs them in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import LR, inputs, machine
+
+import pulseline as pl
+from pulseline import ops_cuda
+from pulseline.devices import DEVICES, SoftBounds
+from pulseline.io import FIDELITIES, UpdateConfig
+
+Row = dict[str, Any]
+GPU = "cuda"
+
+
+def pair(
+    rows: int, cols: int, device: Any, config: UpdateConfig
+) -> tuple[pl.nn.AnalogLinear, pl.nn.AnalogLinear]:
+    """The same layer on the CPU and on the GPU."""
+    cpu = pl.nn.AnalogLinear(cols, rows, bias=False, device=device, update=config, seed=3)
+    return cpu, copy.deepcopy(cpu).to(GPU)
+
+
+def difference(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear) -> tuple[int, float]:
+    """Weights that differ in any bit, and the largest difference."""
+    a, b = cpu.tile.weight.data, gpu.tile.weight.data.cpu()
+    wrong = int((a.view(torch.int32) != b.view(torch.int32)).sum())
+    return wrong, float((a - b).abs().max())
+
+
+def equality(small: bool) -> list[Row]:
+    shapes = [(33, 65, 40)] if small else [(1, 1, 1), (33, 65, 40), (257, 129, 33), (65, 300, 1100)]
+    names = ["SoftBounds", "PiecewiseStep"] if small else list(DEVICES)
+    found = []
+    for name in names:
+        for fidelity in (f for f in FIDELITIES if f != "auto"):
+            for rows, cols, batch in shapes:
+                config = UpdateConfig(
+                    fidelity=fidelity, group_size=8 if fidelity == "grouped" else 0
+                )
+                device = DEVICES[name]()
+                cpu, gpu = pair(rows, cols, device, config)
+                x, d = inputs("gauss_bl31", batch, rows, cols)
+                cpu.tile.update(x, d, 1e-2)
+                gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
+                ops_cuda.check_updates()
+                wrong, largest = difference(cpu, gpu)
+                close = largest <= 1e-2 * device.dw_min
+                row = {"device": name, "fidelity": fidelity, "shape": [rows, cols, batch]}
+                row |= {"differing": wrong, "largest": largest}
+                row["ok"] = close if fidelity == "moments" else wrong == 0
+                found.append(row)
+    bad = [row for row in found if not row["ok"]]
+    for row in bad:
+        print("DIFFERS", row)
+    print(f"equality: {len(found) - len(bad)} of {len(found)} as they must be")
+    return found
+
+
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """Median and relative spread of seven to fifty runs, by events."""
+    times: list[float] = []
+    for n in range(52):
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        run()
+        last.record()
+        last.synchronize()
+        if n > 1:
+            times.append(first.elapsed_time(last) * 1e-3)
+        if len(times) >= 7 and sum(times) > 0.3:
+            break
+    q = statistics.quantiles(times, n=4)
+    return statistics.median(times), (q[2] - q[0]) / 2 / statistics.median(times)
+
+
+SHAPES = ((4096, 4096, 512), (768, 3072, 8192), (512, 512, 256), (768, 768, 2048))
+UPDATES = (("exact", 0), ("grouped", 4), ("grouped", 8), ("grouped", 16))
+
+
+def update(small: bool) -> list[Row]:
+    found = []
+    print(
+        f"{'fidelity':12} {'shape':>16} {'profile':10} {'wrong':>6} {'ms':>9} {'+-%':>5} "
+        f"{'Gcps/s':>8} {'addmm ms':>9} {'ratio':>7}"
+    )
+    for rows, cols, batch in SHAPES[2:3] if small else SHAPES:
+        # One word of 31 slots a sample in every sample: the dense case.
+        for profile, managed in (("gauss_bl31", False), ("mnistlike", True)):
+            x, d = inputs(profile, batch, rows, cols)
+            xg, dg = x.to(GPU), d.to(GPU)
+            digital = torch.zeros(rows, cols, device=GPU)
+            base, _ = seconds(lambda w=digital, x=xg, d=dg: w.addmm_(d.T, x, alpha=-1e-9))
+            for fidelity, size in UPDATES:
+                config = UpdateConfig(
+                    fidelity=fidelity, group_size=size, update_bl_management=managed
+                )
+                # Small steps: the weights stay in the middle, groups close by number.
+                device = replace(SoftBounds(), dw_min=1e-4)
+                cpu, gpu = pair(rows, cols, device, config)
+                few = 8 if rows * cols > 1 << 21 else 64
+                cpu.tile.update(x[:few], d[:few], LR[profile] * 0.1)
+                gpu.tile.update(xg[:few], dg[:few], LR[profile] * 0.1)
+                wrong, _ = difference(cpu, gpu)
+                t, spread = seconds(
+                    lambda g=gpu, x=xg, d=dg, p=profile: g.tile.update(x, d, LR[p] * 0.1)
+                )
+                row: Row = {"fidelity": fidelity, "group_size": size, "profile": profile}
+                row |= {"shape": [rows, cols, batch], "differing": wrong, "seconds": t}
+                row |= {"spread": spread, "addmm_seconds": base}
+                row["crosspoint_samples_per_s"] = rows * cols * batch / t
+                row["ok"] = wrong == 0
+                found.append(row)
+                print(
+                    f"{fidelity + (f'({size})' if size else ''):12} {f'{rows}x{cols}x{batch}':>16} "
+                    f"{profile:10} {wrong:6} {t * 1e3:9.3f} {100 * spread:5.1f} "
+                    f"{rows * cols * batch / t * 1e-9:8.0f} {base * 1e3:9.3f} {t / base:7.2f}",
+                    flush=True,
+                )
+    return found
+
+
+SECTIONS: dict[str, Callable[[bool], list[Row]]] = {"equality": equality, "update": update}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("--small", action="store_true", help="for a sanitizer")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    info = pl.ops.info()
+    if not info["cuda"]:
+        print(f"CUDA cannot be used: {info['cuda_reason']}", file=sys.stderr)
+        return 1
+    torch.backends.cuda.matmul.allow_tf32 = False
+    path = options.out / "gpu.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    ok = True
+    for name in options.sections:
+        rows = SECTIONS[name](options.small)
+        ok &= all(row["ok"] for row in rows)
+        if not options.small:
+            results[name] = rows
+    results["machine"] = machine() | {"gpu": torch.cuda.get_device_name(0)}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
