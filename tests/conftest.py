@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pulseline as pl
+from lab_quick import Lab, run_all
 from pulseline import _cpu
 
 hypothesis.settings.register_profile(
@@ -53,3 +54,9 @@ def isa(request: pytest.FixtureRequest, kernels: Kernels) -> str:
     """The test runs once on every instruction set of this machine."""
     kernels.use(request.param)
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The quick runs of every experiment, once per session (minutes)."""
+    return run_all(tmp_path_factory.mktemp("lab"))

@@ -221,31 +221,33 @@ class Accuracy:
 
     def figure(self, rows: Rows) -> Any:
         figure, axes = new_figure(
-            "The same accuracy per sample, in a fraction of the clock cycles", panels=3
+            "The same accuracy per sample, in a fraction of the clock cycles", panels=3, rows=2
         )
+        most = self.stages[-1]
         units = {
             "samples": "samples",
-            "cycles": f"clock cycles of {self.stages[-1]} stages",
+            "cycles": f"clock cycles of {most} stages",
             "modelled_us": "modelled time (us)",
         }
-        most = self.stages[-1]
-        curves = [("sequential", most, "C7-"), ("synchronous", most, "C1-")]
-        curves += [("asynchronous", m, f"C{n + 2}-") for n, m in enumerate(self.stages) if m > 1]
-        for one, (unit, label) in zip(axes, units.items(), strict=True):
-            for method, m, style in curves:
+        curves = [("sequential", most, "C7"), ("synchronous", most, "C1")]
+        curves += [("asynchronous", m, f"C{n + 2}") for n, m in enumerate(self.stages) if m > 1]
+        of = {"accuracy": "test accuracy (%)", "loss": "training loss"}
+        panels = [(name, unit) for name in of for unit in units]
+        for one, (name, unit) in zip(axes, panels, strict=True):
+            for method, m, colour in curves:
                 if unit == "cycles" and m != most:
                     continue  # a cycle of fewer stages takes longer
                 runs = [select(seed, method=method, stages=m) for seed in by_seed(rows)]
                 x = column(runs[0], unit)
-                tests = list(zip(*(column(run, "accuracy") for run in runs), strict=True))
+                tests = list(zip(*(column(run, name) for run in runs), strict=True))
                 middle = [sum(test) / len(runs) for test in tests]
-                one.plot(x, middle, style, label=f"{method}, M = {m}")
+                one.plot(x, middle, color=colour, label=f"{method}, M = {m}")
                 low, high = [min(test) for test in tests], [max(test) for test in tests]
-                one.fill_between(x, low, high, color=style[:-1], alpha=0.12)
-            one.set_xlabel(label)
-        axes[1].set_xscale("log")
-        axes[2].set_xscale("log")
-        axes[0].set_ylabel("test accuracy (%)")
+                one.fill_between(x, low, high, color=colour, alpha=0.12)
+            one.set_xlabel(units[unit])
+            one.set_ylabel(of[name])
+            if unit != "samples":
+                one.set_xscale("log")
         axes[0].legend(fontsize=8)
         return figure
 

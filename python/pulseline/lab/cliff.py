@@ -250,7 +250,7 @@ class Cliff:
 
     def figure(self, rows: Rows) -> Any:
         figure, (collapse, mended) = new_figure(
-            "The cliff is where staleness in samples times step reaches about 0.1 to 0.4"
+            "The cliff is where staleness in samples times step lies between 0.1 and 0.3"
         )
         grid = self._grid(rows)
         for m, marker in zip([m for m in self.stages if m > 1], "o^sD", strict=False):
@@ -281,7 +281,7 @@ class Cliff:
         mended.set_yticks(range(len(names)), names)
         mended.invert_yaxis()
         mended.set_xlabel(f"training loss of the second half, M = {most}, b = {batch}")
-        mended.legend()
+        mended.legend(loc="lower right")
         return figure
 
 

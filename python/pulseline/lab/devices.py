@@ -255,8 +255,8 @@ UNITS = {
     "slope": "slope (1: soft bounds)",
     "asymmetry": "asymmetry (part of the down step lost)",
     "variation": "device-to-device spread of the step",
-    "cycle_noise": "cycle noise (steps)",
-    "read_noise": "read noise (of the largest input)",
+    "cycle_noise": "cycle noise (in steps)",
+    "read_noise": "read noise (in units of the largest input)",
 }
 
 
