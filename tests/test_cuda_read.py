@@ -1,19 +1,12 @@
 """Reads of CUDA tensors, without a GPU: the kernels run in the emulator (tests/emulator), torch's
 product is replaced by the CPU's summation order, and then a read has the bits of the CPU backend
-(AVX2 or AVX-512; the emulated host code uses the same arithmetic). With torch's own product the
-sums differ by at most 2 n 2^-24 sum |w q|; after a converter that is one step of the ADC at most.
+(AVX2 or AVX-512). With torch's own product the sums differ by at most 2 n 2^-24 sum |w q|; after a
+converter that is one step of the ADC at most.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.util
-import shutil
-import subprocess
-import sys
-import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +15,15 @@ import torch
 from torch import Tensor
 
 from conftest import ISAS, Kernels
-from pulseline import ops, ops_read_cuda
+from emulated import Emulated, build
+from pulseline import nn, ops, ops_cuda, ops_read_cuda, optim
+from pulseline.devices import SoftBounds
 from pulseline.errors import BackendError, ConfigError
-from pulseline.io import Mapping, ReadConfig
+from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.reference import rng
 from pulseline.reference.arithmetic import fma
 from test_converters import CONFIGS, SEED, TILE_ID, K, Problem, bits, problem
 
-ROOT = Path(__file__).resolve().parents[1]
 FUSED = [name for name in ISAS if name != "baseline"]
 READS = {
     **{name: config for name, config in CONFIGS.items() if config.ir_drop != "exact"},
@@ -53,63 +47,10 @@ READS = {
 }
 
 
-MAIN = """
-#include "bind/cuda.h"
-#include "emulator.h"
-PYBIND11_MODULE(_emulated_read, m) {
-  pulseline::bind::bind_read(m);
-  m.def("inject", [](bool reversed, int64_t barrier) {
-    emulator::settings().reversed = reversed;
-    emulator::settings().skip_barrier = barrier;
-  });
-}
-"""
-
-
-def compile_emulated(folder: Path) -> Path:
-    """csrc/cuda/mvm.cu and its binding, unmodified, as a module that runs on this CPU."""
-    pybind11 = pytest.importorskip("pybind11")
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler for the emulator")
-    main = folder / "main.cpp"
-    main.write_text(MAIN)
-    out = folder / f"_emulated_read{sysconfig.get_config_var('EXT_SUFFIX')}"
-    emulator, csrc = ROOT / "tests" / "emulator", ROOT / "csrc"
-    includes = [emulator, csrc, pybind11.get_include(), sysconfig.get_path("include")]
-    sources = [csrc / "cuda" / "mvm.cu", csrc / "bind" / "cuda_mvm.cpp"]
-    flags = ["-std=gnu++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden"]
-    flags += ["-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-attributes"]
-    subprocess.run(
-        [compiler, *flags, *(f"-I{path}" for path in includes), "-x", "c++"]
-        + [str(path) for path in (*sources, emulator / "emulator.cpp", main)]
-        + ["-o", str(out)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return out
-
-
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path = compile_emulated(tmp_path_factory.mktemp("emulated"))
-    spec = importlib.util.spec_from_file_location("_emulated_read", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def injected(module: Any, reverse: bool = False, skip_barrier: int = -1) -> Iterator[None]:
-    """Threads in reverse, or without one of their barriers."""
-    module.inject(reverse, skip_barrier)
-    try:
-        yield
-    finally:
-        module.inject(False, -1)
+def emulated(pytestconfig: pytest.Config) -> Emulated:
+    assert pytestconfig.cache is not None
+    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture(autouse=True)
@@ -127,33 +68,38 @@ def in_order(q: Tensor, w: Tensor) -> Tensor:
     return y
 
 
-def poisoned(multiply: Any) -> Any:
-    """Products into memory that held NaN before."""
+@pytest.fixture
+def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    """CUDA's functions run on the emulator; products sum in order; new memory holds NaN."""
+    monkeypatch.setattr(ops_cuda, "_load", lambda: (emulated.module, ""))
+    monkeypatch.setattr(torch, "mm", in_order)
+    new_empty = Tensor.new_empty
 
-    def product(q: Tensor, w: Tensor) -> Tensor:
-        out = torch.full((q.shape[0], w.shape[1]), float("nan"))
-        return out.copy_(multiply(q, w))
+    def poisoned(t: Tensor, *size: Any, **options: Any) -> Tensor:
+        return new_empty(t, *size, **options).fill_(float("nan"))
 
-    return product
+    monkeypatch.setattr(Tensor, "new_empty", poisoned)
+    return emulated
 
 
-def gpu(module: Any, p: Problem, multiply: Any = in_order, x: Tensor | None = None) -> Tensor:
-    """What CUDA tensors would give."""
+def arguments(p: Problem, x: Tensor, average: Tensor) -> tuple[Any, ...]:
     tiles = (p.mapping.tile_in, p.mapping.tile_out)
     tiles = tiles[::-1] if p.transposed else tiles
     values, chain = p.config.values(1.7), p.config.chain()
     if chain and p.purpose == rng.EVALUATION:
         chain = (*chain[:2], 0.0, *chain[3:])
+    return x, p.weight, average, p.transposed, (SEED, TILE_ID, K, p.purpose, *tiles), values, chain
+
+
+def gpu(p: Problem, x: Tensor | None = None) -> Tensor:
+    """What CUDA tensors would give."""
     average = torch.tensor([p.average])
-    x, key = p.x if x is None else x, (SEED, TILE_ID, K, p.purpose, *tiles)
-    ops_read_cuda.check(x, p.weight, average, p.transposed, chain)
-    arguments = (x, p.weight, average, p.transposed, key, values, chain, module, 0)
-    return ops_read_cuda.compose(*arguments, poisoned(multiply))
+    return ops_read_cuda.read_chain(*arguments(p, p.x if x is None else x, average))
 
 
-def same(module: Any, p: Problem) -> None:
-    wrong = int((bits(gpu(module, p)) != bits(p.kernel())).sum())
-    assert wrong == 0, f"{wrong} of {p.x.shape[0]} samples' outputs differ"
+def same(p: Problem) -> None:
+    wrong = int((bits(gpu(p)) != bits(p.kernel())).sum())
+    assert wrong == 0, f"{wrong} outputs of {len(p.x)} samples differ"
 
 
 # ---- equal bits ----
@@ -161,49 +107,47 @@ def same(module: Any, p: Problem) -> None:
 
 @pytest.mark.parametrize("config", READS.values(), ids=READS.keys())
 @pytest.mark.parametrize("transposed", [False, True])
-def test_equal_bits(emulated: Any, config: ReadConfig, transposed: bool) -> None:
+def test_equal_bits(backend: Emulated, config: ReadConfig, transposed: bool) -> None:
     """33 x 50 on tiles of 20 outputs and 32 inputs, 40 samples: all ragged; one sample is zero."""
     mapping = Mapping(tile_in=32, tile_out=20)
-    same(emulated, problem(33, 50, 40, config, transposed=transposed, mapping=mapping))
+    same(problem(33, 50, 40, config, transposed=transposed, mapping=mapping))
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 32, 33, 63, 65, 127, 128, 129, 257])
 @pytest.mark.parametrize("name", ["saturated", "everything", "plain"])
-def test_sizes(emulated: Any, name: str, size: int) -> None:
+def test_sizes(backend: Emulated, name: str, size: int) -> None:
     for rows, cols, batch in ((size, 7, 3), (7, size, 3), (7, 9, size)):
-        same(emulated, problem(rows, cols, batch, READS[name]))
+        same(problem(rows, cols, batch, READS[name]))
 
 
-def test_empty(emulated: Any) -> None:
+def test_empty(backend: Emulated) -> None:
     for rows, cols, batch in ((0, 7, 3), (7, 0, 3), (7, 9, 0)):
         p = problem(rows, cols, batch, READS["plain"])
-        assert torch.equal(gpu(emulated, p), p.kernel())
+        assert torch.equal(gpu(p), p.kernel())
 
 
 @pytest.mark.parametrize("purpose", [rng.BACKWARD, rng.EVALUATION])
-def test_purposes_draw_for_themselves(emulated: Any, purpose: int) -> None:
-    same(emulated, problem(18, 40, 5, READS["everything"], purpose=purpose, average=0.9))
+def test_purposes_draw_for_themselves(backend: Emulated, purpose: int) -> None:
+    same(problem(18, 40, 5, READS["everything"], purpose=purpose, average=0.9))
 
 
 @pytest.mark.parametrize("batch", [1, 31, 33, 70])
-def test_running_average(emulated: Any, batch: int) -> None:
+def test_running_average(backend: Emulated, batch: int) -> None:
     """The average is one chain over the samples; it is moved, by evaluation it is not."""
     config = ReadConfig(noise_management="average_abs_max", nm_decay=0.3, nm_thres=4.0)
     for purpose in (rng.FORWARD, rng.EVALUATION):
         p = problem(9, 20, batch, config, purpose=purpose, average=0.4)
-        same(emulated, p)
-        chain = config.chain()
-        chain = (*chain[:2], float(purpose == rng.FORWARD), *chain[3:])
-        key = (SEED, TILE_ID, K, purpose, 512, 512)
+        same(p)
         ours, theirs = torch.tensor([0.4]), torch.tensor([0.4])
-        job = (p.weight, ours, False, key, config.values(1.0), chain)
-        ops_read_cuda.compose(p.x, *job, emulated, 0, in_order)
-        ops.read_chain_(p.x, p.weight, theirs, *job[2:])
+        ops_read_cuda.read_chain(*arguments(p, p.x, ours))
+        ops.read_chain_(*arguments(p, p.x, theirs))
         assert torch.equal(ours, theirs)
         assert bool(ours != 0.4) == (purpose == rng.FORWARD)
 
 
-def test_saturated_samples_alone_are_repeated(emulated: Any) -> None:
+def test_saturated_samples_alone_are_repeated(
+    backend: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bound management touches what saturates: all others keep the sums of torch's product."""
     config = ReadConfig(out_bound=2.0, out_noise=0.0)
     p = problem(40, 60, 50, config)
@@ -213,60 +157,62 @@ def test_saturated_samples_alone_are_repeated(emulated: Any) -> None:
         calls.append(len(q))
         return in_order(q, w)
 
+    monkeypatch.setattr(torch, "mm", counted)
     once = dataclasses.replace(config, bound_management="none")
-    free, clipped = gpu(emulated, p, counted), p._replace(config=once).kernel()
+    free, clipped = gpu(p), p._replace(config=once).kernel()
     assert calls == [50]  # the repeats are the kernel's own
     differ = (free != clipped).any(1)
     assert 0 < int(differ.sum()) < 50
     assert torch.equal(bits(free), bits(p.kernel()))
 
 
-def test_torch_products_are_close(emulated: Any) -> None:
+def test_torch_products_are_close(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
     """cuBLAS sums in another order: before the ADC within 2 n 2^-24 sum |w q|, see the header."""
+    monkeypatch.setattr(torch, "mm", torch.matmul)
     config = ReadConfig(out_res=0, out_bound=0, out_noise=0.0, bound_management="none")
     p = problem(70, 90, 33, config)
     largest = p.x.abs().amax(1, keepdim=True)
     q = (p.x / torch.where(largest > 0, largest, 1.0)).clamp(-1, 1)
     size = (q.abs() + 1 / 126) @ p.weight.t().abs() * largest * 1.7
-    error = (gpu(emulated, p, torch.mm) - p.kernel()).abs()
+    error = (gpu(p) - p.kernel()).abs()
     assert (error <= (2 * 90 + 4) * 2.0**-24 * size).all()
     coarse = problem(70, 90, 33, ReadConfig(bound_management="none"))
     step = 2 * 12 / 510 * 1.7 * largest
-    assert ((gpu(emulated, coarse, torch.mm) - coarse.kernel()).abs() <= 1.01 * step).all()
+    assert ((gpu(coarse) - coarse.kernel()).abs() <= 1.01 * step).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["plain", "average", "everything", "saturated", "constant"])
-def test_values_that_are_not_finite(emulated: Any, name: str, value: float) -> None:
+def test_values_that_are_not_finite(backend: Emulated, name: str, value: float) -> None:
     """Such a sample comes out as NaN; the others keep their bits, and so does the average."""
     p = problem(33, 50, 6, READS[name], mapping=Mapping(tile_in=32, tile_out=20))
     x = p.x.clone()
     x[2, 40] = value
-    got = gpu(emulated, p, x=x)
+    got = gpu(p, x=x)
     assert got[2].isnan().all()
     without = torch.tensor([0, 1, 3, 4, 5])
     if name in ("average", "everything"):  # the chain of averages goes on without it
         assert torch.isfinite(got[without]).all()
-        before = gpu(emulated, p, x=p.x)
+        before = gpu(p)
         assert torch.equal(bits(got[:2]), bits(before[:2]))
     else:
         assert torch.equal(bits(got[without]), bits(p.kernel()[without]))
 
 
 @pytest.mark.parametrize("name", ["everything", "saturated", "noisy"])
-def test_order_of_threads_does_not_show(emulated: Any, name: str) -> None:
+def test_order_of_threads_does_not_show(backend: Emulated, name: str) -> None:
     p = problem(33, 50, 40, READS[name], mapping=Mapping(tile_in=32, tile_out=20))
-    with injected(emulated, reverse=True):
-        same(emulated, p)
+    with backend.settings(reverse=True):
+        same(p)
 
 
 @pytest.mark.parametrize("barrier", [0, 1, 2, 3])
-def test_a_missing_barrier_shows(emulated: Any, barrier: int) -> None:
+def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
     """Number 0: largest magnitude, norms and keys; the others: the stages of a repeat."""
     config = dataclasses.replace(READS["saturated"], out_bound=1.8)  # most tiles do not saturate
     p = problem(140, 50, 40, config, mapping=Mapping(tile_in=25))
-    with injected(emulated, skip_barrier=barrier):
-        got = gpu(emulated, p)
+    with backend.settings(skip=barrier):
+        got = gpu(p)
     assert not torch.equal(bits(got), bits(p.kernel()))
 
 
@@ -290,8 +236,45 @@ def test_refusals() -> None:
     refused(r'^ir_drop="exact" is solved on the CPU alone', p.x, p.weight, None, False, wired)
 
 
-def test_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the module, and with one that finds no GPU."""
-    monkeypatch.setitem(sys.modules, "pulseline._cuda", None)
-    with pytest.raises(BackendError, match=r"this build has no CUDA kernels .* PULSELINE_CUDA=ON"):
-        ops_read_cuda.load()
+def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = problem(5, 7, 3, READS["plain"])
+    monkeypatch.setattr(ops_cuda, "_load", lambda: (None, "this build has no CUDA kernels"))
+    with pytest.raises(BackendError, match=r"^a CUDA tensor came in, but this build has no CUDA"):
+        gpu(p)
+
+
+# ---- layers ----
+
+
+@pytest.mark.parametrize("noise", ["iid", "lowrank"])
+@pytest.mark.parametrize("fidelity", ["exact", "grouped"])
+def test_layers_train_to_the_same_bits(
+    backend: Emulated, monkeypatch: pytest.MonkeyPatch, fidelity: str, noise: str
+) -> None:
+    """Two layers, three steps: reads of both directions and updates, on the CPU and as CUDA."""
+
+    def trained() -> list[Tensor]:
+        torch.manual_seed(0)
+        io = IOConfig(
+            ReadConfig(inp_noise=0.01, out_bound=2.0), ReadConfig(bound_management="none")
+        )
+        options: dict[str, Any] = {"device": SoftBounds(), "io": io, "mapping": Mapping(16, 16)}
+        options["update"] = UpdateConfig(fidelity=fidelity, noise=noise)
+        layers = [nn.AnalogLinear(20, 33, seed=1, **options)]
+        layers.append(nn.AnalogLinear(33, 5, seed=1, tile_id=1, **options))
+        model = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1])
+        optimizer = optim.AnalogSGD(model.parameters(), lr=0.1)
+        for n in range(3):
+            x = torch.randn(9, 20, generator=torch.Generator().manual_seed(n))
+            optimizer.zero_grad()
+            (model(x) - 1).square().mean().backward()
+            optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    on_cpu = trained()
+    monkeypatch.setattr(ops, "read", ops_read_cuda.read)
+    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read_chain)
+    monkeypatch.setattr(ops, "update_", ops._update_cuda)
+    on_gpu = trained()
+    for a, b in zip(on_cpu, on_gpu, strict=True):
+        assert torch.equal(bits(a), bits(b))

@@ -1,4 +1,5 @@
-// The read on the GPU: device pointers and a stream in. Checks and the products are Python's.
+// The read on the GPU: device pointers, the number of the GPU and a stream in. Checks and the
+// products are Python's.
 #include "bind/cuda.h"
 #include "bind/read_args.h"
 #include "cuda/mvm.h"
@@ -38,7 +39,8 @@ void place(ReadJob& j, uint64_t w, uint64_t x, uint64_t y, uint64_t alpha, const
 }
 
 void output(const ReadJob& j, int64_t segment, int64_t out0, int64_t out1, const Addresses& sums,
-            const Addresses& squares, uint64_t stream) {
+            const Addresses& squares, int gpu, uint64_t stream) {
+  PL_CHECK(cudaSetDevice(gpu));
   cuda::ReadSums s = {};
   s.segment = segment;
   s.out0 = out0;
@@ -74,7 +76,8 @@ void bind_read(py::module_& m) {
       // float64. effective: [rows][cols], what is read from now on.
       .def("wires",
            [](ReadJob& j, uint64_t word, uint64_t bit, uint64_t level, uint64_t end,
-              uint64_t effective, uint64_t stream) {
+              uint64_t effective, int gpu, uint64_t stream) {
+             PL_CHECK(cudaSetDevice(gpu));
              const cuda::Wires w = {pointer<double>(word), pointer<double>(bit),
                                     pointer<double>(level), pointer<double>(end),
                                     pointer<float>(effective)};
@@ -82,15 +85,18 @@ void bind_read(py::module_& m) {
              j.effective = w.effective;
            })
       .def("alpha",
-           [](const ReadJob& j, uint64_t stream) {
+           [](const ReadJob& j, int gpu, uint64_t stream) {
+             PL_CHECK(cudaSetDevice(gpu));
              PL_CHECK(cuda::launch_read_alpha(j, stream_of(stream)));
            })
       .def("input",
-           [](const ReadJob& j, int64_t block, uint64_t stream) {
+           [](const ReadJob& j, int64_t block, int gpu, uint64_t stream) {
+             PL_CHECK(cudaSetDevice(gpu));
              PL_CHECK(cuda::launch_read_input(j, block, stream_of(stream)));
            })
       .def("output", &output)
-      .def("repeat", [](const ReadJob& j, uint64_t converted, uint64_t stream) {
+      .def("repeat", [](const ReadJob& j, uint64_t converted, int gpu, uint64_t stream) {
+        PL_CHECK(cudaSetDevice(gpu));
         PL_CHECK(cuda::launch_read_repeat(j, pointer<float>(converted), stream_of(stream)));
       });
 }

@@ -4,7 +4,7 @@
 //   sizes      rows, cols, batch
 //   key        seed, tile, k
 //   train      lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
-//              group_size, coarseness
+//              group_size, coarseness, noise
 //   params     of the device model, in the order of its kFields
 #include <string>
 #include <vector>
@@ -40,7 +40,7 @@ cuda::Task task_of(const Description& d, int fidelity) {
              int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
   a.group_size = int64_t(train.at(6));
   a.coarseness = train.at(7);
-  a.noise = train.size() > 8 ? int32_t(train.at(8)) : 0;
+  a.noise = int32_t(train.at(8));
   a.fidelity = fidelity;
   cuda::lay_out(t, pointer<void>(address.at(6)));
   return t;

@@ -6,7 +6,7 @@ DEVICES: list[tuple[str, str]]
 MOST_TASKS: int
 
 # addresses (w, step, slope, bound, x, d, workspace, fired), sizes (rows, cols, batch),
-# key (seed, tile, k), train (8 numbers), params
+# key (seed, tile, k), train (9 numbers), params
 _Task = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[float], Sequence[float]]
 
 def reason() -> str: ...
@@ -24,6 +24,7 @@ def factors(
     stream: int,
 ) -> None: ...
 def moments(task: _Task, device: int, sums: int, first: int, gpu: int, stream: int) -> None: ...
+
 class Read:
     """One read: arguments, then addresses, then launches on a stream."""
 
@@ -56,10 +57,10 @@ class Read:
         saturated: int,
     ) -> None: ...
     def wires(
-        self, word: int, bit: int, level: int, end: int, effective: int, stream: int
+        self, word: int, bit: int, level: int, end: int, effective: int, gpu: int, stream: int
     ) -> None: ...
-    def alpha(self, stream: int) -> None: ...
-    def input(self, block: int, stream: int) -> None: ...
+    def alpha(self, gpu: int, stream: int) -> None: ...
+    def input(self, block: int, gpu: int, stream: int) -> None: ...
     def output(
         self,
         segment: int,
@@ -67,6 +68,7 @@ class Read:
         out1: int,
         sums: tuple[int, int],
         squares: tuple[int, int],
+        gpu: int,
         stream: int,
     ) -> None: ...
-    def repeat(self, converted: int, stream: int) -> None: ...
+    def repeat(self, converted: int, gpu: int, stream: int) -> None: ...

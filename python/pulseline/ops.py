@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import _cpu, ops_cuda, ops_read_cuda
 from .devices import DEVICES
-from .errors import BackendError, ConfigError
+from .errors import ConfigError
 from .io import FIDELITIES
 from .ops_checks import (
     check_update,
@@ -308,10 +308,6 @@ def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
     out = torch.empty((rows, cols))
     _cpu.initial_normals(seed & _MASK64, tile_id, rows, cols, out.data_ptr())
     return out
-
-
-def _no_cuda(*_: object) -> None:
-    raise BackendError(f"a CUDA tensor came in, but {info()['cuda_reason']}; move it to the CPU")
 
 
 _LIBRARY.impl("read", _read_cpu, "CPU")

@@ -77,7 +77,7 @@ class Update(NamedTuple):
             (*(t.data_ptr() for t in addresses), workspace, fired),
             (*self.weight.shape, len(self.x)),
             tuple(self.key[:3]),
-            (*self.train, 0.0, 0.0)[:8],
+            (*self.train, 0.0, 0.0, 0.0)[:9],
             self.params,
         )
 
@@ -212,7 +212,7 @@ def _flush(module: Any) -> None:
     assert _gathered is not None
     groups: dict[tuple[Any, ...], list[Update]] = {}
     for u in _gathered:
-        groups.setdefault((u.model, u.key[3], u.weight.device), []).append(u)
+        groups.setdefault((u.model, u.key[3], *u.train[8:9], u.weight.device), []).append(u)
     _gathered.clear()
     for group in groups.values():
         for n in range(0, len(group), module.MOST_TASKS):

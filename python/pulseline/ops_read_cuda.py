@@ -10,37 +10,18 @@ comes out as NaN, where the CPU refuses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import BackendError, ConfigError
+from . import ops_cuda
+from .errors import ConfigError
 from .io import IR_DROPS
 
 _IR_DROP = 12  # place of ir_drop in the chain
 _MASK64 = (1 << 64) - 1
-
-Multiply = Callable[[Tensor, Tensor], Tensor]
-
-
-def load() -> Any:
-    """The compiled module.
-
-    Raises:
-        BackendError: this installation was built without it, or no GPU can be used.
-    """
-    try:
-        from . import _cuda
-    except ImportError as error:
-        raise BackendError(
-            f"a CUDA tensor came in, but this build has no CUDA kernels ({error}); "
-            "build with PULSELINE_CUDA=ON, or move it to the CPU"
-        ) from None
-    if reason := _cuda.reason():
-        raise BackendError(f"a CUDA tensor came in, but {reason}; move it to the CPU")
-    return _cuda
 
 
 def check(
@@ -94,13 +75,12 @@ def read_chain(
 ) -> Tensor:
     """``pulseline::read_chain_`` of CUDA tensors, on the current stream of the weight's device."""
     check(x, weight, average, transposed, chain)
-    kernels = load()
-    with torch.cuda.device(weight.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        return compose(x, weight, average, transposed, key, io, chain, kernels, stream)
+    kernels = ops_cuda._module()
+    with ops_cuda._guard(weight):
+        return _compose(x, weight, average, transposed, key, io, chain, kernels)
 
 
-def compose(
+def _compose(
     x: Tensor,
     weight: Tensor,
     average: Tensor | None,
@@ -109,15 +89,7 @@ def compose(
     io: Sequence[float],
     chain: Sequence[float],
     kernels: Any,
-    stream: int,
-    multiply: Multiply = torch.mm,
 ) -> Tensor:
-    """The read of checked arguments, from any module that has the kernels.
-
-    Args:
-        kernels: the module that has ``Read``. stream: handle of the stream to work on.
-        multiply: (samples, inputs) times (inputs, outputs).
-    """
     rows, cols = weight.shape
     batch, outputs = x.shape[0], cols if transposed else rows
     if batch == 0 or outputs == 0 or x.shape[1] == 0:
@@ -126,21 +98,22 @@ def compose(
     sizes = (rows, cols, batch, transposed, tile_in, tile_out)
     draws = (seed & _MASK64, tile_id, k, purpose)
     job = kernels.Read(sizes, draws, io, chain, 0 if average is None else average.data_ptr())
+    where = ops_cuda._place(weight)
     work = _Workspace(job, x.contiguous(), weight, transposed)
     if job.wired:
-        work.wire(job, weight, sizes, stream)
-    job.alpha(stream)
+        work.wire(job, weight, sizes, where)
+    job.alpha(*where)
     for block in range(job.blocks if job.block_inputs else 1):
         first = block * tile_out
         last = min(first + tile_out, outputs) if job.block_inputs else outputs
-        job.input(block, stream)
+        job.input(block, *where)
         for segment in range(job.segments):
             ins = slice(segment * tile_in, (segment + 1) * tile_in)
-            sums, squares = work.products(ins, slice(first, last), multiply)
-            job.output(segment, first, last, _addresses(sums), _addresses(squares), stream)
+            sums, squares = work.products(ins, slice(first, last))
+            job.output(segment, first, last, _addresses(sums), _addresses(squares), *where)
     if job.repeats:
         converted = torch.empty_like(work.y)
-        job.repeat(converted.data_ptr(), stream)
+        job.repeat(converted.data_ptr(), *where)
     return work.y
 
 
@@ -176,7 +149,9 @@ class _Workspace:
             0 if self.saturated is None else self.saturated.data_ptr(),
         )
 
-    def wire(self, job: Any, weight: Tensor, sizes: tuple[Any, ...], stream: int) -> None:
+    def wire(
+        self, job: Any, weight: Tensor, sizes: tuple[Any, ...], where: tuple[int, int]
+    ) -> None:
         """Multiply by the effective weights behind wires; pcm noise keeps the programmed ones."""
         rows, cols, _, transposed, tile_in, tile_out = sizes
         tile_rows, tile_cols = (tile_in, tile_out) if transposed else (tile_out, tile_in)
@@ -187,14 +162,12 @@ class _Workspace:
         ]
         self.effective = torch.empty_like(weight)
         addresses = [t.data_ptr() for t in (*profiles, self.effective)]
-        job.wires(*addresses, stream)
+        job.wires(*addresses, *where)
         self.w = self.effective if transposed else self.effective.t()
 
-    def products(
-        self, ins: slice, outs: slice, multiply: Multiply
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def products(self, ins: slice, outs: slice) -> tuple[list[Tensor], list[Tensor]]:
         """Sums of a segment and, for pcm noise, of the squares; per pass."""
-        sums = [multiply(q[:, ins], self.w[ins, outs]) for q in self.q]
+        sums = [torch.mm(q[:, ins], self.w[ins, outs]) for q in self.q]
         if self.magnitudes is None:
             return sums, []
-        return sums, [multiply(q[:, ins], self.magnitudes[ins, outs]) for q in self.squares]
+        return sums, [torch.mm(q[:, ins], self.magnitudes[ins, outs]) for q in self.squares]
