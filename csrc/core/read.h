@@ -33,16 +33,16 @@ PL_HD F input_pass(const ReadArgs& a, const Chain& chain, F level, int pass, int
 }
 
 // A sum with its noise, and bent: what the ADC sees. variance: of the weights over weight_noise^2.
-// bend: of the output; nullptr: none.
+// bends: whether outputs are non-linear.
 template <class F, class U>
-PL_HD F output_level(const ReadArgs& a, F y, F variance, F deviation, const F* bend, U base,
+PL_HD F output_level(const ReadArgs& a, F y, F variance, F deviation, bool bends, F bend, U base,
                      Keys noise) {
   if (a.weight_noise > 0.0f)
     deviation =
         square_root(fma(F(a.weight_noise * a.weight_noise), variance, deviation * deviation));
   if (a.output_noise > 0.0f || a.weight_noise > 0.0f)
     y = fma(deviation, line_normal(base, noise), y);
-  return bend ? y / (F(1.0f) + *bend * absolute(y)) : y;
+  return bends ? y / (F(1.0f) + bend * absolute(y)) : y;
 }
 
 // An ADC's own noise and non-linearity, drawn once: the same for training and evaluation.

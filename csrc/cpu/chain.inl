@@ -30,7 +30,7 @@ PL_HD F chain_convert(const ChainOutput& job, int64_t o, int64_t n, F y, F varia
   const U base = (lane_index() + U(uint32_t(job.out0 + o))) * U(kColumnStride);
   const F deviation = job.line_noise ? load_partial(job.line_noise + o, n) : F(a.output_noise);
   const F bend = job.line_bend ? load_partial(job.line_bend + o, n) : F(0.0f);
-  y = output_level(a, y, variance, deviation, job.line_bend ? &bend : nullptr, base, noise);
+  y = output_level(a, y, variance, deviation, job.line_bend != nullptr, bend, base, noise);
   const uint32_t edge = n < kLanes ? ~((1u << n) - 1u) : 0u;
   if (a.adc.bound > 0.0f) inside &= to_bits(absolute(y) < F(a.adc.bound)) | edge;
   return convert_line(a.adc, y, job.chain->output_stochastic != 0, base, rounding);

@@ -196,7 +196,9 @@ struct OutputKeys {  // of one sample in one segment and round, per conversion
 };
 PL_DEVICE OutputKeys keys_of_outputs(const ReadJob& j, int64_t b, int64_t segment, int round) {
   OutputKeys k = {};
-  for (int pass = 0; pass < (j.chain.passes == kDigitalSum ? 2 : 1); ++pass) {
+#pragma unroll
+  for (int pass = 0; pass < 2; ++pass) {
+    if (pass == 1 && j.chain.passes != kDigitalSum) break;
     if (j.args.output_noise > 0.0f || j.args.weight_noise > 0.0f)
       k.noise[pass] = output_keys(j.args, b, segment, pass, round);
     if (j.chain.output_stochastic)
@@ -208,8 +210,8 @@ PL_DEVICE OutputKeys keys_of_outputs(const ReadJob& j, int64_t b, int64_t segmen
 // One conversion; `inside` falls if the ADC saturates.
 PL_DEVICE float convert_once(const ReadJob& j, const OutputLine& line, float y, float variance,
                              uint32_t base, Keys noise, Keys rounding, bool& inside) {
-  const float* bend = j.chain.nonlinearity > 0.0f ? &line.bend : nullptr;
-  y = output_level(j.args, y, variance, line.noise, bend, base, noise);
+  const bool bends = j.chain.nonlinearity > 0.0f;
+  y = output_level(j.args, y, variance, line.noise, bends, line.bend, base, noise);
   if (j.args.adc.bound > 0.0f) inside = inside && absolute(y) < j.args.adc.bound;
   return convert_line(j.args.adc, y, j.chain.output_stochastic != 0, base, rounding);
 }
@@ -370,7 +372,7 @@ PL_DEVICE bool repeat_tile(const ReadJob& j, int64_t b, int64_t segment, int64_t
 
 // A block is a sample in a row of tiles; each tile doubles its own beta until nothing saturates.
 template <int PASSES>
-__global__ void __launch_bounds__(kLines) repeat_kernel(const ReadJob j, float* scratch) {
+__global__ void __launch_bounds__(kLines, 2) repeat_kernel(const ReadJob j, float* scratch) {
   PL_SHARED(Stage, stage, 1);
   const int64_t b = blockIdx.x % j.args.batch, block = blockIdx.x / j.args.batch;
   if (!j.saturated[blockIdx.x]) return;

@@ -110,15 +110,21 @@ struct GroupCounts {
 #endif
 };
 
-// Low-rank noise of this lane's crosspoints, factors of word `word` of the slice.
-PL_DEVICE void rank_sums(const Task& t, const Place& at, int64_t word, float (&xi)[kTiles][4]) {
-  const int64_t row = at.row, column = at.column - 2 * at.t + at.g;
-  const uint32_t* rows = t.rank_rows + (word * t.padded_rows + row) * kRankWords + at.t;
-  const uint32_t* columns = t.rank_columns + (word * t.padded_cols + column) * kRankWords + at.t;
-  const uint32_t a0 = rows[0], a1 = rows[8 * kRankWords];
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n) bf16_mma(xi[n], a0, a1, columns[8 * n * kRankWords]);
-}
+// Low-rank noise of this lane's crosspoints, by factors of word `word` of the slice.
+struct RankNoise {
+  uint32_t rows[2];
+  const uint32_t* columns;
+  PL_DEVICE RankNoise(const Task& t, const Place& at, int64_t word) {
+    const int64_t row = at.row, column = at.column - 2 * at.t + at.g;
+    const uint32_t* first = t.rank_rows + (word * t.padded_rows + row) * kRankWords + at.t;
+    rows[0] = first[0];
+    rows[1] = first[8 * kRankWords];
+    columns = t.rank_columns + (word * t.padded_cols + column) * kRankWords + at.t;
+  }
+  PL_DEVICE void draw(int tile, float (&xi)[4]) const {
+    bf16_mma(xi, rows[0], rows[1], columns[8 * tile * kRankWords]);
+  }
+};
 
 template <class D>
 struct Cells {
@@ -131,25 +137,33 @@ struct Cells {
       for (int j = 0; j < kColumnCells; ++j)
         c[r][j] = load_crosspoint(a, device, at.row_of(r), at.column_of(j), w[r][j]);
   }
-  PL_DEVICE void relax_all(const Task& t, const D& device, const GroupCounts& n, const Place& at,
-                           const Step& step, float sigma, bool noisy, bool additive) {
-    float low_rank[kTiles][4];
-    if (t.rank_rows) rank_sums(t, at, step.word, low_rank);
+  // draw(n, xi): noise of the lane's four crosspoints in tile n.
+  template <class Draw>
+  PL_DEVICE void relax_all(const D& device, const GroupCounts& n, float sigma, bool additive,
+                           Draw draw) {
 #pragma unroll
-    for (int r = 0; r < kRowCells; ++r)
+    for (int tile = 0; tile < kTiles; ++tile) {
+      float xi[4];
+      draw(tile, xi);
 #pragma unroll
-      for (int j = 0; j < kColumnCells; ++j) {
-        const uint32_t base =
-            uint32_t(at.row_of(r)) * kRowStride + uint32_t(at.column_of(j)) * kColumnStride;
-        float xi = 0.0f;
-        if (t.rank_rows)
-          xi = low_rank[j / 2][2 * r + j % 2];
-        else if (noisy)
-          xi = group_normal(base, step.noise);
-        const Counts<float> counts = {to_float(n.up[j / 2][2 * r + j % 2]),
-                                      to_float(n.down[j / 2][2 * r + j % 2]), 0.0f, 0.0f};
-        w[r][j] = relax<false>(device, c[r][j], w[r][j], counts, sigma, xi, additive);
+      for (int i = 0; i < 4; ++i) {
+        const int r = i / 2, j = 2 * tile + i % 2;
+        const Counts<float> counts = {to_float(n.up[tile][i]), to_float(n.down[tile][i]), 0.0f,
+                                      0.0f};
+        w[r][j] = relax<false>(device, c[r][j], w[r][j], counts, sigma, xi[i], additive);
       }
+    }
+  }
+  PL_DEVICE void relax_iid(const D& device, const GroupCounts& n, const Place& at, Keys key,
+                           float sigma, bool additive) {
+    relax_all(device, n, sigma, additive, [&](int tile, float (&xi)[4]) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t base = uint32_t(at.row_of(i / 2)) * kRowStride +
+                              uint32_t(at.column_of(2 * tile + i % 2)) * kColumnStride;
+        xi[i] = sigma != 0.0f ? group_normal(base, key) : 0.0f;
+      }
+    });
   }
   PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {
 #pragma unroll
@@ -176,7 +190,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   const Place at;
   Cells<D> cells(t.args, device, at);
   const float sigma = device.p.pulsed.dw_min_std * (t.rank_rows ? kRankUnit : 1.0f);
-  const bool noisy = sigma != 0.0f, additive = device.additive_noise();
+  const bool additive = device.additive_noise();
   GroupCounts counts;
   counts.clear();
   fetch(t, 0, count, stages[0]);
@@ -190,7 +204,15 @@ __global__ void __launch_bounds__(kThreads, 3)
       if (step.word >= first + kStageWords) break;
       counts.add(stages[number], int(step.word - first), step.count, at);
       if (!step.relax) continue;
-      if (counts.any()) cells.relax_all(t, device, counts, at, step, sigma, noisy, additive);
+      if (counts.any()) {
+        if (t.rank_rows) {
+          const RankNoise noise(t, at, step.word);
+          cells.relax_all(device, counts, sigma, additive,
+                          [&](int tile, float (&xi)[4]) { noise.draw(tile, xi); });
+        } else {
+          cells.relax_iid(device, counts, at, step.noise, sigma, additive);
+        }
+      }
       counts.clear();
     }
     __syncthreads();
