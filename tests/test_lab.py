@@ -7,9 +7,9 @@ Intervals are compared with scipy's quantiles: the table is rounded to 3 decimal
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -128,7 +128,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_processes_give_the_same_bytes(tmp_path: Path) -> None:
     """Two seeds of a small experiment in one process and in two."""
-    small = replace(Devices().quick(), epochs=1, every=5, batch=64)
+    small = replace(Devices().quick(), epochs=1, batch=480)
     written = []
     for jobs in (1, 2):
         perform([small], tmp_path / str(jobs), seeds=2, jobs=jobs)
@@ -171,7 +171,8 @@ def test_pages_and_index(lab: Lab) -> None:
             assert verdict.claim in index
 
 
-def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_command(lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shutil.copytree(lab.out / "runs", tmp_path / "runs")
     words = ["lab", "clock", "--out", str(tmp_path), "--quick", "--seeds", "2", "--jobs", "1"]
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -186,8 +187,8 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     [
         ("lab nonsense --out {}", "invalid choice: 'nonsense'"),
         ("lab clock", "required: --out"),
-        ("lab clock --out {} --seeds 0", "must be an integer >= 1, got '0'"),
-        ("lab clock --out {} --jobs two", "must be an integer >= 1, got 'two'"),
+        ("lab clock --out {} --seeds 0", "must be an integer >= 1 and <= 1000, got '0'"),
+        ("lab clock --out {} --jobs two", "must be an integer >= 1 and <= 1024, got 'two'"),
         ("lab clock --out /dev/null", "cannot be a directory"),
     ],
 )
@@ -389,6 +390,5 @@ def test_quick_settings_are_smaller() -> None:
     for name, experiment in EXPERIMENTS.items():
         assert QUICK[name].steps() <= experiment.steps()
         assert QUICK[name].name == name
-    assert Clock().quick() == Clock()
+    assert Clock().quick().count < Clock().count
     assert Accuracy().quick().epochs < Accuracy().epochs
-    assert json.dumps(settings_digest(EXPERIMENTS["speedup"]))

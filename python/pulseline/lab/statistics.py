@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# 97.5 % quantiles of Student's t for 1, 2, .. degrees of freedom; beyond: 1.96 + 2.5 / freedom,
-# which is at most .01 too wide.
+# 97.5 % quantiles of Student's t for 1, 2, .. degrees of freedom; beyond: 1.96 + 2.72 / freedom,
+# which is at most .02 too wide.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
@@ -38,7 +38,7 @@ def interval(values: Sequence[float]) -> Interval:
     freedom = len(values) - 1
     if freedom == 0:
         return Interval(mean, -math.inf, math.inf)
-    t = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.5 / freedom
+    t = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.72 / freedom
     variance = sum((value - mean) ** 2 for value in values) / freedom
     half = t * math.sqrt(variance / len(values))
     return Interval(mean, mean - half, mean + half)
