@@ -18,7 +18,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("NUMBERING") = kNumbering;
   m.attr("ARCHS") = PULSELINE_ARCHS;
   py::list devices;
-#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields));
+#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)
 #undef PULSELINE_DESCRIBE
   m.attr("DEVICES") = devices;
