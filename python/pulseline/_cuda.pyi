@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 NUMBERING: int
 ARCHS: str
-DEVICES: list[tuple[str, str]]
+DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
 MOST_TASKS: int
 
 # addresses (w, step, slope, bound, x, d, workspace, fired), sizes (rows, cols, batch),
