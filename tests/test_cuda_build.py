@@ -1,5 +1,5 @@
 """What the compiler made of the CUDA kernels: every architecture is there, no kernel spills, and
-the loops that decide the speed keep their instruction budgets, counted in the machine code of sm_90.
+the loops that decide the speed keep their instruction budgets, counted in the code of sm_90.
 
 Counts are per crosspoint-sample: instructions of a warp's way through the loop's densest block,
 divided by the crosspoints of a lane (and the samples of a step). Budgets are measured values of
