@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import multiprocessing
+import os
 import re
 import shutil
 import sys
@@ -21,7 +23,7 @@ import torch
 
 from lab_quick import COMMAND, SEEDS, Lab
 from pulseline.cli import main
-from pulseline.errors import ConfigError
+from pulseline.errors import BackendError, ConfigError, StageFailed
 from pulseline.lab import experiments
 from pulseline.lab.accuracy import Accuracy
 from pulseline.lab.clock import Clock
@@ -136,6 +138,35 @@ def test_processes_give_the_same_bytes(tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
+@dataclass(frozen=True)
+class Failing(Counting):
+    """Fails in whatever process runs it."""
+
+    how: str = "raise"
+
+    def run(self, seed: int) -> Iterator[Row]:
+        if self.how == "exit":
+            os._exit(3)
+        raise StageFailed(2, "F", seed, "its output is NaN or infinite")
+        yield {}
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("raise", StageFailed, "stage 2 failed at operation F"),
+        ("exit", BackendError, "a process of the lab was killed: run it again"),
+    ],
+)
+def test_failures_in_processes(
+    tmp_path: Path, how: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        perform([Failing(how=how)], tmp_path, seeds=2, jobs=2)
+    assert not list(tmp_path.rglob("*.jsonl"))
+    assert not multiprocessing.active_children()
+
+
 def test_another_experiments_runs_are_shared(tmp_path: Path) -> None:
     accuracy, speedup = QUICK["accuracy"], QUICK["speedup"]
     assert run_of(accuracy, 1, tmp_path) == run_of(speedup.source, 1, tmp_path)
@@ -246,7 +277,9 @@ def test_intervals_are_students(count: int) -> None:
 def test_one_seed_decides_nothing() -> None:
     found = interval([1.0])
     assert found == (1.0, -math.inf, math.inf)
-    assert found.within(0.9, 1.1) is None
+    assert found.within(0.9, 1.1) is found.contains(1.0) is None
+    assert Interval(1.0, 0.95, 1.05).contains(1.04) is True
+    assert Interval(1.0, 0.95, 1.05).contains(1.06) is False
     assert Interval(1.0, 0.95, 1.05).within(0.9, 1.1) is True
     assert Interval(1.0, 0.95, 1.05).within(2.0, 3.0) is False
 
@@ -384,6 +417,14 @@ def test_verdicts_notice(lab: Lab, name: str, claim: str, bend: Bend) -> None:
     (after,) = [one for one in experiment.summarise(bent(rows, bend)).verdicts if one.name == claim]
     assert before == lab.verdict(name, claim)
     assert after.holds is False, str(after)
+
+
+def test_one_seed_decides_no_claim_with_scatter(lab: Lab) -> None:
+    for name, experiment in QUICK.items():
+        rows = [row for row in lab.rows(name) if row["seed"] == 0]
+        decided = {one.name for one in experiment.summarise(rows).verdicts if one.holds is not None}
+        exact = {"accuracy": {"one_stage"}, "clock": {"sync", "async", "clock", "published"}}
+        assert decided == exact.get(name, set())
 
 
 def test_quick_settings_are_smaller() -> None:

@@ -184,11 +184,8 @@ class Accuracy:
             )
             for m in self.stages
         }
-        same = [
-            self.gain(rows, 1, goal, "samples", "asynchronous") == (1.0, 1.0, 1.0)
-            for goal in self.goals()
-            if 1 in self.stages
-        ]
+        ones = [self.gain(rows, 1, goal, "samples", "asynchronous") for goal in self.goals()]
+        same = [one.mean == 1.0 for one in ones if one is not None]
         most = self.stages[-1]
         faster = [
             (goal, self.gain(rows, most, goal, "modelled_us", "asynchronous"))
@@ -206,7 +203,7 @@ class Accuracy:
             Verdict(
                 "one_stage",
                 "on one stage asynchronous training is sequential training",
-                all(same),
+                all(same) if same else None,
                 f"equal samples to {sum(same)} of {len(same)} targets",
             ),
             Verdict(

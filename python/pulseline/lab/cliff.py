@@ -240,7 +240,7 @@ class Cliff:
             *(
                 Verdict(
                     name,
-                    f"{name} moves the cliff: the loss beyond it is lower",
+                    f"{name}: beyond the cliff the loss is lower",
                     one.within(0.0, 1.0),
                     f"loss / unmitigated {one}",
                 )

@@ -18,7 +18,7 @@ from .draw import new_figure, plain_ticks
 from .engine import Experiment, Row, Rows, Summary
 from .report import table
 from .rows import by_seed, number, select
-from .statistics import Interval, Verdict, crossing, exact, exponent, interval
+from .statistics import Interval, Verdict, crossing, every, exponent, interval
 from .teacher import Teacher, gradients_along
 
 
@@ -178,13 +178,13 @@ class Complexity:
             Verdict(
                 "exponent",
                 "the exponent of asynchronous training lies in the interval of the synchronous one",
-                exact(stale.mean).within(sync.low, sync.high),
+                sync.contains(stale.mean),
                 f"asynchronous {stale.mean:.3f}, synchronous {sync}",
             ),
             Verdict(
                 "order",
                 "the intervals of all exponents contain 2, that of eps^-2",
-                all(one.low <= 2 <= one.high for one in orders.values()),
+                every(one.contains(2.0) for one in orders.values()),
                 ", ".join(f"{method} {one}" for method, one in orders.items()),
             ),
             Verdict(

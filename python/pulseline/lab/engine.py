@@ -1,8 +1,8 @@
 """The experiments' common engine: runs by seed, kept in files, and what is made of them.
 
 A run is one experiment with one seed. Its rows go to ``runs/NAME-DIGEST-SEED.jsonl`` in one piece
-(a temporary name, then a rename); the digest covers name, settings and version, so a later call
-takes what is there and computes the rest. A file that is damaged is computed again.
+(a temporary name, then a rename); the digest covers name, settings, version and draws, so a later
+call takes what is there and computes the rest. A file that is damaged is computed again.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from .. import __version__
-from ..errors import ConfigError
+from .. import __version__, ops
+from ..errors import BackendError, ConfigError
 from .statistics import Verdict
 
 Value = str | int | float | None
@@ -83,9 +84,9 @@ class Run(NamedTuple):
 
 
 def settings_digest(experiment: Experiment) -> str:
-    """Ten hex digits over name, settings and version."""
+    """Ten hex digits over name, settings, version and numbering of the draws."""
     settings = asdict(experiment)  # type: ignore[call-overload]
-    text = json.dumps([experiment.name, __version__, settings], sort_keys=True)
+    text = json.dumps([experiment.name, __version__, ops.NUMBERING, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -162,40 +163,56 @@ def finish(runs: Sequence[Run], jobs: int, progress: Progress, notice: Notice) -
             compute(run, progress)
         return
     context = multiprocessing.get_context("spawn")
-    done: Any = context.Queue()
-    pool = ProcessPoolExecutor(
-        min(jobs, len(open_runs)), context, initializer=_take_queue, initargs=(done,)
-    )
+    tasks, done = context.Queue(), context.Queue()
+    workers = [
+        context.Process(target=_work, args=(tasks, done), daemon=True)
+        for _ in range(min(jobs, len(open_runs)))
+    ]
+    for task in (*open_runs, *(None for _ in workers)):
+        tasks.put(task)
+    for worker in workers:
+        worker.start()
     try:
-        futures = [pool.submit(_compute_there, run) for run in open_runs]
-        _follow(futures, done, progress)
+        _follow(len(open_runs), workers, done, progress)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+            worker.join()
 
 
-def _follow(futures: Sequence[Future[None]], done: Any, progress: Progress) -> None:
-    while True:
-        running = not all(future.done() for future in futures)
+def _follow(left: int, workers: Sequence[Any], done: Any, progress: Progress) -> None:
+    """Report rows until so many runs are finished; raise what a worker raised."""
+    while left:
         try:
-            progress(done.get(timeout=0.2 if running else 0.01))
+            name, failure = done.get(timeout=1.0)
         except queue.Empty:
-            if not running:
-                break
-        failed = next((f for f in futures if f.done() and f.exception() is not None), None)
-        if failed is not None:
-            break
-    for future in futures:
-        if future.done():
-            future.result()
+            if any(worker.exitcode not in (None, 0) for worker in workers):
+                raise BackendError("a process of the lab was killed: run it again") from None
+            continue
+        if failure is not None:
+            raise failure
+        if name is None:
+            left -= 1
+        else:
+            progress(name)
 
 
-_done: Any = None
+def _work(tasks: Any, done: Any) -> None:
+    """A worker: runs until there are no more; Ctrl-C and the end are the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while (run := tasks.get()) is not None:
+        try:
+            compute(run, lambda name: done.put((name, None)))
+        except Exception as error:
+            done.put((None, error))
+        else:
+            done.put((None, None))
 
 
-def _take_queue(done: Any) -> None:
-    global _done
-    _done = done
-
-
-def _compute_there(run: Run) -> None:
-    compute(run, _done.put)
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

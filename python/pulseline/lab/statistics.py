@@ -31,6 +31,10 @@ class Interval(NamedTuple):
             return True
         return False if self.high < low or self.low > high else None
 
+    def contains(self, value: float) -> bool | None:
+        """Whether the value lies in the interval; None if that is all numbers."""
+        return None if math.isinf(self.high) else self.low <= value <= self.high
+
 
 def interval(values: Sequence[float]) -> Interval:
     """Mean and 95 % interval of independent values, one per seed."""
@@ -42,11 +46,6 @@ def interval(values: Sequence[float]) -> Interval:
     variance = sum((value - mean) ** 2 for value in values) / freedom
     half = t * math.sqrt(variance / len(values))
     return Interval(mean, mean - half, mean + half)
-
-
-def exact(value: float) -> Interval:
-    """A number without scatter."""
-    return Interval(value, value, value)
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
