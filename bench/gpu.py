@@ -4,7 +4,8 @@ equality  every device model and fidelity against the CPU backend, at odd sizes:
           (moments: within 1 % of a step). ``--small``: few samples, for a sanitizer.
 update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
 
-A section is a function that returns rows and a name in SECTIONS; ``gpu.sh`` runs them in turn.
+A section is a function that returns rows and a name in SECTIONS; ``gpu.sh`` runs them in turn, and
+reads and training steps by ``gpu_reads.py``.
 """
 
 from __future__ import annotations
@@ -93,15 +94,29 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
 
 
 SHAPES = ((4096, 4096, 512), (768, 3072, 8192), (512, 512, 256), (768, 768, 2048))
-UPDATES = (("exact", 0), ("grouped", 4), ("grouped", 8), ("grouped", 16))
+UPDATES = tuple(
+    (fidelity, size, noise)
+    for noise in ("iid", "lowrank")
+    for fidelity, size in (("exact", 0), ("grouped", 4), ("grouped", 8), ("grouped", 16))
+)
 
 
 def update(small: bool) -> list[Row]:
     found = []
-    print(
-        f"{'fidelity':12} {'shape':>16} {'profile':10} {'wrong':>6} {'ms':>9} {'+-%':>5} "
-        f"{'Gcps/s':>8} {'addmm ms':>9} {'ratio':>7}"
+    heads = (
+        "update",
+        "noise",
+        "shape",
+        "profile",
+        "wrong",
+        "ms",
+        "+-%",
+        "Gcps/s",
+        "addmm",
+        "ratio",
     )
+    line = "{:12} {:8} {:>16} {:10} {:>6} {:>9} {:>5} {:>8} {:>9} {:>7}"
+    print(line.format(*heads))
     for rows, cols, batch in SHAPES[2:3] if small else SHAPES:
         # One word of 31 slots a sample in every sample: the dense case.
         for profile, managed in (("gauss_bl31", False), ("mnistlike", True)):
@@ -109,9 +124,12 @@ def update(small: bool) -> list[Row]:
             xg, dg = x.to(GPU), d.to(GPU)
             digital = torch.zeros(rows, cols, device=GPU)
             base, _ = seconds(lambda w=digital, x=xg, d=dg: w.addmm_(d.T, x, alpha=-1e-9))
-            for fidelity, size in UPDATES:
+            for fidelity, size, noise in UPDATES:
                 config = UpdateConfig(
-                    fidelity=fidelity, group_size=size, update_bl_management=managed
+                    fidelity=fidelity,
+                    group_size=size,
+                    noise=noise,
+                    update_bl_management=managed,
                 )
                 # Small steps: the weights stay in the middle, groups close by number.
                 device = replace(SoftBounds(), dw_min=1e-4)
@@ -123,18 +141,19 @@ def update(small: bool) -> list[Row]:
                 t, spread = seconds(
                     lambda g=gpu, x=xg, d=dg, p=profile: g.tile.update(x, d, LR[p] * 0.1)
                 )
-                row: Row = {"fidelity": fidelity, "group_size": size, "profile": profile}
+                row: Row = {"fidelity": fidelity, "group_size": size, "noise": noise}
+                row["profile"] = profile
                 row |= {"shape": [rows, cols, batch], "differing": wrong, "seconds": t}
                 row |= {"spread": spread, "addmm_seconds": base}
                 row["crosspoint_samples_per_s"] = rows * cols * batch / t
                 row["ok"] = wrong == 0
                 found.append(row)
-                print(
-                    f"{fidelity + (f'({size})' if size else ''):12} {f'{rows}x{cols}x{batch}':>16} "
-                    f"{profile:10} {wrong:6} {t * 1e3:9.3f} {100 * spread:5.1f} "
-                    f"{rows * cols * batch / t * 1e-9:8.0f} {base * 1e3:9.3f} {t / base:7.2f}",
-                    flush=True,
-                )
+                name = f"{fidelity}({size})" if size else fidelity
+                rate = f"{rows * cols * batch / t * 1e-9:.0f}"
+                numbers = (f"{t * 1e3:.3f}", f"{100 * spread:.1f}", rate, f"{base * 1e3:.3f}")
+                shape = f"{rows}x{cols}x{batch}"
+                ratio = f"{t / base:.2f}"
+                print(line.format(name, noise, shape, profile, wrong, *numbers, ratio), flush=True)
     return found
 
 

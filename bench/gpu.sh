@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU, at most 8 minutes, no network: builds for that GPU,
 # compares bits with the CPU, looks for memory errors and races, measures. Prints one table and
-# writes gpu.json, gpu_micro.json and logs to $OUT (default bench/results).
+# writes gpu.json, gpu_reads.json, gpu_micro.json and logs to $OUT (default bench/results).
 # Needs nvcc, a C++ compiler and a python3 that has torch with CUDA, pybind11, scikit-build-core,
 # cmake and ninja. PYTHON chooses another interpreter, BUDGET_S the seconds.
 set -uo pipefail
@@ -49,5 +49,6 @@ if within micro 40 nvcc -std=c++17 "-arch=sm_$arch" -Icsrc -o "$home/gpu_micro" 
   within micro 30 "$home/gpu_micro" | tee "$OUT/gpu_micro.json"
 fi
 
-within measurements 300 "$python" bench/gpu.py --out "$OUT" update
+within update 150 "$python" bench/gpu.py --out "$OUT" update
+within reads 120 "$python" bench/gpu_reads.py --seconds 0.3 --json "$OUT/gpu_reads.json"
 exit $failed

@@ -12,6 +12,7 @@ sigma step sqrt(error): counts of 1e-6 give 1e-3 steps.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pulseline as pl
 from emulated import Emulated, build
 from pulseline import ops, ops_cuda
 from pulseline.errors import BackendError, ConfigError
+from pulseline.io import NOISES
 from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem
 
 POISON = 0xFF
@@ -65,7 +67,8 @@ def arguments(p: Problem, weight: Tensor, fired: Tensor | None = None) -> tuple[
     c = p.config
     flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management, c.group_size)
     coarseness = p.device.granularity / (p.device.w_max - p.device.w_min)
-    train = [p.lr, p.device.granularity, *(float(v) for v in flags), coarseness]
+    noise = float(NOISES.index(c.noise))
+    train = [p.lr, p.device.granularity, *(float(v) for v in flags), coarseness, noise]
     key = (SEED, TILE_ID, K, ops.FIDELITY_INDEX[c.fidelity])
     parameters = p.device.parameters()
     return (weight, *p.stored, p.x, p.d, p.device.name, parameters, train, key, fired)
@@ -116,6 +119,20 @@ def test_models(backend: Emulated, name: str, fidelity: str) -> None:
     p = problem(33, 65, 33, MODELS[name], fidelity, group_size=8)
     moves(p)
     check(backend, p)
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "grouped"])
+@pytest.mark.parametrize("name", MODELS)
+def test_low_rank_noise(backend: Emulated, name: str, fidelity: str) -> None:
+    """Sums of products by tensor cores, across slices where there are many samples."""
+    p = problem(33, 65, 33, MODELS[name], fidelity, group_size=8, noise="lowrank")
+    iid = p._replace(config=dataclasses.replace(p.config, noise="iid"))
+    assert MODELS[name].dw_min_std == 0 or not torch.equal(on_cpu(p), on_cpu(iid))
+    check(backend, p)
+    if name == "soft":
+        check(backend, problem(17, 70, 530, MODELS[name], fidelity, group_size=5, noise="lowrank"))
+        config = {"desired_bl": 70, "update_bl_management": False}  # three words a sample
+        check(backend, problem(31, 5, 20, MODELS[name], fidelity, noise="lowrank", **config))
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped"])

@@ -23,9 +23,11 @@ PL_HD F noise_width(F v, float scale) {
 
 // (e^b - 1) / b: |b| <= 1/2 by its series, relative error < b^4 / 60; beyond that 1 / (1 - b/2 +
 // b^2/12), which a group's limit on travel makes rare.
-template <class F>
+// NEAR: |b| <= 1/2 is known.
+template <bool NEAR, class F>
 PL_HD F relaxation(F b) {
   const F series = fma(fma(fma(b, F(1.0f / 24.0f), F(1.0f / 6.0f)), b, F(0.5f)), b, F(1.0f));
+  if (NEAR) return series;
   const auto far = F(0.5f) < absolute(b);
   if (!any(far)) return series;
   return select(far, F(1.0f) / fma(b, fma(b, F(1.0f / 12.0f), F(-0.5f)), F(1.0f)), series);
@@ -57,8 +59,14 @@ PL_HD Flow<F> flow_of(const Device& device, const Crosspoint<F>& c, F w, const C
   return {move, slope, (move * slope) / max(n.up + n.down, F(1.0f))};
 }
 
-// MOMENTS: the counts are uncertain, their variances enter.
-template <bool MOMENTS, class Device, class F>
+// |B| of an affine device.
+template <class F>
+PL_HD F slope_magnitude(const Crosspoint<F>& c, const Counts<F>& n) {
+  return absolute(fma(n.up, c.slope_up, n.down * c.slope_down));
+}
+
+// MOMENTS: the counts are uncertain, their variances enter. NEAR: |B| <= 1/2 is known.
+template <bool MOMENTS, bool NEAR = false, class Device, class F>
 PL_HD F relax(const Device& device, const Crosspoint<F>& c, F w, const Counts<F>& n, float sigma,
               F xi, bool additive) {
   const F up = device.step(c, w, Always()), down = device.step(c, w, Never());
@@ -79,7 +87,7 @@ PL_HD F relax(const Device& device, const Crosspoint<F>& c, F w, const Counts<F>
     width = noise_width(cycle, sigma);
   }
   const Flow<F> flow = flow_of(device, c, w, n, moved_up, moved_down);
-  const F phi = relaxation(flow.slope), move = fma(width, xi, flow.move);
+  const F phi = relaxation<NEAR>(flow.slope), move = fma(width, xi, flow.move);
   return clip(fma(fma(flow.self * phi, F(-0.5f), move), phi, w), c.hi, c.lo);
 }
 

@@ -49,11 +49,17 @@ PL_DEVICE void copies_wait() {
 // holds a: words t of rows g and g + 8, then words 4 + t of both; b: words t and 4 + t of column g;
 // c: rows g (two) and g + 8 (two), columns 2t and 2t + 1.
 PL_DEVICE void bit_mma(uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  uint32_t d[4];  // apart from c: one in place would be copied before and after
   asm volatile(
       "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc "
-      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c[0]), "r"(c[1]),
+        "r"(c[2]), "r"(c[3]));
+  c[0] = d[0];
+  c[1] = d[1];
+  c[2] = d[2];
+  c[3] = d[3];
 }
 
 // c = a b with bf16 factors, two in a word: a 16 rows of 8, b 8 columns. With g = lane / 4 and t =

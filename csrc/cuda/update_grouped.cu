@@ -1,5 +1,5 @@
 // Fidelity grouped: up and down counts of a group, then one relaxation step. A warp holds 16 rows
-// of 16 columns (more spill registers); the slots of a step, at most four packed words of 32, are
+// of 32 columns; the slots of a step, at most four packed words of 32, are
 // counted by one tensor core instruction per direction and 8 columns: its 256 bits are the positive
 // and the negative slots of four words, rows against columns with the signs crossed (up) or not
 // (down). Lane (g, t) = (lane / 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the
@@ -10,11 +10,11 @@
 namespace pulseline::cuda {
 namespace {
 
-constexpr int kTiles = 2;  // of 8 columns
+constexpr int kTiles = 4;  // of 8 columns
 constexpr int kWarpRows = 2, kWarpColumns = 2;
 constexpr int kBlockRows = 16 * kWarpRows, kBlockColumns = 8 * kTiles * kWarpColumns;
 constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
-constexpr int kRowCells = 2, kColumnCells = 2 * kTiles;
+constexpr int kBlocks = 2;  // of a multiprocessor
 // Lines of a word: stride so that the words t = 0..3 of lines g = 0..7 lie in 32 different banks.
 constexpr int kLines = kBlockRows + kBlockColumns + 4;
 static_assert(2 * kLines % 32 == 8 && kLines % 4 == 0, "no bank conflicts, 16-byte rows");
@@ -26,7 +26,7 @@ struct alignas(16) Stage {
 static_assert(2 * sizeof(Stage) <= kStaticShared, "two stages fit");
 
 struct Place {
-  int64_t row, column;        // of this lane's first crosspoint
+  int row, column;            // of this lane's first crosspoint
   int row_line, column_line;  // of its warp in a stage
   int g, t;
   PL_DEVICE Place() {
@@ -35,11 +35,11 @@ struct Place {
     t = lane % 4;
     row_line = warp / kWarpColumns * 16;
     column_line = kBlockRows + warp % kWarpColumns * (8 * kTiles);
-    row = int64_t(blockIdx.y) * kBlockRows + row_line + g;
-    column = int64_t(blockIdx.x) * kBlockColumns + column_line - kBlockRows + 2 * t;
+    row = int(blockIdx.y) * kBlockRows + row_line + g;
+    column = int(blockIdx.x) * kBlockColumns + column_line - kBlockRows + 2 * t;
   }
-  PL_DEVICE int64_t row_of(int r) const { return row + 8 * r; }
-  PL_DEVICE int64_t column_of(int c) const { return column + c / 2 * 8 + c % 2; }
+  PL_DEVICE int row_of(int i) const { return row + i / 2 * 8; }
+  PL_DEVICE int column_of(int n, int i) const { return column + 8 * n + i % 2; }
 };
 
 // Words first.. of the slice, as many as there are, to a stage.
@@ -83,10 +83,11 @@ struct GroupCounts {
     const uint32_t *positive = stage.lines[w][0] + at.g, *negative = stage.lines[w][1] + at.g;
     const uint32_t rows[4] = {positive[at.row_line] & mask, positive[at.row_line + 8] & mask,
                               negative[at.row_line] & mask, negative[at.row_line + 8] & mask};
+    const uint32_t crossed[4] = {rows[2], rows[3], rows[0], rows[1]};
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       const uint32_t p = positive[at.column_line + 8 * n], m = negative[at.column_line + 8 * n];
-      bit_mma(up[n], rows, m, p);
+      bit_mma(up[n], crossed, p, m);
       bit_mma(down[n], rows, p, m);
     }
   }
@@ -110,72 +111,87 @@ struct GroupCounts {
 #endif
 };
 
-// Low-rank noise of this lane's crosspoints, by factors of word `word` of the slice.
-struct RankNoise {
-  uint32_t rows[2];
-  const uint32_t* columns;
-  PL_DEVICE RankNoise(const Task& t, const Place& at, int64_t word) {
-    const int64_t row = at.row, column = at.column - 2 * at.t + at.g;
-    const uint32_t* first = t.rank_rows + (word * t.padded_rows + row) * kRankWords + at.t;
-    rows[0] = first[0];
-    rows[1] = first[8 * kRankWords];
-    columns = t.rank_columns + (word * t.padded_cols + column) * kRankWords + at.t;
-  }
-  PL_DEVICE void draw(int tile, float (&xi)[4]) const {
-    bf16_mma(xi, rows[0], rows[1], columns[8 * tile * kRankWords]);
-  }
-};
+// Low-rank noise of this lane's crosspoints, factors of word `word` of the slice.
+PL_DEVICE void rank_sums(const Task& t, const Place& at, int64_t word, float (&xi)[kTiles][4]) {
+  const int64_t row = at.row, column = at.column - 2 * at.t + at.g;
+  const uint32_t* rows = t.rank_rows + (word * t.padded_rows + row) * kRankWords + at.t;
+  const uint32_t* columns = t.rank_columns + (word * t.padded_cols + column) * kRankWords + at.t;
+  const uint32_t a0 = rows[0], a1 = rows[8 * kRankWords];
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) bf16_mma(xi[n], a0, a1, columns[8 * n * kRankWords]);
+}
+
+// Gaussians of this lane's crosspoints for one group.
+PL_DEVICE void draw_noise(const Task& t, const Place& at, const Step& step, bool noisy,
+                          float (&xi)[kTiles][4]) {
+  if (t.rank_rows) return rank_sums(t, at, step.word, xi);
+  const uint32_t base = uint32_t(at.row) * kRowStride + uint32_t(at.column) * kColumnStride;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) xi[n][i] = 0.0f;
+  if (!noisy) return;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t further =
+          uint32_t(i / 2 * 8) * kRowStride + uint32_t(8 * n + i % 2) * kColumnStride;
+      xi[n][i] = group_normal(base + further, step.noise);
+    }
+}
 
 template <class D>
 struct Cells {
-  float w[kRowCells][kColumnCells];
-  Crosspoint<float> c[kRowCells][kColumnCells];
+  float w[kTiles][4];
+  Crosspoint<float> c[kTiles][4];
   PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place& at) {
 #pragma unroll
-    for (int r = 0; r < kRowCells; ++r)
+    for (int n = 0; n < kTiles; ++n)
 #pragma unroll
-      for (int j = 0; j < kColumnCells; ++j)
-        c[r][j] = load_crosspoint(a, device, at.row_of(r), at.column_of(j), w[r][j]);
+      for (int i = 0; i < 4; ++i)
+        c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
   }
-  // draw(n, xi): noise of the lane's four crosspoints in tile n.
-  template <class Draw>
-  PL_DEVICE void relax_all(const D& device, const GroupCounts& n, float sigma, bool additive,
-                           Draw draw) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      float xi[4];
-      draw(tile, xi);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = i / 2, j = 2 * tile + i % 2;
-        const Counts<float> counts = {to_float(n.up[tile][i]), to_float(n.down[tile][i]), 0.0f,
-                                      0.0f};
-        w[r][j] = relax<false>(device, c[r][j], w[r][j], counts, sigma, xi[i], additive);
-      }
-    }
+  static PL_DEVICE Counts<float> counts_of(const GroupCounts& g, int n, int i) {
+    return {to_float(g.up[n][i]), to_float(g.down[n][i]), 0.0f, 0.0f};
   }
-  PL_DEVICE void relax_iid(const D& device, const GroupCounts& n, const Place& at, Keys key,
+  template <bool NEAR, bool ADDITIVE>
+  PL_DEVICE void relax_each(const D& device, const GroupCounts& g, const float (&xi)[kTiles][4],
+                            float sigma) {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        w[n][i] = relax<false, NEAR>(device, c[n][i], w[n][i], counts_of(g, n, i), sigma, xi[n][i],
+                                     ADDITIVE);
+  }
+  // The usual case, all of the warp's slopes small, goes straight through.
+  PL_DEVICE void relax_all(const D& device, const GroupCounts& g, const float (&xi)[kTiles][4],
                            float sigma, bool additive) {
-    relax_all(device, n, sigma, additive, [&](int tile, float (&xi)[4]) {
+    bool far = !D::kAffine;
+    if (D::kAffine && D::kSlopes) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t base = uint32_t(at.row_of(i / 2)) * kRowStride +
-                              uint32_t(at.column_of(2 * tile + i % 2)) * kColumnStride;
-        xi[i] = sigma != 0.0f ? group_normal(base, key) : 0.0f;
-      }
-    });
+      for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) far |= 0.5f < slope_magnitude(c[n][i], counts_of(g, n, i));
+    }
+    if (D::kAdditive && additive)
+      relax_each<false, D::kAdditive>(device, g, xi, sigma);
+    else if (!D::kAffine || __any_sync(0xffffffffu, int(far)))
+      relax_each<false, false>(device, g, xi, sigma);
+    else
+      relax_each<D::kAffine, false>(device, g, xi, sigma);
   }
   PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {
 #pragma unroll
-    for (int r = 0; r < kRowCells; ++r)
+    for (int n = 0; n < kTiles; ++n)
 #pragma unroll
-      for (int j = 0; j < kColumnCells; ++j)
-        store_weight(a, at.row_of(r), at.column_of(j), w[r][j]);
+      for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
   }
 };
 
 template <class D>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     grouped_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
   PL_SHARED(Stage, stages, 2);
   const Task& t = tasks.task[blockIdx.z];
@@ -183,39 +199,38 @@ __global__ void __launch_bounds__(kThreads, 3)
   if (int64_t(blockIdx.y) * kBlockRows >= t.args.rows ||
       int64_t(blockIdx.x) * kBlockColumns >= t.args.cols || slice >= t.slices || refused(t))
     return;
-  const int64_t count = t.slice_word[slice + 1] - t.slice_word[slice];
-  int32_t next = t.slice_step[slice];
-  const int32_t last = t.slice_step[slice + 1];
+  const int count = t.slice_word[slice + 1] - t.slice_word[slice];
   if (count == 0) return;
   const Place at;
   Cells<D> cells(t.args, device, at);
   const float sigma = device.p.pulsed.dw_min_std * (t.rank_rows ? kRankUnit : 1.0f);
-  const bool additive = device.additive_noise();
-  GroupCounts counts;
-  counts.clear();
-  fetch(t, 0, count, stages[0]);
-  for (int64_t first = 0; first < count; first += kStageWords) {
-    const int number = int(first / kStageWords) % 2;
-    fetch(t, first + kStageWords, count, stages[1 - number]);
+  const bool noisy = sigma != 0.0f, additive = device.additive_noise();
+  int first = 0;  // word that the stage in use begins with
+  const auto await_stage = [&] {
+    fetch(t, first + kStageWords, count, stages[(first / kStageWords + 1) % 2]);
     copies_wait<1>();
     __syncthreads();
-    for (; next < last; ++next) {
-      const Step step = t.steps[next];
-      if (step.word >= first + kStageWords) break;
-      counts.add(stages[number], int(step.word - first), step.count, at);
-      if (!step.relax) continue;
-      if (counts.any()) {
-        if (t.rank_rows) {
-          const RankNoise noise(t, at, step.word);
-          cells.relax_all(device, counts, sigma, additive,
-                          [&](int tile, float (&xi)[4]) { noise.draw(tile, xi); });
-        } else {
-          cells.relax_iid(device, counts, at, step.noise, sigma, additive);
-        }
+  };
+  fetch(t, 0, count, stages[0]);
+  await_stage();
+  const int32_t last = t.slice_step[slice + 1];
+  for (int32_t next = t.slice_step[slice]; next < last;) {
+    GroupCounts counts;
+    counts.clear();
+    Step step;
+    do {
+      step = t.steps[next++];
+      if (step.word >= first + kStageWords) {
+        __syncthreads();  // nobody reads the old stage any more
+        first += kStageWords;
+        await_stage();
       }
-      counts.clear();
-    }
-    __syncthreads();
+      counts.add(stages[first / kStageWords % 2], step.word - first, step.count, at);
+    } while (!step.relax);
+    if (!counts.any()) continue;
+    float xi[kTiles][4];
+    draw_noise(t, at, step, noisy, xi);
+    cells.relax_all(device, counts, xi, sigma, additive);
   }
   copies_wait<0>();
   cells.store(t.args, at);
