@@ -16,14 +16,13 @@ PL_HD F group_normal(int64_t row, int64_t column, Keys key) {
 // chain of dependent operations.
 constexpr int kRelaxed = kLanes == 16 ? 2 : 1;
 
-template <class Device>
+template <class Device, bool LOW_RANK>
 void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   constexpr int kEach = kGroup / kLanes;
   const UpdateJob job = shared;
   const UpdateArgs a = *job.args;
   const Device device = model;
-  const bool low_rank = job.rank_columns != nullptr;
-  const float sigma = device.p.pulsed.dw_min_std * (low_rank ? kRankUnit : 1.0f);
+  const float sigma = device.p.pulsed.dw_min_std * (LOW_RANK ? kRankUnit : 1.0f);
   const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
   for_touched_blocks<kRelaxed>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, kRelaxed> b;
@@ -42,7 +41,7 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
           const F zero(0.0f);
           F xi = zero;
           if (noisy)
-            xi = low_rank ? rank_normal(job, job.group_count, g, i, j + v * kLanes)
+            xi = LOW_RANK ? rank_normal(job, job.group_count, g, i, j + v * kLanes)
                           : group_normal(i, j + v * kLanes, job.groups[g].noise);
           const U up = counts.up[v];
           const Counts<F> n = {to_float(up), to_float(counts.all[v] - up), zero, zero};
@@ -180,7 +179,9 @@ void moments_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
 
 template <class Device>
 void grouped(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
-  grouped_rows(job, *static_cast<const Device*>(device), row0, row1);
+  const Device& d = *static_cast<const Device*>(device);
+  if (job.rank_columns) return grouped_rows<Device, true>(job, d, row0, row1);
+  grouped_rows<Device, false>(job, d, row0, row1);
 }
 template <class Device>
 void moments(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
