@@ -279,3 +279,22 @@ def test_errors_are_of_standard_kinds() -> None:
     assert isinstance(error, RuntimeError)
     assert (error.stage, error.op, error.k) == (2, "B", 7)
     assert str(error) == "stage 2 failed at operation B7: its output is NaN"
+
+
+@pytest.mark.parametrize("make", [lambda: [[0.0] * COLS], lambda: normals(1, COLS).numpy()])
+def test_no_tensors(tile: pl.Tile, make: Callable[[], Any]) -> None:
+    words = (type(make()).__name__, "torch.as_tensor")
+    refused(lambda: tile.forward(make()), *words)
+    refused(lambda: tile.update(make(), normals(1, ROWS), 0.1), *words)
+    refused(lambda: AnalogLinear(COLS, ROWS)(make()), *words)
+
+
+def test_numpy_rates_are_numbers() -> None:
+    tiles = [pl.Tile(ROWS, COLS, SoftBounds()) for _ in range(2)]
+    for t, lr in zip(tiles, (0.125, normals(1).numpy()[0] * 0 + 0.125), strict=True):
+        t.update(normals(2, COLS), normals(2, ROWS), lr)
+    assert torch.equal(tiles[0].weight.data, tiles[1].weight.data)
+    for wrong in ("0.1", None, NAN, -1.0):
+        refused(
+            lambda wrong=wrong: tiles[0].update(normals(2, COLS), normals(2, ROWS), wrong), "lr"
+        )

@@ -21,6 +21,7 @@ from .devices import DEVICES
 from .errors import ConfigError
 from .io import FIDELITIES
 from .ops_checks import (
+    check_tensor,
     check_update,
     refuse_device,
     refuse_matrix,
@@ -371,7 +372,10 @@ initial_normals = torch.ops.pulseline.initial_normals.default
 
 def _direct(t: Tensor) -> bool:
     """Plain eager CPU tensors skip torch's dispatcher: it costs as much as a small read."""
-    return not torch.compiler.is_compiling() and t.is_cpu and type(t) is Tensor and not _modes()
+    if type(t) is not Tensor:
+        check_tensor(t)
+        return False
+    return not torch.compiler.is_compiling() and t.is_cpu and not _modes()
 
 
 def read(

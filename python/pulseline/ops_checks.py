@@ -14,6 +14,15 @@ _SOURCES = ("", "x", "d")
 _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
 
 
+def check_tensor(value: object) -> None:
+    """Raise ConfigError for anything but a tensor."""
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"got a {type(value).__name__} where a tensor is needed; convert it with "
+            "torch.as_tensor(x, dtype=torch.float32)"
+        )
+
+
 def refuse_matrix(name: str, t: Tensor, columns: int) -> None:
     if t.dtype is not torch.float32:
         raise ConfigError(f"{name} has dtype {t.dtype}; convert it with .float()")

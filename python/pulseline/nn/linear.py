@@ -13,6 +13,7 @@ from ..devices import Device
 from ..errors import ConfigError
 from ..io import IOConfig, UpdateConfig
 from ..io import Mapping as TileMapping
+from ..ops_checks import check_tensor
 from ..tile import AnalogParameter, Tile
 from .function import Read
 
@@ -56,6 +57,7 @@ class AnalogLinear(nn.Module):
         self.tile.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor(x)
         flat = x if x.dim() == 2 else self._flat(x)
         training = self.training
         if torch.is_grad_enabled():
