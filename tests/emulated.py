@@ -95,20 +95,21 @@ class Emulated:
         self.module: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
         self._set: Callable[..., None] = ctypes.CDLL(str(path)).emulator_set
-        self._set.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 3  # type: ignore[attr-defined]
+        self._set.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 4  # type: ignore[attr-defined]
 
     @contextmanager
     def settings(
         self,
         reverse: bool = False,
         eager: bool = False,
+        launch: int = -1,
         skip: int = -1,
         every: int = 0,
         early: int = 0,
     ) -> Iterator[None]:
         """See Settings in tests/emulator/emulator.h."""
-        self._set(reverse, eager, skip, every, early)
+        self._set(reverse, eager, launch, skip, every, early)
         try:
             yield
         finally:
-            self._set(False, False, -1, 0, 0)
+            self._set(False, False, -1, -1, 0, 0)

@@ -9,6 +9,8 @@ nvcc 13.0 plus 5 % for other versions.
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,11 @@ needs_kernels = pytest.mark.skipif(
 )
 ARCH = "sm_90"
 DEVICES = [name for name, *_ in _cpu.DEVICES]
+
+
+def test_kernels_load_at_first_use() -> None:
+    code = "import sys, pulseline; assert 'pulseline._cuda' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @needs_kernels

@@ -112,6 +112,7 @@ inline Tasks tasks_of(const Call& c) {
 }
 template <class D>
 DeviceTasks<D> device_tasks_of(const Call& c) {
+  static_assert(sizeof(DeviceTasks<D>) <= 4096, "what any driver takes as arguments");
   DeviceTasks<D> t = {};
   for (int i = 0; i < c.count; ++i) {
     t.task[i] = c.tasks[i];

@@ -50,11 +50,17 @@ def reason() -> str:
     return _load()[1]
 
 
+_ready: Any = None  # the module, once it was found to work
+
+
 def _module() -> Any:
-    module, why = _load()
-    if why:
-        raise BackendError(f"a CUDA tensor came in, but {why}; move it to the CPU")
-    return module
+    global _ready
+    if _ready is None:
+        module, why = _load()
+        if why:
+            raise BackendError(f"a CUDA tensor came in, but {why}; move it to the CPU")
+        _ready = module
+    return _ready
 
 
 class Update(NamedTuple):

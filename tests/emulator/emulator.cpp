@@ -102,6 +102,8 @@ struct Block {
 };
 
 Settings the_settings;
+int64_t launches = 0;  // before this one, since the settings were made
+bool faulty() { return the_settings.launch < 0 || the_settings.launch == launches; }
 std::string the_complaint;
 Block* block = nullptr;
 Index3 grid_extent, block_extent, block_at;
@@ -212,6 +214,7 @@ bool run(Index3 grid, Index3 extent, size_t dynamic_bytes, void (*body)(void*), 
         block_at = {x, y, z};
         if (!run_block(threads, dynamic_bytes)) return false;
       }
+  ++launches;
   return true;
 }
 
@@ -244,7 +247,8 @@ void barrier() {
   Block& b = *block;
   const int64_t beyond = int64_t(b.fibers[current].barriers++) - the_settings.skip;
   const int64_t every = the_settings.every;
-  if (the_settings.skip >= 0 && (beyond == 0 || (every && beyond > 0 && beyond % every == 0)))
+  if (faulty() && the_settings.skip >= 0 &&
+      (beyond == 0 || (every && beyond > 0 && beyond % every == 0)))
     return;
   const uint64_t number = b.barriers;
   if (++b.waiting == b.fibers.size()) {
@@ -278,7 +282,7 @@ void copies_commit() {
 }
 void copies_wait(int left) {
   auto& groups = block->fibers[current].groups;
-  const size_t keep = size_t(left + the_settings.early);
+  const size_t keep = size_t(left + (faulty() ? the_settings.early : 0));
   while (groups.size() > keep) {
     if (!the_settings.eager)
       for (const Copy& c : groups.front()) std::memcpy(c.to, c.from, c.bytes);
@@ -290,7 +294,8 @@ void copies_wait(int left) {
 
 // For the tests.
 extern "C" __attribute__((visibility("default"))) void emulator_set(int reversed, int eager,
-                                                                    int64_t skip, int64_t every,
-                                                                    int64_t early) {
-  emulator::settings() = {reversed != 0, eager != 0, skip, every, early};
+                                                                    int64_t launch, int64_t skip,
+                                                                    int64_t every, int64_t early) {
+  emulator::settings() = {reversed != 0, eager != 0, launch, skip, every, early};
+  emulator::launches = 0;
 }

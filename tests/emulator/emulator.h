@@ -24,9 +24,10 @@ struct Words {
 struct Settings {
   bool reversed = false;  // order of warps and of the lanes of a warp
   bool eager = false;     // asynchronous copies arrive at once instead of when waited for
-  // Faults: barriers number skip, skip + every, ... of a block do nothing (-1: none; every = 0: one
-  // alone); every wait for copies leaves `early` groups too many under way.
-  int64_t skip = -1, every = 0, early = 0;
+  // Faults of launch number `launch` from here on (-1: of all): barriers number skip, skip + every,
+  // ... of a block do nothing (-1: none; every = 0: one alone); every wait for copies leaves
+  // `early` groups too many under way.
+  int64_t launch = -1, skip = -1, every = 0, early = 0;
 };
 Settings& settings();
 const char* complaint();  // why the last launch failed
