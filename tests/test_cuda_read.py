@@ -71,7 +71,7 @@ def in_order(q: Tensor, w: Tensor) -> Tensor:
 @pytest.fixture
 def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """CUDA's functions run on the emulator; products sum in order; new memory holds NaN."""
-    monkeypatch.setattr(ops_cuda, "_load", lambda: (emulated.module, ""))
+    monkeypatch.setattr(ops_cuda, "_ready", emulated.module)
     monkeypatch.setattr(torch, "mm", in_order)
     new_empty = Tensor.new_empty
 
@@ -238,6 +238,7 @@ def test_refusals() -> None:
 
 def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     p = problem(5, 7, 3, READS["plain"])
+    monkeypatch.setattr(ops_cuda, "_ready", None)
     monkeypatch.setattr(ops_cuda, "_load", lambda: (None, "this build has no CUDA kernels"))
     with pytest.raises(BackendError, match=r"^a CUDA tensor came in, but this build has no CUDA"):
         gpu(p)

@@ -278,6 +278,7 @@ def test_values_that_are_not_finite(backend: Emulated, fidelity: str, value: flo
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why CUDA cannot be used is one clause of one sentence."""
+    monkeypatch.setattr(ops_cuda, "_ready", None)
     monkeypatch.setattr(ops_cuda.importlib, "import_module", _missing)
     assert ops.info()["cuda"] is False
     assert "PULSELINE_CUDA=ON" in str(ops.info()["cuda_reason"])
