@@ -26,10 +26,11 @@ from common import LR, inputs, machine
 import pulseline as pl
 from pulseline import ops_cuda
 from pulseline.devices import DEVICES, SoftBounds
-from pulseline.io import FIDELITIES, UpdateConfig
+from pulseline.io import FIDELITIES, LOWRANK_FIDELITIES, UpdateConfig
 
 Row = dict[str, Any]
 GPU = "cuda"
+LOWRANK = [(fidelity, "lowrank") for fidelity in LOWRANK_FIDELITIES]
 
 
 def pair(
@@ -52,11 +53,10 @@ def equality(small: bool) -> list[Row]:
     names = ["SoftBounds", "PiecewiseStep"] if small else list(DEVICES)
     found = []
     for name in names:
-        for fidelity in (f for f in FIDELITIES if f != "auto"):
+        for fidelity, noise in [*((f, "iid") for f in FIDELITIES), *LOWRANK]:
             for rows, cols, batch in shapes:
-                config = UpdateConfig(
-                    fidelity=fidelity, group_size=8 if fidelity == "grouped" else 0
-                )
+                size = 8 if fidelity == "grouped" else 0
+                config = UpdateConfig(fidelity=fidelity, group_size=size, noise=noise)
                 device = DEVICES[name]()
                 cpu, gpu = pair(rows, cols, device, config)
                 x, d = inputs("gauss_bl31", batch, rows, cols)
@@ -65,7 +65,8 @@ def equality(small: bool) -> list[Row]:
                 ops_cuda.check_updates()
                 wrong, largest = difference(cpu, gpu)
                 close = largest <= 1e-2 * device.dw_min
-                row = {"device": name, "fidelity": fidelity, "shape": [rows, cols, batch]}
+                row = {"device": name, "fidelity": fidelity, "noise": noise}
+                row["shape"] = [rows, cols, batch]
                 row |= {"differing": wrong, "largest": largest}
                 row["ok"] = close if fidelity == "moments" else wrong == 0
                 found.append(row)

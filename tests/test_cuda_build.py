@@ -83,7 +83,7 @@ def test_every_architecture_has_every_kernel(usages: dict[tuple[str, str], sass.
         by_arch.setdefault(arch, set()).add(name)
     assert set(by_arch) == {f"sm_{arch}" for arch in _cuda.ARCHS.split()}
     assert len({frozenset(names) for names in by_arch.values()}) == 1
-    for family in ("exact_kernel", "rare_kernel", "grouped_kernel"):
+    for family in ("exact_kernel", "exact_ranks_kernel", "rare_kernel", "grouped_kernel"):
         for names in by_arch.values():
             found = [n for n in names if f"{len(family)}{family}I" in n]
             assert len(found) == len(DEVICES), family
@@ -115,6 +115,26 @@ def test_exact_budget(kernels: list[sass.Kernel]) -> None:
             assert per_sample <= EXACT_BUDGET[model], f"{model}: {per_sample}"
             seen.add(model)
     assert seen == set(EXACT_BUDGET)
+
+
+EXACT_RANKS_BUDGET = {"ConstantStep": 14.7, "LinearStep": 18.9, "SoftBounds": 18.9}
+
+
+@needs_kernels
+@pytest.mark.skipif(_cuda is not None and "90" not in _cuda.ARCHS.split(), reason="no sm_90 here")
+def test_exact_budget_of_low_rank_noise(kernels: list[sass.Kernel]) -> None:
+    """A way through four tiles: four blocks of four crosspoints, once what surrounds them."""
+    seen = set()
+    for model, kernel in named(kernels, "exact_ranks_kernel"):
+        if model in EXACT_RANKS_BUDGET:
+            tiles = [at for at, block in kernel.blocks.items() if block.count("HMMA")]
+            assert all(kernel.blocks[at].count("POPC") == 4 for at in tiles)
+            tile = min(kernel.blocks[at].count() for at in tiles)
+            around = min(kernel.round_through(at) - kernel.blocks[at].count() for at in tiles)
+            per_sample = (4 * tile + around) / 16
+            assert per_sample <= EXACT_RANKS_BUDGET[model], f"{model}: {per_sample}"
+            seen.add(model)
+    assert seen == set(EXACT_RANKS_BUDGET)
 
 
 # grouped(8), 31 slots a sample: two steps of four words and one relaxation of 16 crosspoints a

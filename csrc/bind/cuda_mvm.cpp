@@ -84,11 +84,6 @@ void bind_read(py::module_& m) {
              PL_CHECK(cuda::launch_read_wires(j, w, stream_of(stream)));
              j.effective = w.effective;
            })
-      .def("alpha",
-           [](const ReadJob& j, int gpu, uint64_t stream) {
-             PL_CHECK(cudaSetDevice(gpu));
-             PL_CHECK(cuda::launch_read_alpha(j, stream_of(stream)));
-           })
       .def("input",
            [](const ReadJob& j, int64_t block, int gpu, uint64_t stream) {
              PL_CHECK(cudaSetDevice(gpu));

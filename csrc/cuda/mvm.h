@@ -1,8 +1,7 @@
 #pragma once
 // The read on the GPU: everything but the products, which are torch's (one per segment of inputs).
 //   wires   effective weights, if wires have resistance (closed form)
-//   alpha   noise management of every sample
-//   input   DACs of a sample: what the lines of each pass carry, and |q|^2 per segment
+//   input   noise management and DACs: what the lines of each pass carry, and |q|^2 per segment
 //   output  noise, ADC, scale and accumulation of one segment's sums
 //   repeat  bound management: saturated samples again, products included, without the host
 // A sample with a value that is not finite gets alpha = NaN and NaN outputs: to refuse it, as the
@@ -52,8 +51,8 @@ inline ReadJob read_job(const ReadArgs& args, const Chain& chain) {
 }
 
 cudaError_t launch_read_wires(const ReadJob& job, const Wires& wires, cudaStream_t stream);
-cudaError_t launch_read_alpha(const ReadJob& job, cudaStream_t stream);
-// Draws of the inputs differ between row blocks if inputs have noise or round stochastically.
+// Row block 0 comes first: it finds alpha. Further ones have draws of their own, which matters
+// where inputs have noise or round stochastically.
 cudaError_t launch_read_input(const ReadJob& job, int64_t block, cudaStream_t stream);
 cudaError_t launch_read_output(const ReadJob& job, const ReadSums& sums, cudaStream_t stream);
 // converted: scratch [batch][outputs].

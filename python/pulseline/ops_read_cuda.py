@@ -102,7 +102,6 @@ def _compose(
     work = _Workspace(job, x.contiguous(), weight, transposed)
     if job.wired:
         work.wire(job, weight, sizes, where)
-    job.alpha(*where)
     for block in range(job.blocks if job.block_inputs else 1):
         first = block * tile_out
         last = min(first + tile_out, outputs) if job.block_inputs else outputs
