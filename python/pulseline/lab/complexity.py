@@ -208,7 +208,8 @@ class Complexity:
         eps = [self.targets[level] for level in levels]
         seeds = by_seed(rows)
         plain = [self._counts(one, "analog", levels) for one in seeds]
-        for method, style in zip(METHODS, ("s--", "^-", "o-", "x-"), strict=True):
+        styles = ("C0s--", "C1^-", "C2o-", "C3x-")
+        for method, style in zip(METHODS, styles, strict=True):
             counts = [self._counts(one, method, levels) for one in seeds]
             means = [sum(column) / len(seeds) for column in zip(*counts, strict=True)]
             left.loglog(eps, means, style, label=method)
@@ -221,7 +222,7 @@ class Complexity:
                 right.semilogx(eps, over, style, label=method)
                 for n, one in enumerate(more):
                     name = "single seeds" if method == "asynchronous" and n == 0 else None
-                    right.semilogx(eps, one, style[0], color="0.6", markersize=4, label=name)
+                    right.semilogx(eps, one, style[2], color="0.6", markersize=4, label=name)
         guide = [0.6 * means[0] * (eps[0] / one) ** 2 for one in eps]
         left.loglog(eps, guide, color="0.6", linewidth=1, label="slope -2")
         left.set_ylabel("iterations until E_K <= eps (samples)")
