@@ -181,6 +181,25 @@ def test_torch_products_are_close(backend: Emulated, monkeypatch: pytest.MonkeyP
     assert ((gpu(coarse) - coarse.kernel()).abs() <= 1.01 * step).all()
 
 
+def test_autocast_and_autograd_stay_outside(
+    backend: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products are float32 inside autocast, and a weight that wants gradients records nothing."""
+    p = problem(33, 50, 9, READS["plain"])
+    kinds: list[tuple[torch.dtype, bool]] = []
+
+    def product(q: Tensor, w: Tensor) -> Tensor:
+        sums = torch.matmul(q, w)  # what autocast would turn into bfloat16
+        kinds.append((sums.dtype, sums.requires_grad))
+        return sums
+
+    monkeypatch.setattr(torch, "mm", product)
+    expected = gpu(p)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(gpu(p._replace(weight=torch.nn.Parameter(p.weight))), expected)
+    assert kinds == [(torch.float32, False)] * 2
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["plain", "average", "everything", "saturated", "constant"])
 def test_values_that_are_not_finite(backend: Emulated, name: str, value: float) -> None:

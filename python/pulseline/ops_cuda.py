@@ -53,7 +53,12 @@ def reason() -> str:
 _ready: Any = None  # the module, once it was found to work
 
 
-def _module() -> Any:
+def kernels() -> Any:
+    """The compiled module.
+
+    Raises:
+        BackendError: it was not built, or no GPU can be used.
+    """
     global _ready
     if _ready is None:
         module, why = _load()
@@ -138,7 +143,7 @@ def check_updates(wait: bool = True) -> None:
 # ---- launches ----
 
 
-def _place(t: Tensor) -> tuple[int, int]:
+def place_of(t: Tensor) -> tuple[int, int]:
     """Number of the GPU and handle of torch's current stream."""
     if not t.is_cuda:
         return 0, 0
@@ -146,8 +151,17 @@ def _place(t: Tensor) -> tuple[int, int]:
     return t.get_device(), stream
 
 
-def _guard(t: Tensor) -> Any:
-    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()
+@contextlib.contextmanager
+def on_device_of(t: Tensor) -> Iterator[None]:
+    """The GPU of ``t`` is current; products stay float32 and record nothing for autograd."""
+    kind = t.device.type
+    with contextlib.ExitStack() as stack:
+        if t.is_cuda:
+            stack.enter_context(torch.cuda.device(t.device))
+        stack.enter_context(torch.no_grad())
+        if torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 class _Workspace:
@@ -176,7 +190,7 @@ def _ideal(u: Update) -> None:
 def _moments(module: Any, u: Update) -> None:
     rows, cols = u.weight.shape
     batch = len(u.x)
-    gpu, stream = _place(u.weight)
+    gpu, stream = place_of(u.weight)
     work = _Workspace(module, u, _MOMENTS)
     module.moments_begin(work.task, u.model, gpu, stream)
     for first in range(0, batch if rows * cols else 0, _GROUP):
@@ -194,7 +208,7 @@ def _launch(module: Any, updates: Sequence[Update]) -> None:
     """One grid for updates of the same device model, fidelity and GPU."""
     first = updates[0]
     fidelity = int(first.key[3])
-    with _guard(first.weight):
+    with on_device_of(first.weight):
         if first.model < 0:
             for u in updates:
                 _ideal(u)
@@ -204,7 +218,7 @@ def _launch(module: Any, updates: Sequence[Update]) -> None:
         else:
             works = [_Workspace(module, u, fidelity) for u in updates]
             tasks = [work.task for work in works]
-            module.update(tasks, first.model, fidelity, *_place(first.weight))
+            module.update(tasks, first.model, fidelity, *place_of(first.weight))
             for work in works:
                 _note(work.status)
 
@@ -240,14 +254,14 @@ def together() -> Iterator[None]:
     try:
         yield
         if _gathered:
-            _flush(_module())
+            _flush(kernels())
     finally:
         _gathered = None
 
 
 def update(u: Update) -> None:
     """Launch an update, or keep it for the end of :func:`together`."""
-    module = _module()
+    module = kernels()
     check_updates(wait=False)
     if _gathered is None:
         _launch(module, [u])

@@ -75,8 +75,8 @@ def read_chain(
 ) -> Tensor:
     """``pulseline::read_chain_`` of CUDA tensors, on the current stream of the weight's device."""
     check(x, weight, average, transposed, chain)
-    kernels = ops_cuda._module()
-    with ops_cuda._guard(weight):
+    kernels = ops_cuda.kernels()
+    with ops_cuda.on_device_of(weight):
         return _compose(x, weight, average, transposed, key, io, chain, kernels)
 
 
@@ -98,7 +98,7 @@ def _compose(
     sizes = (rows, cols, batch, transposed, tile_in, tile_out)
     draws = (seed & _MASK64, tile_id, k, purpose)
     job = kernels.Read(sizes, draws, io, chain, 0 if average is None else average.data_ptr())
-    where = ops_cuda._place(weight)
+    where = ops_cuda.place_of(weight)
     work = _Workspace(job, x.contiguous(), weight, transposed)
     if job.wired:
         work.wire(job, weight, sizes, where)
