@@ -24,11 +24,10 @@ struct UpdateArgs {
   Stream stream;
   uint64_t k;  // running number of the first sample
   TrainConfig train;
-  int32_t fidelity;
+  int32_t fidelity, noise;
   int64_t group_size;  // grouped: most samples of a group
-  float coarseness;    // granularity / (w_max - w_min)
   int64_t* fired;      // += coincidences, slots; nullptr: not counted
-  int32_t noise;
+  float coarseness;    // granularity / (w_max - w_min)
 };
 
 // Between pulses, see retention.h. amount: log2 of the drift (kDiffusion) or std (kReset).

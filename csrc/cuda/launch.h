@@ -12,6 +12,7 @@
 namespace pulseline::cuda {
 
 constexpr size_t kStaticShared = 48 * 1024;  // what a block gets without asking
+constexpr size_t kParameters = 4096;         // bytes of arguments that every toolkit and driver takes
 
 template <class T>
 struct Plain {  // keeps a parameter out of template argument deduction
@@ -22,6 +23,7 @@ struct Plain {  // keeps a parameter out of template argument deduction
 template <class... P>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                    typename Plain<P>::type... arguments) {
+  static_assert((((sizeof(P) + 7) & ~size_t(7)) + ... + 0) <= kParameters, "too many arguments");
   if (shared > kStaticShared)
     PL_TRY(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                 cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));

@@ -23,7 +23,7 @@ enum Device : int {
       kDevices
 };
 
-constexpr int kTasks = 8;         // tiles of one launch: their arguments fit a kernel's 4 KB
+constexpr int kTasks = 8;         // tiles of one launch: their arguments fit, see launch.h
 constexpr int kSliceWords = 512;  // pulse words of a slice, unless a train is longer
 constexpr int kPadColumns = 128, kPadRows = 64;
 constexpr int kStepWords = 4;    // words that one tensor core instruction counts
@@ -112,7 +112,6 @@ inline Tasks tasks_of(const Call& c) {
 }
 template <class D>
 DeviceTasks<D> device_tasks_of(const Call& c) {
-  static_assert(sizeof(DeviceTasks<D>) <= 4096, "what any driver takes as arguments");
   DeviceTasks<D> t = {};
   for (int i = 0; i < c.count; ++i) {
     t.task[i] = c.tasks[i];

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t launch_moments_begin(const Call& c) {
   PL_TRY(launch_plan(c));
   const Task& t = c.tasks[0];
-  if (!t.args.fired) return cudaSuccess;
+  if (!t.args.fired || t.padded_cols + t.padded_rows == 0) return cudaSuccess;
   for (int slice = 0; slice < t.slices; ++slice) {
     PL_TRY(launch_trains(c, slice));
     PL_TRY(launch_count(c, slice));
