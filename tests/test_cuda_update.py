@@ -147,11 +147,16 @@ def test_sizes(backend: Emulated, rows: int, cols: int, batch: int, fidelity: st
         check(backend, p)
 
 
+EMPTY = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 4), (0, 0, 0)]
+
+
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
-@pytest.mark.parametrize(("rows", "cols", "batch"), [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)])
+@pytest.mark.parametrize(("rows", "cols", "batch"), EMPTY)
 def test_empty(backend: Emulated, rows: int, cols: int, batch: int, fidelity: str) -> None:
     p = problem(rows, cols, batch, MODELS["soft"], fidelity)
-    assert torch.equal(on_cuda(p), p.weight)
+    for fired in (None, torch.zeros(3, dtype=torch.int64)):
+        assert torch.equal(on_cuda(p, fired), p.weight)
+        assert fired is None or fired[0] == 0
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped"])
@@ -274,6 +279,32 @@ def test_values_that_are_not_finite(backend: Emulated, fidelity: str, value: flo
     p.x[5, 64] = 0
     with pytest.raises(ConfigError, match=r"d\[5\] held"):
         ops._update_cuda(*a)
+
+
+class _Ended:
+    """An event that has happened; counts how often it is asked."""
+
+    asked = 0
+
+    def query(self) -> bool:
+        self.asked += 1
+        return True
+
+
+def test_no_event_is_queried_during_a_capture(
+    backend: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA forbids it. What updates before the capture held is said by the first one after it."""
+    capturing, event = [True], _Ended()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing[0])
+    monkeypatch.setattr(ops_cuda, "_outcomes", [ops_cuda._Outcome(torch.tensor(5), event)])
+    p = problem(3, 4, 2, MODELS["soft"])
+    assert torch.equal(bits(on_cuda(p)), bits(on_cpu(p)))
+    assert event.asked == 0
+    capturing[0] = False
+    with pytest.raises(ConfigError, match=r"d\[2\] held a NaN"):
+        on_cuda(p)
+    assert event.asked == 1
 
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 Calls are asynchronous, as torch's are: they allocate from torch's pool, run on torch's current
 stream and never wait for the GPU, so that a CUDA graph may capture them. A value of x or d that is
 not finite is found on the GPU: that update writes nothing, and the :class:`ConfigError` comes with
-a later update or :func:`check_updates`, at once with CUDA_LAUNCH_BLOCKING=1.
+a later update or :func:`check_updates`, at once with CUDA_LAUNCH_BLOCKING=1. Replays of a graph
+repeat the draws and report nothing.
 
 Bits are those of the CPU backend, except ``moments`` and the ideal device, whose sums come from
 torch's matrix products.
@@ -117,9 +118,11 @@ def _note(status: Tensor) -> None:
     """Remember to look at the outcome of a launch; at once where that costs no waiting."""
     if not status.is_cuda:
         _refuse(int(status))
+    elif _torch_cuda.is_current_stream_capturing():
+        return
     elif os.environ.get("CUDA_LAUNCH_BLOCKING") == "1":
         _refuse(int(status.cpu()))
-    elif not _torch_cuda.is_current_stream_capturing():
+    else:
         host = torch.empty((), dtype=torch.int64, pin_memory=True)
         host.copy_(status, non_blocking=True)
         event = _torch_cuda.Event()
@@ -131,8 +134,11 @@ def check_updates(wait: bool = True) -> None:
     """Raise the ConfigError of an earlier update on the GPU, if there was one.
 
     Args:
-        wait: for all updates so far; otherwise only those that have ended are looked at.
+        wait: for all updates so far; otherwise only those that have ended are looked at, and none
+            while a CUDA graph captures: to query an event would break the capture.
     """
+    if not wait and _outcomes and _torch_cuda.is_current_stream_capturing():
+        return
     while _outcomes and (wait or _outcomes[0].event.query()):
         outcome = _outcomes.pop(0)
         if wait:
