@@ -4,15 +4,18 @@ equality  every device model and fidelity against the CPU backend, at odd sizes:
           (moments: within 1 % of a step). ``--small``: few samples, for a sanitizer.
 update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
 
-A section is a function that returns rows and a name in SECTIONS; ``gpu.sh`` runs them in turn, and
-reads and training steps by ``gpu_reads.py``.
+A section is a function that adds rows to a list and a name in SECTIONS; ``gpu.sh`` runs them in
+turn, and reads and training steps by ``gpu_reads.py``. What was measured is written also if the
+time is up.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Callable
@@ -33,11 +36,19 @@ GPU = "cuda"
 LOWRANK = [(fidelity, "lowrank") for fidelity in LOWRANK_FIDELITIES]
 
 
+@functools.lru_cache(1)
+def fresh(rows: int, cols: int, device: Any) -> pl.nn.AnalogLinear:
+    """Drawing 4096 x 4096 crosspoints takes seconds: once for all updates of a shape."""
+    return pl.nn.AnalogLinear(cols, rows, bias=False, device=device, seed=3)
+
+
 def pair(
     rows: int, cols: int, device: Any, config: UpdateConfig
 ) -> tuple[pl.nn.AnalogLinear, pl.nn.AnalogLinear]:
     """The same layer on the CPU and on the GPU."""
-    cpu = pl.nn.AnalogLinear(cols, rows, bias=False, device=device, update=config, seed=3)
+    cpu = copy.deepcopy(fresh(rows, cols, device))
+    cpu.tile.update_config = config
+    cpu.tile._build()
     return cpu, copy.deepcopy(cpu).to(GPU)
 
 
@@ -48,10 +59,9 @@ def difference(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear) -> tuple[int, f
     return wrong, float((a - b).abs().max())
 
 
-def equality(small: bool) -> list[Row]:
+def equality(small: bool, found: list[Row]) -> None:
     shapes = [(33, 65, 40)] if small else [(1, 1, 1), (33, 65, 40), (257, 129, 33), (65, 300, 1100)]
     names = ["SoftBounds", "PiecewiseStep"] if small else list(DEVICES)
-    found = []
     for name in names:
         for fidelity, noise in [*((f, "iid") for f in FIDELITIES), *LOWRANK]:
             for rows, cols, batch in shapes:
@@ -74,7 +84,6 @@ def equality(small: bool) -> list[Row]:
     for row in bad:
         print("DIFFERS", row)
     print(f"equality: {len(found) - len(bad)} of {len(found)} as they must be")
-    return found
 
 
 def seconds(run: Callable[[], object]) -> tuple[float, float]:
@@ -102,8 +111,7 @@ UPDATES = tuple(
 )
 
 
-def update(small: bool) -> list[Row]:
-    found = []
+def update(small: bool, found: list[Row]) -> None:
     heads = (
         "update",
         "noise",
@@ -155,10 +163,9 @@ def update(small: bool) -> list[Row]:
                 shape = f"{rows}x{cols}x{batch}"
                 ratio = f"{t / base:.2f}"
                 print(line.format(name, noise, shape, profile, wrong, *numbers, ratio), flush=True)
-    return found
 
 
-SECTIONS: dict[str, Callable[[bool], list[Row]]] = {"equality": equality, "update": update}
+SECTIONS: dict[str, Callable[[bool, list[Row]], None]] = {"equality": equality, "update": update}
 
 
 def main() -> int:
@@ -174,14 +181,18 @@ def main() -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     path = options.out / "gpu.json"
     results = json.loads(path.read_text()) if path.exists() else {}
+    results["machine"] = machine() | {"gpu": torch.cuda.get_device_name(0)}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # from `timeout`
     ok = True
     for name in options.sections:
-        rows = SECTIONS[name](options.small)
+        rows: list[Row] = []
+        try:
+            SECTIONS[name](options.small, rows)
+        finally:
+            if not options.small:
+                results[name] = rows
+            path.write_text(json.dumps(results, indent=1) + "\n")
         ok &= all(row["ok"] for row in rows)
-        if not options.small:
-            results[name] = rows
-    results["machine"] = machine() | {"gpu": torch.cuda.get_device_name(0)}
-    path.write_text(json.dumps(results, indent=1) + "\n")
     return 0 if ok else 1
 
 

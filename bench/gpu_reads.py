@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import itertools
 import json
+import signal
 import statistics
 import sys
 import time
@@ -95,10 +97,16 @@ def head(title: str) -> None:
 # ---- reads ----
 
 
+@functools.lru_cache(1)
+def fresh(rows: int, cols: int) -> pl.nn.AnalogLinear:
+    """Drawing 4096 x 4096 weights takes seconds: once for all reads of a shape."""
+    return pl.nn.AnalogLinear(cols, rows, bias=False, device=pl.devices.Ideal(), seed=3, tile_id=1)
+
+
 def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str) -> pl.nn.AnalogLinear:
-    layer = pl.nn.AnalogLinear(
-        cols, rows, bias=False, device=pl.devices.Ideal(), io=io, seed=3, tile_id=1
-    )
+    layer = copy.deepcopy(fresh(rows, cols))
+    layer.tile.io = io
+    layer.tile._build()
     return layer.to(device)
 
 
@@ -122,9 +130,8 @@ def read_error(
     return f"{part:.1e} of outputs, {float((difference / step).max()):.1f} steps", part < 1e-2
 
 
-def read_rows(run: Run) -> list[Row]:
+def read_rows(run: Run, found: list[Row]) -> None:
     head("read")
-    found = []
     for rows, cols, batch in ((48, 33, 17),) if run.tiny else SHAPES:
         for name, io in READS.items():
             for back in (False, True) if name in ("default", "weight noise") else (False,):
@@ -141,7 +148,6 @@ def read_rows(run: Run) -> list[Row]:
                         run,
                     )
                 )
-    return found
 
 
 # ---- training steps ----
@@ -197,18 +203,21 @@ def trainer(model: nn.Module, x: Tensor, optimizer: Any) -> Callable[[], Tensor]
     return step
 
 
-def step_rows(run: Run) -> list[Row]:
+def step_rows(run: Run, found: list[Row]) -> None:
     head("training step")
-    found = []
     updates = [("exact", "iid"), ("grouped", "iid"), ("grouped", "lowrank")]
     for name, (make, shape) in stacks(run.tiny).items():
         x = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(run.device)
+        torch.manual_seed(0)
+        model = make()
+        # Once: drawing the devices of 85 million crosspoints takes half a minute.
+        converted = pl.nn.to_analog(model, device=pl.devices.SoftBounds(), seed=1)
         for fidelity, noise in updates:
-            torch.manual_seed(0)
-            digital = make()
-            config = pl.io.UpdateConfig(fidelity=fidelity, noise=noise)
-            device = pl.devices.SoftBounds()
-            analog = pl.nn.to_analog(copy.deepcopy(digital), device=device, update=config, seed=1)
+            digital, analog = copy.deepcopy(model), copy.deepcopy(converted)
+            for layer in analog.modules():
+                if isinstance(layer, pl.nn.AnalogLinear):
+                    layer.tile.update_config = pl.io.UpdateConfig(fidelity=fidelity, noise=noise)
+                    layer.tile._build()
             digital, analog = digital.to(run.device), analog.to(run.device)
             ours = trainer(analog, x, pl.optim.AnalogSGD(analog.parameters(), lr=0.01))
             base = trainer(digital, x, torch.optim.SGD(digital.parameters(), lr=0.01))
@@ -216,7 +225,6 @@ def step_rows(run: Run) -> list[Row]:
             error = f"loss {a:.4g}, digital {b:.4g}"
             label = f"{name}, {fidelity}, {noise}"
             found.append(measure(label, ours, base, error, abs(a / b - 1) < 0.25, run))
-    return found
 
 
 def main() -> int:
@@ -228,9 +236,14 @@ def main() -> int:
     args = p.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     run = Run(args.device, args.tiny, args.seconds)
-    rows = {"reads": read_rows(run), "steps": step_rows(run)}
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # from `timeout`
+    rows: dict[str, list[Row]] = {"reads": [], "steps": []}
+    try:
+        read_rows(run, rows["reads"])
+        step_rows(run, rows["steps"])
+    finally:  # what was measured until the time was up
+        if args.json:
+            Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
     return 0 if all(row["ok"] for found in rows.values() for row in found) else 1
 
 
