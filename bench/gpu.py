@@ -1,7 +1,8 @@
-"""Correctness and speed of the CUDA backend: ``python bench/gpu.py equality update``.
+"""Correctness and speed of the CUDA backend: ``python bench/gpu.py equality behaviour update``.
 
 equality  every device model and fidelity against the CPU backend, at odd sizes: equal bits
           (moments: within 1 % of a step). ``--small``: few samples, for a sanitizer.
+behaviour refusals, side streams, captures, shared launches: against the CPU backend as well.
 update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
 
 A section is a function that adds rows to a list and a name in SECTIONS; ``gpu.sh`` runs them in
@@ -29,6 +30,7 @@ from common import LR, inputs, machine
 import pulseline as pl
 from pulseline import ops_cuda
 from pulseline.devices import DEVICES, SoftBounds
+from pulseline.errors import ConfigError
 from pulseline.io import FIDELITIES, LOWRANK_FIDELITIES, UpdateConfig
 
 Row = dict[str, Any]
@@ -84,6 +86,90 @@ def equality(small: bool, found: list[Row]) -> None:
     for row in bad:
         print("DIFFERS", row)
     print(f"equality: {len(found) - len(bad)} of {len(found)} as they must be")
+
+
+# ---- what only a GPU has: streams, captures, outcomes that come later ----
+
+
+def refused() -> bool:
+    """A NaN leaves the weights alone and is reported by the next check."""
+    cpu, gpu = pair(65, 129, SoftBounds(), UpdateConfig())
+    x, d = inputs("gauss_bl31", 40, 65, 129)
+    x[7, 128] = float("nan")
+    gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
+    try:
+        ops_cuda.check_updates()
+    except ConfigError as error:
+        return "x[7]" in str(error) and difference(cpu, gpu)[0] == 0
+    return False
+
+
+def on_side_stream() -> bool:
+    """Inputs made, used and forgotten on another stream."""
+    cpu, gpu = pair(257, 300, SoftBounds(), UpdateConfig())
+    x, d = inputs("gauss_bl31", 700, 257, 300)
+    xg, dg, stream = x.to(GPU), d.to(GPU), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(5):
+            gpu.tile.update(xg * 2.0, dg * 0.5, 1e-2)
+    torch.cuda.current_stream().wait_stream(stream)
+    for _ in range(5):
+        cpu.tile.update(x * 2.0, d * 0.5, 1e-2)
+    return difference(cpu, gpu)[0] == 0
+
+
+def captured_update() -> bool:
+    """An update before the capture, one within, replayed once."""
+    cpu, gpu = pair(65, 129, SoftBounds(), UpdateConfig(fidelity="grouped"))
+    x, d = inputs("gauss_bl31", 700, 65, 129)
+    xg, dg, graph = x.to(GPU), d.to(GPU), torch.cuda.CUDAGraph()
+    gpu.tile.update(xg, dg, 1e-2)
+    with torch.cuda.graph(graph):
+        gpu.tile.update(xg, dg, 1e-2)
+    graph.replay()
+    for _ in range(2):
+        cpu.tile.update(x, d, 1e-2)
+    return difference(cpu, gpu)[0] == 0
+
+
+def captured_read() -> bool:
+    """A replay gives what the same read gives without a graph (but for the order of sums)."""
+    _, gpu = pair(300, 700, SoftBounds(), UpdateConfig())
+    x, graph = torch.randn(33, 700, device=GPU), torch.cuda.CUDAGraph()
+    want = gpu.tile.forward(x)
+    gpu.tile.forward_count = 0
+    with torch.cuda.graph(graph):
+        got = gpu.tile.forward(x)
+    graph.replay()
+    return float((got != want).double().mean()) < 1e-2
+
+
+def shared_launches() -> bool:
+    """Tiles of different sizes in one launch, more than one holds, with pulses counted."""
+    pairs = [pair(17 * n + 3, 300 - 29 * n, SoftBounds(), UpdateConfig()) for n in range(10)]
+    data = [inputs("gauss_bl31", 90 * n + 1, *cpu.tile.shape) for n, (cpu, _) in enumerate(pairs)]
+    for layer in (layer for both in pairs for layer in both):
+        layer.tile.count_pulses()
+    with ops_cuda.together():
+        for (cpu, gpu), (x, d) in zip(pairs, data, strict=True):
+            cpu.tile.update(x, d, 1e-2)
+            gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
+    same = [torch.equal(cpu.tile.fired, gpu.tile.fired.cpu()) for cpu, gpu in pairs]
+    return all(same) and not any(difference(*both)[0] for both in pairs)
+
+
+CASES = (refused, on_side_stream, captured_update, captured_read, shared_launches)
+
+
+def behaviour(small: bool, found: list[Row]) -> None:
+    for case in CASES:
+        try:
+            row: Row = {"case": case.__name__, "ok": case()}
+        except Exception as error:  # the others still tell something
+            row = {"case": case.__name__, "ok": False, "error": str(error)}
+        print("behaviour", row)
+        found.append(row)
 
 
 def seconds(run: Callable[[], object]) -> tuple[float, float]:
@@ -165,7 +251,11 @@ def update(small: bool, found: list[Row]) -> None:
                 print(line.format(name, noise, shape, profile, wrong, *numbers, ratio), flush=True)
 
 
-SECTIONS: dict[str, Callable[[bool, list[Row]], None]] = {"equality": equality, "update": update}
+SECTIONS: dict[str, Callable[[bool, list[Row]], None]] = {
+    "equality": equality,
+    "behaviour": behaviour,
+    "update": update,
+}
 
 
 def main() -> int:

@@ -34,6 +34,7 @@ within build 150 "$python" -m pip install --quiet --no-build-isolation --no-inde
   --target "$home" . || exit 1
 
 within equality 120 "$python" bench/gpu.py --out "$OUT" equality
+within behaviour 60 "$python" bench/gpu.py --out "$OUT" behaviour
 
 if command -v compute-sanitizer >/dev/null; then
   # Every tensor memory of its own: in torch's pool an overrun would meet other tensors unseen.

@@ -12,7 +12,7 @@
 namespace pulseline::cuda {
 
 constexpr size_t kStaticShared = 48 * 1024;  // what a block gets without asking
-constexpr size_t kParameters = 4096;  // of every kernel together, whatever toolkit and driver
+constexpr size_t kParameters = 4096;         // bytes of arguments that any toolkit takes
 
 template <class T>
 struct Plain {  // keeps a parameter out of template argument deduction
