@@ -159,7 +159,25 @@ def shared_launches() -> bool:
     return all(same) and not any(difference(*both)[0] for both in pairs)
 
 
-CASES = (refused, on_side_stream, captured_update, captured_read, shared_launches)
+def default_device() -> bool:
+    """A tile built where tensors go to the GPU by default."""
+    cpu, _ = pair(65, 129, SoftBounds(), UpdateConfig())
+    x, d = inputs("gauss_bl31", 40, 65, 129)
+    with torch.device(GPU):
+        gpu = pl.nn.AnalogLinear(129, 65, bias=False, device=SoftBounds(), seed=3)
+        gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
+    cpu.tile.update(x, d, 1e-2)
+    return difference(cpu, gpu)[0] == 0
+
+
+CASES = (
+    refused,
+    on_side_stream,
+    captured_update,
+    captured_read,
+    shared_launches,
+    default_device,
+)
 
 
 def behaviour(small: bool, found: list[Row]) -> None:

@@ -18,7 +18,7 @@ import pulseline as pl
 from pulseline import ops
 from pulseline.devices import DEVICES, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import ReadConfig
+from pulseline.io import IOConfig, ReadConfig
 from pulseline.nn import AnalogLinear
 
 ROWS, COLS = 5, 7
@@ -243,3 +243,18 @@ def test_environment_chooses_the_instruction_set(isa: str, code: int, word: str)
     assert word in result.stderr
     assert "Traceback" not in result.stderr
     assert code or json.loads(result.stdout)["isa"] == isa
+
+
+@pytest.mark.parametrize("options", [{}, {"out_nonlinearity": 0.1}])
+def test_another_default_device(options: dict[str, Any]) -> None:
+    """Reads of CPU tensors stay on the CPU where ``torch.device(...)`` says otherwise."""
+    tile = AnalogLinear(COLS, ROWS, io=IOConfig(ReadConfig(**options)), seed=1).tile
+    x = normals(3, COLS)
+    want = tile.forward(x)
+    tile.forward_count = 0
+    with torch.device("meta"):
+        got = tile.forward(x)
+        drawn = ops.construct("SoftBounds", tile._params, ROWS, COLS, tile.seed, tile.tile_id)
+    assert torch.equal(got, want)
+    assert tile.step is not None
+    assert torch.equal(drawn[0], tile.step)

@@ -66,6 +66,7 @@ _LIBRARY.define("initial_normals(int rows, int cols, int seed, int tile_id) -> T
 
 _MASK64 = (1 << 64) - 1
 _F32 = torch.float32
+_CPU = torch.device("cpu")  # whatever the default device is
 _threads = torch.get_num_threads
 _modes = torch._C._len_torch_dispatch_stack
 
@@ -134,7 +135,7 @@ def _read_chain_cpu(
     if not x.is_contiguous():
         x = x.contiguous()
     batch = x.shape[0]
-    y = torch.empty((batch, outputs))
+    y = torch.empty((batch, outputs), device=_CPU)
     seed, tile_id, k, purpose, tile_in, tile_out = key
     if chain:
         return _options(x, weight, y, average, transposed, key, io, chain)
@@ -289,7 +290,9 @@ def _construct(
     if device not in DEVICE_INDEX or len(params) != _PARAMETERS[device]:
         known = ", ".join(DEVICES)
         raise ConfigError(f"device is {device!r} with {len(params)} parameters; use one of {known}")
-    step, slope, bound = (torch.empty((rows, cols), dtype=torch.int32) for _ in range(3))
+    step, slope, bound = (
+        torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)
+    )
     _cpu.construct(
         DEVICE_INDEX[device],
         params,
@@ -306,7 +309,7 @@ def _construct(
 
 
 def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
-    out = torch.empty((rows, cols))
+    out = torch.empty((rows, cols), device=_CPU)
     _cpu.initial_normals(seed & _MASK64, tile_id, rows, cols, out.data_ptr())
     return out
 

@@ -123,7 +123,7 @@ def _note(status: Tensor) -> None:
     elif os.environ.get("CUDA_LAUNCH_BLOCKING") == "1":
         _refuse(int(status.cpu()))
     else:
-        host = torch.empty((), dtype=torch.int64, pin_memory=True)
+        host = torch.empty((), dtype=torch.int64, device="cpu", pin_memory=True)
         host.copy_(status, non_blocking=True)
         event = _torch_cuda.Event()
         event.record()

@@ -47,7 +47,7 @@ def _check(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype) -> in
 
 
 def _construct(params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
-    words = torch.empty((2, rows, cols), dtype=torch.int32)
+    words = torch.empty((2, rows, cols), dtype=torch.int32, device="cpu")
     _cpu.construct_retention(params, seed, tile_id, rows, cols, words.data_ptr(), _threads())
     return words
 
