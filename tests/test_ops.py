@@ -258,3 +258,16 @@ def test_another_default_device(options: dict[str, Any]) -> None:
     assert torch.equal(got, want)
     assert tile.step is not None
     assert torch.equal(drawn[0], tile.step)
+
+
+def test_addresses_of_other_devices_are_refused() -> None:
+    """C++ would write there."""
+    a = update_arguments("SoftBounds")
+    with pytest.raises(ConfigError, match=r"fired is on meta and the weight on the CPU"):
+        ops.update_(*a, fired=torch.zeros(3, dtype=torch.int64, device="meta"))
+    chain = ReadConfig(noise_management="average_abs_max").chain()
+    average = torch.zeros(1, device="meta")
+    with pytest.raises(ConfigError, match=r"average is on meta and the weight on the CPU"):
+        ops.read_chain_(a[4], a[0], average, False, read_key(), IO, chain)
+    with pytest.raises(ConfigError, match=r"weight is on meta and q on cpu"):
+        ops.wire_currents(a[4], a[0].to("meta"), 0.1)

@@ -174,6 +174,8 @@ def _options(
     """The read with options of the converter chain, into ``y``; arguments are checked."""
     if average is not None and (average.dtype is not _F32 or average.numel() != 1):
         raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+    if average is not None and not average.is_cpu:
+        refuse_device("average", average, weight)
     seed, tile_id, k, purpose, tile_in, tile_out = key
     source, sample = _cpu.read_chain(
         weight.data_ptr(),
@@ -213,6 +215,8 @@ def _update_cpu(
     fired: Tensor | None = None,
 ) -> None:
     check_update(weight, x, d, train, key, "cpu")
+    if fired is not None and not fired.is_cpu:
+        refuse_device("fired", fired, weight)
     rows, cols = weight.shape
     x, d = x.contiguous(), d.contiguous()
     index, addresses = -1, (0, 0, 0)

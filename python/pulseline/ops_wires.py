@@ -19,12 +19,16 @@ def wire_currents(
             times the conductance of weight 1.
 
     Raises:
-        ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), or shapes.
+        ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), shapes or devices.
     """
     if not (0 < resistance < float("inf") and 1e-12 <= tolerance < 1):
         raise ConfigError(
             f"resistance is {resistance} and tolerance {tolerance}; "
             "use a resistance > 0 and a tolerance from 1e-12 to 1"
+        )
+    if not (weight.is_cpu and q.is_cpu):
+        raise ConfigError(
+            f"weight is on {weight.device} and q on {q.device}; move both with .cpu()"
         )
     rows, cols = weight.shape
     inputs = rows if transposed else cols
