@@ -23,6 +23,7 @@ from .io import FIDELITIES
 from .ops_checks import (
     check_tensor,
     check_update,
+    elsewhere,
     refuse_device,
     refuse_matrix,
     refuse_mixture,
@@ -270,22 +271,27 @@ def _update_cuda(
 
 
 def _device_arguments(
-    device: str, params: Sequence[float], weight: Tensor, *pairs: Tensor | None
+    device: str,
+    params: Sequence[float],
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
 ) -> tuple[int, tuple[Tensor, Tensor, Tensor]]:
     """Index of the compiled model; step, slope and bound, checked."""
     index = DEVICE_INDEX.get(device, -1)
     if index < 0 or len(params) != _PARAMETERS[device]:
         raise ConfigError(f"device is {device!r} with {len(params)} parameters; see DEVICES")
-    found = []
+    if step is None or slope is None or bound is None:
+        missing = "step" if step is None else "slope" if slope is None else "bound"
+        raise ConfigError(f"device {device!r} lacks its {missing}; build it with construct")
+    pairs, shape = (step, slope, bound), weight.shape
     for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
-        if t is None:
-            raise ConfigError(f"device {device!r} lacks its {name}; build it with construct")
-        if t.shape != weight.shape or t.dtype is not torch.int32 or not t.is_contiguous():
+        if t.shape != shape or t.dtype is not torch.int32 or not t.is_contiguous():
             raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
-        if t.device != weight.device:
+        if elsewhere(t, weight):
             refuse_device(name, t, weight)
-        found.append(t)
-    return index, (found[0], found[1], found[2])
+    return index, pairs
 
 
 def _construct(

@@ -51,17 +51,23 @@ def refuse_device(name: str, t: Tensor, weight: Tensor) -> None:
     raise ConfigError(f"{name} is on {t.device} and the weight on {where}; move it with {remedy}")
 
 
+def elsewhere(t: Tensor, weight: Tensor) -> bool:
+    """Whether ``t`` is on another device; on the CPU without the cost of two device objects."""
+    return not (t.is_cpu and weight.is_cpu) and t.device != weight.device
+
+
 def check_update(
     weight: Tensor, x: Tensor, d: Tensor, train: Sequence[float], key: Sequence[int], on: str
 ) -> None:
     """Refuse what no backend can run; ``on``: the type of device everything must be on."""
     rows, cols = weight.shape
-    if weight.dtype is not torch.float32 or not weight.is_contiguous() or weight.device.type != on:
+    here = weight.is_cpu if on == "cpu" else weight.device.type == on
+    if weight.dtype is not torch.float32 or not weight.is_contiguous() or not here:
         refuse_weight(weight)
     for name, t, columns in (("x", x, cols), ("d", d, rows)):
         if t.dtype is not torch.float32 or t.dim() != 2 or t.shape[1] != columns:
             refuse_matrix(name, t, columns)
-        if t.device != weight.device:
+        if elsewhere(t, weight):
             refuse_device(name, t, weight)
     if x.shape[0] != d.shape[0]:
         raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")

@@ -6,7 +6,7 @@ import copy
 import struct
 import zlib
 from dataclasses import astuple
-from typing import Any, SupportsFloat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ def _check_integers(rows: int, cols: int, seed: int, tile_id: int) -> None:
 
 def check_lr(lr: float | Tensor) -> float:
     """The learning rate as a number; ConfigError unless it is finite (as float32) and >= 0."""
-    if not isinstance(lr, (SupportsFloat, Tensor)) or not 0 <= float(lr) <= _LARGEST:
+    if not hasattr(lr, "__float__") or not 0 <= float(lr) <= _LARGEST:
         raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
     return float(lr)
 
