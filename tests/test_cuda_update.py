@@ -290,6 +290,9 @@ class _Ended:
         self.asked += 1
         return True
 
+    def synchronize(self) -> None:
+        self.asked += 1
+
 
 def test_no_event_is_queried_during_a_capture(
     backend: Emulated, monkeypatch: pytest.MonkeyPatch
@@ -305,6 +308,16 @@ def test_no_event_is_queried_during_a_capture(
     with pytest.raises(ConfigError, match=r"d\[2\] held a NaN"):
         on_cuda(p)
     assert event.asked == 1
+
+
+def test_a_refused_update_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last update of a run has nobody after it to say so: the state does."""
+    tile = pl.Tile(3, 4, MODELS["soft"])
+    monkeypatch.setattr(ops_cuda, "_outcomes", [ops_cuda._Outcome(torch.tensor(5), _Ended())])
+    assert len(tile.state()) > 0  # of a tile on the CPU: nothing to wait for
+    tile.weight.data = tile.weight.data.to("meta")
+    with pytest.raises(ConfigError, match=r"d\[2\] held a NaN"):
+        tile.state()
 
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:

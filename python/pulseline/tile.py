@@ -434,6 +434,8 @@ class Tile:
 
     def state(self) -> Tensor:
         """Identity and counters as int64: what, beside the weights, continues a run."""
+        if not self.weight.is_cpu:
+            ops.check_updates()  # a refused update would be saved as if it had been done
         scale = struct.unpack("<q", struct.pack("<d", self.out_scale))[0]
         counts = (self.forward_count, self.backward_count, self.update_count, self.update_calls)
         head = (_FORMAT, ops.NUMBERING, self.seed, self.tile_id)
