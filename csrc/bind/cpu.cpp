@@ -10,6 +10,7 @@
 
 #include "bind/chain.h"
 #include "bind/read_args.h"
+#include "bind/train_args.h"
 #include "cpu/kernels.h"
 
 namespace py = pybind11;
@@ -44,8 +45,7 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
   a.batch = batch;
   a.stream = {seed, tile};
   a.k = k;
-  a.train = {train.at(0),          train.at(1),          int32_t(train.at(2)),
-             int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
+  a.train = bind::train_config(train);
   a.fidelity = fidelity;
   a.fired = pointer<int64_t>(fired);
   if (train.size() > 6) {  // grouped alone
@@ -120,8 +120,7 @@ void bind_retention(py::module_& m) {
     a.batch = batch;
     a.stream = {seed, tile};
     a.k = k;
-    a.train = {t.at(0),          t.at(1),          int32_t(t.at(2)),
-               int32_t(t.at(3)), int32_t(t.at(4)), int32_t(t.at(5))};
+    a.train = bind::train_config(t);
     py::gil_scoped_release nogil;
     cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
   });
@@ -160,9 +159,7 @@ void bind_core(py::module_ m) {
           return train_word(p16, index * kColumnStride, {k0, k1}, bl);
         }));
   m.def("manage", [](const std::vector<float>& t, float x_max, float d_max) {
-    const Train r = manage(
-        {t.at(0), t.at(1), int32_t(t.at(2)), int32_t(t.at(3)), int32_t(t.at(4)), int32_t(t.at(5))},
-        x_max, d_max);
+    const Train r = manage(bind::train_config(t), x_max, d_max);
     return py::make_tuple(r.bl, r.scale_x, r.scale_d);
   });
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bind/cuda.h"
+#include "bind/train_args.h"
 #include "cuda/update.h"
 
 namespace py = pybind11;
@@ -36,8 +37,7 @@ cuda::Task task_of(const Description& d, int fidelity) {
   a.batch = size.at(2);
   a.stream = {key.at(0), uint32_t(key.at(1))};
   a.k = key.at(2);
-  a.train = {train.at(0),          train.at(1),          int32_t(train.at(2)),
-             int32_t(train.at(3)), int32_t(train.at(4)), int32_t(train.at(5))};
+  a.train = train_config(train);
   a.group_size = int64_t(train.at(6));
   a.coarseness = train.at(7);
   a.noise = int32_t(train.at(8));

@@ -56,4 +56,22 @@ struct Roots {
   PL_DEVICE float of(uint32_t n) const { return __shfl_sync(0xffffffffu, root, int(n)); }
 };
 
+// Blocks of so many crosspoints over the largest matrix, by tile.
+inline dim3 block_grid(const Call& c, int block_rows, int block_columns) {
+  const int64_t rows = most(c, [](const Task& t) { return t.args.rows; });
+  const int64_t cols = most(c, [](const Task& t) { return t.args.cols; });
+  return {unsigned(ceil_div(cols, block_columns)), unsigned(ceil_div(rows, block_rows)),
+          unsigned(c.count)};
+}
+
+// One launcher per device model, chosen by its number.
+template <template <class> class Launcher, class... A>
+cudaError_t launch_of(const Call& c, A... arguments) {
+#define PULSELINE_CASE(D) \
+  if (c.device == k##D) return Launcher<D>::run(c, arguments...);
+  PULSELINE_DEVICES(PULSELINE_CASE)
+#undef PULSELINE_CASE
+  return cudaErrorInvalidValue;
+}
+
 }  // namespace pulseline::cuda

@@ -192,13 +192,12 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <class D>
-cudaError_t run(const Call& c, int slice) {
-  const int64_t rows = most(c, [](const Task& t) { return t.args.rows; });
-  const int64_t cols = most(c, [](const Task& t) { return t.args.cols; });
-  const dim3 grid(unsigned(ceil_div(cols, kBlockColumns)), unsigned(ceil_div(rows, kBlockRows)),
-                  unsigned(c.count));
-  return launch(exact_ranks_kernel<D>, grid, kThreads, 0, c.stream, device_tasks_of<D>(c), slice);
-}
+struct ExactRanks {
+  static cudaError_t run(const Call& c, int slice) {
+    return launch(exact_ranks_kernel<D>, block_grid(c, kBlockRows, kBlockColumns), kThreads, 0,
+                  c.stream, device_tasks_of<D>(c), slice);
+  }
+};
 
 }  // namespace
 
@@ -208,12 +207,6 @@ cudaError_t launch_ranks(const Call& c, int slice) {
   return launch(ranks_kernel, grid, kLineThreads, 0, c.stream, tasks_of(c), slice);
 }
 
-cudaError_t launch_exact_ranks(const Call& c, int slice) {
-#define PULSELINE_CASE(D) \
-  if (c.device == k##D) return run<D>(c, slice);
-  PULSELINE_DEVICES(PULSELINE_CASE)
-#undef PULSELINE_CASE
-  return cudaErrorInvalidValue;
-}
+cudaError_t launch_exact_ranks(const Call& c, int slice) { return launch_of<ExactRanks>(c, slice); }
 
 }  // namespace pulseline::cuda

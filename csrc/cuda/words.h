@@ -138,21 +138,6 @@ PL_DEVICE void for_words(const Task& t, int slice, const Place& at, Chunk* chunk
 }
 static_assert(32 % kRows == 0 && kRows % 4 == 0, "row words come in 16 bytes, one each for a vote");
 
-inline dim3 block_grid(const Call& c) {
-  const int64_t rows = most(c, [](const Task& t) { return t.args.rows; });
-  const int64_t cols = most(c, [](const Task& t) { return t.args.cols; });
-  return {unsigned(ceil_div(cols, kBlockColumns)), unsigned(ceil_div(rows, kBlockRows)),
-          unsigned(c.count)};
-}
-
-// One launcher per device model, chosen by its number.
-template <template <class> class Launcher, class... A>
-cudaError_t launch_of(const Call& c, A... arguments) {
-#define PULSELINE_CASE(D) \
-  if (c.device == k##D) return Launcher<D>::run(c, arguments...);
-  PULSELINE_DEVICES(PULSELINE_CASE)
-#undef PULSELINE_CASE
-  return cudaErrorInvalidValue;
-}
+inline dim3 block_grid(const Call& c) { return block_grid(c, kBlockRows, kBlockColumns); }
 
 }  // namespace pulseline::cuda

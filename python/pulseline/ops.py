@@ -21,6 +21,7 @@ from .devices import DEVICES
 from .errors import ConfigError
 from .io import FIDELITIES
 from .ops_checks import (
+    check_average,
     check_tensor,
     check_update,
     elsewhere,
@@ -174,8 +175,7 @@ def _options(
     chain: Sequence[float],
 ) -> Tensor:
     """The read with options of the converter chain, into ``y``; arguments are checked."""
-    if average is not None and (average.dtype is not _F32 or average.numel() != 1):
-        raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+    check_average(average)
     if average is not None and not average.is_cpu:
         refuse_device("average", average, weight)
     seed, tile_id, k, purpose, tile_in, tile_out = key

@@ -38,6 +38,12 @@ def refuse_weight(t: Tensor) -> None:
         )
 
 
+def check_average(average: Tensor | None) -> None:
+    """Raise ConfigError unless a running average, if there is one, is one float32 number."""
+    if average is not None and (average.dtype is not torch.float32 or average.numel() != 1):
+        raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+
+
 def refuse_value(source: int, sample: int) -> None:
     raise ConfigError(
         f"{_SOURCES[source]}[{sample}] holds a NaN or an infinity; nothing was written, "

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import ops_cuda
 from .errors import ConfigError
 from .io import IR_DROPS
+from .ops_checks import check_average, refuse_matrix, refuse_weight
 
 _IR_DROP = 12  # place of ir_drop in the chain
 _MASK64 = (1 << 64) - 1
@@ -38,19 +39,13 @@ def check(
     """
     name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[-1])
     if weight.dtype is not torch.float32 or weight.dim() != 2 or not weight.is_contiguous():
-        raise ConfigError(
-            f"weight has dtype {weight.dtype} and shape {tuple(weight.shape)}; use a contiguous "
-            "float32 matrix (tiles keep float32, do not call .half() on them)"
-        )
-    if x.dtype is not torch.float32:
-        raise ConfigError(f"{name} has dtype {x.dtype}; convert it with .float()")
-    if x.dim() != 2 or x.shape[1] != inputs:
-        raise ConfigError(f"{name} has shape {tuple(x.shape)}; use (samples, {inputs})")
+        refuse_weight(weight)
+    if x.dtype is not torch.float32 or x.dim() != 2 or x.shape[1] != inputs:
+        refuse_matrix(name, x, inputs)
     for other, t in ((name, x), ("average", average)):
         if t is not None and t.device != weight.device:
             raise ConfigError(f"{other} is on {t.device}; move it to {weight.device}")
-    if average is not None and (average.dtype is not torch.float32 or average.numel() != 1):
-        raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+    check_average(average)
     if chain and IR_DROPS[int(chain[_IR_DROP])] == "exact":
         raise ConfigError(
             'ir_drop="exact" is solved on the CPU alone; use "approx" or move the tile with .cpu()'

@@ -11,9 +11,7 @@ from torch import Tensor
 from .devices import Ideal
 from .errors import ConfigError
 from .ops_cuda import together
-from .tile import AnalogParameter
-
-_LARGEST = torch.finfo(torch.float32).max
+from .tile import AnalogParameter, check_lr
 
 
 class AnalogSGD(torch.optim.Optimizer):
@@ -98,13 +96,3 @@ def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
             p.analog_tile.pending[:] = [(x, d / micro_batches) for x, d in p.analog_tile.pending]
         elif p.grad is not None:
             p.grad.div_(micro_batches)
-
-
-def check_lr(lr: Any) -> None:
-    """Raise ConfigError unless ``lr`` is a finite number >= 0."""
-    try:
-        ok = 0 <= lr <= _LARGEST
-    except TypeError:
-        ok = False
-    if not ok:
-        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")

@@ -14,7 +14,8 @@ from ..digest import digest
 from ..errors import ConfigError
 from ..hardware import Hardware
 from ..hardware.presets import DEFAULT
-from ..optim import check_averaging, check_lr
+from ..optim import check_averaging
+from ..tile import check_lr
 from .clock import Event, Span
 from .executors import EXECUTORS, make
 from .plan import one_of
