@@ -99,7 +99,9 @@ def test_no_kernel_spills(usages: dict[tuple[str, str], sass.Usage]) -> None:
         assert use.shared <= 49 * 1024, key
 
 
-EXACT_BUDGET = {"ConstantStep": 23.2, "LinearStep": 28.0, "SoftBounds": 28.0}
+# Per sample the way through the noise of all 16 crosspoints of a lane; per chunk its copies.
+EXACT_BUDGET = {"ConstantStep": 22.3, "LinearStep": 25.2, "SoftBounds": 25.2}
+EXACT_CHUNK, RANKS_CHUNK = 16, 8  # samples
 
 
 @needs_kernels
@@ -112,39 +114,33 @@ def test_exact_budget(kernels: list[sass.Kernel]) -> None:
             block = kernel.largest(lambda b: b.count("POPC", "SHFL"))
             assert kernel.blocks[block].count("POPC") >= 32
             per_sample = kernel.round_through(block) / 16
+            per_sample += least_round(kernel, "LDGSTS", 6) / (16 * EXACT_CHUNK)
             assert per_sample <= EXACT_BUDGET[model], f"{model}: {per_sample}"
             seen.add(model)
     assert seen == set(EXACT_BUDGET)
 
 
-EXACT_RANKS_BUDGET = {"ConstantStep": 14.7, "LinearStep": 18.9, "SoftBounds": 18.9}
+EXACT_RANKS_BUDGET = {"ConstantStep": 13.7, "LinearStep": 15.5, "SoftBounds": 15.5}
 
 
 @needs_kernels
 @pytest.mark.skipif(_cuda is not None and "90" not in _cuda.ARCHS.split(), reason="no sm_90 here")
 def test_exact_budget_of_low_rank_noise(kernels: list[sass.Kernel]) -> None:
-    """A way through four tiles: four blocks of four crosspoints, once what surrounds them."""
+    """Straight through four tiles of four crosspoints a lane."""
     seen = set()
     for model, kernel in named(kernels, "exact_ranks_kernel"):
         if model in EXACT_RANKS_BUDGET:
-            tiles = [at for at, block in kernel.blocks.items() if block.count("HMMA")]
-            assert all(kernel.blocks[at].count("POPC") == 4 for at in tiles)
-            tile = min(kernel.blocks[at].count() for at in tiles)
-            around = min(kernel.round_through(at) - kernel.blocks[at].count() for at in tiles)
-            per_sample = (4 * tile + around) / 16
+            per_sample = least_round(kernel, "HMMA", 4) / 16
+            per_sample += least_round(kernel, "LDGSTS", 8) / (16 * RANKS_CHUNK)
             assert per_sample <= EXACT_RANKS_BUDGET[model], f"{model}: {per_sample}"
             seen.add(model)
     assert seen == set(EXACT_RANKS_BUDGET)
 
 
 # grouped(8), 31 slots a sample: two steps of four words and one relaxation of 16 crosspoints a
-# lane, by the way through the noise of one kind: (hash of every crosspoint, low rank).
-GROUPED_BUDGET = {
-    "ConstantStep": (7.1, 4.7),
-    "LinearStep": (8.7, 6.3),
-    "SoftBounds": (8.7, 6.3),
-    "SoftBoundsReference": (8.3, 5.8),
-}
+# lane, by the way through the noise of one kind (hash of every crosspoint, low rank), and half of
+# the copies of a stage of four steps.
+GROUPED_BUDGET = {"ConstantStep": (6.2, 3.5), "LinearStep": (7.3, 4.4), "SoftBounds": (7.3, 4.4)}
 
 
 @needs_kernels
@@ -154,12 +150,13 @@ def test_grouped_budget(kernels: list[sass.Kernel]) -> None:
     for model, kernel in named(kernels, "grouped_kernel"):
         if model not in GROUPED_BUDGET:
             continue
-        step = least_round(kernel, "BMMA", 8)
+        step, copies = least_round(kernel, "BMMA", 8), least_round(kernel, "LDGSTS", 7)
         for budget, noise, times in zip(
             GROUPED_BUDGET[model], ("IDP", "HMMA"), (16, 4), strict=True
         ):
-            per_sample = (step + least_round(kernel, noise, times)) / (16 * 8)
-            assert per_sample <= budget, f"{model}, {noise}: {per_sample}"
+            # The way around by a relaxation has one step in it.
+            group = least_round(kernel, noise, times) + step + copies / 2
+            assert group / (16 * 8) <= budget, f"{model}, {noise}: {group / (16 * 8)}"
         seen.add(model)
     assert seen == set(GROUPED_BUDGET)
 

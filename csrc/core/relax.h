@@ -1,14 +1,19 @@
 #pragma once
 // Several pulses on one crosspoint in one step, order forgotten (fidelities grouped and moments).
 //   n_k     counts of the two directions k;  f_k  signed steps at the weight before the group,
-//   l_k     their slopes df/dw:  A = sum n_k f_k,  B = sum n_k l_k,  E = sum n_k l_k f_k
-//   w <- clip(w + phi(B) (A + sqrt(v) xi - phi(B) E / 2)),            phi(B) = (e^B - 1) / B
+//   l_k     their slopes df/dw:  A = sum n_k f_k,  B = sum n_k l_k
+//   w <- clip(w + phi(B) (A + sqrt(v) xi)),            phi(B) = (e^B - 1) / B
 //   v = sigma^2 (n_up f_up^2 + n_down f_down^2) + var(n_up) f_up^2 + var(n_down) f_down^2
-// phi(B) A is the flow dw/dt = A + B (w(t) - w) over unit time. A pulse does not act on itself:
-// n pulses in a random order move by A + (B A - E) / 2 + ..., which the last term restores.
-// Affine devices (f = s + l w), n pulses of one direction: right to l^2 / 3 of the move, where
-// the closed form is (1 + l)^n. Other devices: B is the secant slope of the flow over half a step,
-// E = A B / (n_up + n_down).
+// phi(B) A is the flow dw/dt = A + B (w(t) - w) over unit time.
+// Affine devices (f = s + l w): s and l are first scaled by ln(1 + l) / l, see to_flow. Then e^B is
+// the product of 1 + l over all pulses, whatever their order; n pulses of one direction and the
+// noise of one pulse come out as in closed form, (1 + l)^n and sigma f; only where up and down mix
+// does their order count.
+// Other devices: B is the secant slope of the flow over half a step. A pulse does not act on
+// itself: n pulses in a random order move by A + (B A - E) / 2 + ..., E = A B / (n_up + n_down), so
+// that - phi(B) E / 2 joins A.
+#include <type_traits>
+
 #include "core/update.h"
 
 namespace pulseline {
@@ -33,6 +38,26 @@ PL_HD F relaxation(F b) {
   return select(far, F(1.0f) / fma(b, fma(b, F(1.0f / 12.0f), F(-0.5f)), F(1.0f)), series);
 }
 
+// ln(1 + l) / l, error l^3 / 4; positive for every l.
+template <class F>
+PL_HD F flow_rate(F l) {
+  return fma(fma(l, F(1.0f / 3.0f), F(-0.5f)), l, F(1.0f));
+}
+// Makes steps those of a flow that reaches in unit time what one pulse does.
+template <class Device, class F>
+PL_HD void to_flow(Crosspoint<F>& c) {
+  if (!Device::kAffine || !Device::kSlopes) return;
+  const F up = flow_rate(c.slope_up), down = flow_rate(c.slope_down);
+  c.up = c.up * up;
+  c.down = c.down * down;
+  c.slope_up = c.slope_up * up;
+  c.slope_down = c.slope_down * down;
+  if constexpr (Device::kAdditive && !std::is_base_of_v<StepNoise, Device>) {
+    c.extra_up = c.extra_up * up;
+    c.extra_down = c.extra_down * down;
+  }
+}
+
 template <class F>
 struct Counts {  // pulses of a group and the variance of their number
   F up, down, variance_up, variance_down;
@@ -46,12 +71,10 @@ struct Flow {
 
 template <class Device, class F>
 PL_HD Flow<F> flow_of(const Device& device, const Crosspoint<F>& c, F w, const Counts<F>& n,
-                      F moved_up, F moved_down) {
-  const F move = moved_up + moved_down, zero(0.0f);
+                      F move) {
+  const F zero(0.0f);
   if (!Device::kSlopes && Device::kAffine) return {move, zero, zero};
-  if (Device::kAffine)
-    return {move, fma(n.up, c.slope_up, n.down * c.slope_down),
-            fma(c.slope_up, moved_up, c.slope_down * moved_down)};
+  if (Device::kAffine) return {move, fma(n.up, c.slope_up, n.down * c.slope_down), zero};
   const F half = clip(fma(move, F(0.5f), w), c.hi, c.lo);
   const F later = fma(n.up, device.step(c, half, Always()), n.down * device.step(c, half, Never()));
   const F secant = min(((later - move) * F(2.0f)) / move, F(3.0f));
@@ -59,13 +82,8 @@ PL_HD Flow<F> flow_of(const Device& device, const Crosspoint<F>& c, F w, const C
   return {move, slope, (move * slope) / max(n.up + n.down, F(1.0f))};
 }
 
-// |B| of an affine device.
-template <class F>
-PL_HD F slope_magnitude(const Crosspoint<F>& c, const Counts<F>& n) {
-  return absolute(fma(n.up, c.slope_up, n.down * c.slope_down));
-}
-
-// MOMENTS: the counts are uncertain, their variances enter. NEAR: |B| <= 1/2 is known.
+// The crosspoint went through `to_flow`. MOMENTS: the counts are uncertain, their variances enter.
+// NEAR: |B| <= 1/2 is known.
 template <bool MOMENTS, bool NEAR = false, class Device, class F>
 PL_HD F relax(const Device& device, const Crosspoint<F>& c, F w, const Counts<F>& n, float sigma,
               F xi, bool additive) {
@@ -86,9 +104,11 @@ PL_HD F relax(const Device& device, const Crosspoint<F>& c, F w, const Counts<F>
   } else {
     width = noise_width(cycle, sigma);
   }
-  const Flow<F> flow = flow_of(device, c, w, n, moved_up, moved_down);
-  const F phi = relaxation<NEAR>(flow.slope), move = fma(width, xi, flow.move);
-  return clip(fma(fma(flow.self * phi, F(-0.5f), move), phi, w), c.hi, c.lo);
+  const Flow<F> flow = flow_of(device, c, w, n, moved_up + moved_down);
+  const F phi = relaxation<NEAR>(flow.slope);
+  F move = fma(width, xi, flow.move);
+  if (!Device::kAffine) move = fma(flow.self * phi, F(-0.5f), move);
+  return clip(fma(move, phi, w), c.hi, c.lo);
 }
 
 // Line factors of `moments`: a train of bl slots with c of them set.

@@ -27,6 +27,8 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
   for_touched_blocks<kRelaxed>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, kRelaxed> b;
     b.load_from(a, device, i * a.cols + j, a.cols - j);
+#pragma GCC unroll kUnroll
+    for (Crosspoint<F>& c : b.c) to_flow<Device>(c);
     for (int64_t g = 0; g < job.group_count; ++g) {
       GroupCounts<kRelaxed> counts;
       if (job.packed)
@@ -149,7 +151,8 @@ PL_HD void relax_row(const UpdateArgs& a, const Device& device, int64_t i, int64
     const int64_t n = a.cols - j - v * kLanes, o = offset + v * kLanes;
     if (n <= 0) return;
     const float* s = sums + v * kLanes;
-    const Crosspoint<F> c = load_crosspoint(a, device, o, n);
+    Crosspoint<F> c = load_crosspoint(a, device, o, n);
+    to_flow<Device>(c);
     const Counts<F> counts =
         counts_of(load(s + kNext), load(s), load(s + 3 * kNext), load(s + 2 * kNext));
     F w = n >= kLanes ? load(a.w + o) : load_partial(a.w + o, n);

@@ -28,13 +28,17 @@ PL_DEVICE uint32_t opaque(uint32_t x) {
   return x;
 }
 
+// Where something lies in shared memory, in bytes; kept in a register, not worked out again.
+using SharedAddress = uint32_t;
+PL_DEVICE SharedAddress shared_address(const void* p) {
+  return opaque(uint32_t(__cvta_generic_to_shared(p)));
+}
+
 // Copies 16 (8) bytes to shared memory some time before the wait; both ends aligned to 16 (8).
-PL_DEVICE void copy16_async(void* shared, const void* global) {
-  const uint32_t to = uint32_t(__cvta_generic_to_shared(shared));
+PL_DEVICE void copy16_async(SharedAddress to, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
-PL_DEVICE void copy8_async(void* shared, const void* global) {
-  const uint32_t to = uint32_t(__cvta_generic_to_shared(shared));
+PL_DEVICE void copy8_async(SharedAddress to, const void* global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(global) : "memory");
 }
 // Ends a group of this thread's copies.

@@ -46,26 +46,31 @@ size_t lay_out(Task& t, void* base) {
   room.take(t.subs, subs);
   if (a.fidelity == kStrict) room.take(t.slot_keys, subs * kSlotsPerWord);
   int64_t samples = t.slice_samples;
+  // Steps: as many as if every sample were a group of its own.
+  const int64_t steps = ceil_div(int64_t(t.words), int64_t(kStepWords));  // of a sample
   if (a.fidelity == kGrouped) {  // the last group of a slice may reach beyond it
     const int64_t asked = a.group_size > 0 ? a.group_size : kGroupSamples;
     samples += (asked < kGroupSamples ? asked : kGroupSamples) - 1;
-    room.take(t.spans, subs);
+    room.take(t.spans, a.batch * steps * kStepWords);
     room.take(t.shifts, subs);
     room.take(t.groups, a.batch);
     room.take(t.group_count, 1);
-    room.take(t.steps, subs);
-    room.take(t.slice_word, t.slices + 1);
+    room.take(t.steps, a.batch * steps);
     room.take(t.slice_step, t.slices + 1);
   }
   if (a.fidelity == kMoments && !a.fired) return room.used;
-  const int64_t words = (samples < a.batch ? samples : a.batch) * t.words;
-  const int64_t signs = a.fidelity == kGrouped ? 2 : 1;
-  if (a.noise == kLowRank && (a.fidelity == kExact || a.fidelity == kGrouped)) {
-    room.take(t.rank_columns, words * kRankWords * t.padded_cols);
-    room.take(t.rank_rows, words * kRankWords * t.padded_rows);
+  samples = samples < a.batch ? samples : a.batch;
+  int64_t words = samples * t.words, draws = words;
+  if (a.fidelity == kGrouped) {
+    draws = samples * steps;
+    words = 2 * draws * kStepWords;  // signs apart
   }
-  room.take(t.column_words, signs * words * t.padded_cols);
-  room.take(t.row_words, signs * words * t.padded_rows);
+  if (a.noise == kLowRank && (a.fidelity == kExact || a.fidelity == kGrouped)) {
+    room.take(t.rank_columns, draws * kRankWords * t.padded_cols);
+    room.take(t.rank_rows, draws * kRankWords * t.padded_rows);
+  }
+  room.take(t.column_words, words * t.padded_cols);
+  room.take(t.row_words, words * t.padded_rows);
   return room.used;
 }
 

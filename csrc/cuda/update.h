@@ -26,8 +26,7 @@ enum Device : int {
 constexpr int kTasks = 8;         // tiles of one launch: their arguments fit, see launch.h
 constexpr int kSliceWords = 512;  // pulse words of a slice, unless a train is longer
 constexpr int kPadColumns = 128, kPadRows = 64;
-constexpr int kStepWords = 4;    // words that one tensor core instruction counts
-constexpr int kStageWords = 16;  // words that a block holds at a time; no step crosses them
+constexpr int kStepWords = 4;  // packed words that one tensor core instruction counts
 constexpr unsigned long long kAllFinite = ~0ull;
 constexpr uint32_t kSign = 0x80000000u;  // of a line, in its pulse word: slots fill 31 bits
 
@@ -41,13 +40,13 @@ struct Span {  // sub-samples whose slots share a packed word
 };
 struct Group {
   int32_t first, last;  // samples
-  int32_t word, step;   // its first packed word and step, counted over the call
+  int32_t step;         // its first step, counted over the call
 };
-// Up to kStepWords packed words of one group; after its last step the group relaxes.
+// kStepWords packed words of one group, the last of them perhaps empty; after its last step the
+// group relaxes. Packed word n of a slice belongs to step n / kStepWords.
 struct alignas(16) Step {
-  int32_t word;          // within the slice
-  int16_t count, relax;  // words; whether this is the last
-  Keys noise;            // low rank: the first sample of the group
+  Keys noise;  // low rank: the first sample of the group
+  int32_t relax;
 };
 
 struct Task {  // one tile's call
@@ -62,15 +61,15 @@ struct Task {  // one tile's call
   Sub* subs;                   // [batch][words]
   Keys* slot_keys;             // strict: [batch][words][31]
   uint32_t *column_words, *row_words;  // [slice words][padded], sign in the highest bit
-  // grouped: [slice words][2][padded], slots that are positive and those that are negative
-  Span* spans;      // [words of the call]
+  // grouped: [slice words][padded][2] in the order of packed_place
+  Span* spans;      // [steps of the call][kStepWords]
   int32_t* shifts;  // [batch][words] place of a sub-sample in its word
   Group* groups;    // [batch]
   int32_t* group_count;
-  Step* steps;                       // [words of the call]
-  int32_t *slice_word, *slice_step;  // [slices + 1] where a slice begins
-  // Low-rank noise: factors of every word of the slice (grouped: of a group's last step);
-  // [slice words][padded][kRankWords]. nullptr: noise is iid.
+  Step* steps;
+  int32_t* slice_step;  // [slices + 1] where a slice begins
+  // Low-rank noise: factors of every word of the slice, grouped: of every step that begins a group;
+  // [..][padded][kRankWords]. nullptr: noise is iid.
   uint32_t *rank_columns, *rank_rows;
 };
 

@@ -1,5 +1,7 @@
 #pragma once
 // What the kernels of the update share.
+#include <type_traits>
+
 #include "cuda/device.h"
 #include "cuda/update.h"
 
@@ -11,11 +13,20 @@ PL_DEVICE bool refused(const Task& t) { return *t.status != kAllFinite; }
 PL_DEVICE int64_t first_word(const Task& t, int slice) {
   return int64_t(slice) * t.slice_samples * t.words;
 }
-PL_DEVICE int64_t words_in(const Task& t, int slice) {
+PL_DEVICE int words_in(const Task& t, int slice) {
   const int64_t all = t.args.batch * t.words, first = first_word(t, slice);
   const int64_t most = int64_t(t.slice_samples) * t.words;
-  return first >= all ? 0 : all - first < most ? all - first : most;
+  return int(first >= all ? 0 : all - first < most ? all - first : most);
 }
+
+// Halves of a pair of bf16 as floats in registers of their own: the compiler would keep the pair
+// and take it apart at every use.
+PL_DEVICE float first_of(uint32_t pair) { return as_float(opaque(pair & 0xffff0000u)); }
+PL_DEVICE float second_of(uint32_t pair) { return as_float(opaque(pair << 16)); }
+
+// Whether a noise scale of the crosspoint's own comes on top of step, slope and bounds.
+template <class D>
+constexpr bool kOwnNoiseScale = D::kAdditive && !std::is_base_of_v<StepNoise, D>;
 
 // A crosspoint and its weight; outside of the matrix one that never moves.
 template <class D>
@@ -25,14 +36,14 @@ PL_DEVICE Crosspoint<float> load_crosspoint(const UpdateArgs& a, const D& device
   const int64_t o = row * a.cols + column;
   const uint32_t step = inside ? a.step[o] : 0u, bound = inside ? a.bound[o] : 0u;
   Crosspoint<float> c = {};
-  c.up = pair_first(step);
-  c.down = pair_second(step);
-  c.hi = pair_first(bound);
-  c.lo = pair_second(bound);
+  c.up = first_of(step);
+  c.down = second_of(step);
+  c.hi = first_of(bound);
+  c.lo = second_of(bound);
   if (D::kSlopes) {
     const uint32_t slope = inside ? a.slope[o] : 0u;
-    c.slope_up = pair_first(slope);
-    c.slope_down = pair_second(slope);
+    c.slope_up = first_of(slope);
+    c.slope_down = second_of(slope);
   }
   w = inside ? a.w[o] : 0.0f;
   device.prepare(c);
@@ -54,6 +65,33 @@ struct Roots {
   float root;
   PL_DEVICE explicit Roots(float sigma) : root(square_root(float(int(threadIdx.x % 32))) * sigma) {}
   PL_DEVICE float of(uint32_t n) const { return __shfl_sync(0xffffffffu, root, int(n)); }
+};
+
+// A stream of lines of WIDTH words to stages in shared memory, LINES at a time, PITCH words apart
+// there: the part of one of THREADS threads, whose place in a line is worked out once.
+template <int THREADS, int LINES, int WIDTH, int PITCH = WIDTH>
+struct LineStream {
+  static constexpr int kQuads = WIDTH / 4, kAtOnce = THREADS / kQuads;
+  static_assert(WIDTH % 4 == 0 && THREADS % kQuads == 0, "a thread's place in a line is fixed");
+  int line;
+  const uint32_t* from;
+  SharedAddress to;
+  // `lines`: of the first stage. `stride`: words from one line to the next in global memory.
+  PL_DEVICE LineStream(const void* lines, const uint32_t* first, int64_t stride) {
+    line = int(threadIdx.x) / kQuads;
+    const int q = int(threadIdx.x) % kQuads * 4;
+    from = first + line * stride + q;
+    to = shared_address(lines) + uint32_t(line * PITCH + q) * 4u;
+    if (kAtOnce > LINES && line >= LINES) line = 1 << 30;  // nothing to do
+  }
+  // The next lines, of which `count` exist, to the stage that begins `offset` bytes further on.
+  PL_DEVICE void next(uint32_t offset, int64_t stride, int count) {
+#pragma unroll
+    for (int l = 0; l < LINES; l += kAtOnce) {
+      if (line + l < count) copy16_async(to + offset + uint32_t(l * PITCH * 4), from);
+      from += (kAtOnce < LINES ? kAtOnce : LINES) * stride;
+    }
+  }
 };
 
 // Blocks of so many crosspoints over the largest matrix, by tile.

@@ -1,7 +1,5 @@
 // Fidelity exact: coincidences of every sub-sample by popcount, one step each, in order; weights
 // and device parameters stay in registers for a slice. See words.h for who holds what.
-#include <type_traits>
-
 #include "cuda/words.h"
 
 namespace pulseline::cuda {
@@ -9,11 +7,11 @@ namespace {
 
 template <bool ADDITIVE, class D>
 PL_DEVICE void pulse_row(const D& device, Cells<D>& cells, int r, const Words& words,
-                         const float (&xi)[2], const Roots& roots) {
+                         const float (&xi)[2], const Roots& roots, uint32_t sign) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const uint32_t n = uint32_t(__popc(words.row[r] & words.column[h] & ~kSign));
-    const bool up = ((words.row[r] ^ words.column[h]) & kSign) != 0;
+    const bool up = ((words.row[r] ^ words.column[h]) & sign) != 0;
     cells.w[r][h] =
         pulse(device, cells.c[r][h], cells.w[r][h], up, to_float(n), roots.of(n), xi[h], ADDITIVE);
   }
@@ -24,15 +22,16 @@ PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Plac
                            Cells<D>& cells, Chunk* chunks) {
   const Roots roots(device.p.pulsed.dw_min_std);
   const CycleNoise noise;
+  const uint32_t sign = opaque(kSign);  // one instruction tests a mask that stands in a register
   uint32_t base[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) base[r] = noise_base(at.row + r, at.column);
   const auto take_row = [&](int r, const Words& words, Keys key) {
     float xi[2];
     noise.draw(base[r], key, xi);
-    pulse_row<ADDITIVE>(device, cells, r, words, xi, roots);
+    pulse_row<ADDITIVE>(device, cells, r, words, xi, roots, sign);
   };
-  for_words(t, slice, at, chunks, [&](const Words& words, Keys key, int64_t) {
+  for_words(t, slice, at, chunks, [&](const Words& words, Keys key, int) {
     if (__popc(words.firing) > kRows / 2) {  // straight through: rows overlap in the pipeline
 #pragma unroll
       for (int r = 0; r < kRows; ++r) take_row(r, words, key);
@@ -44,11 +43,10 @@ PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Plac
   });
 }
 
-// Blocks per multiprocessor. 3 leave 168 registers: too few for curved steps, or where a noise
-// scale of the crosspoint's own comes on top of step, slope and bounds.
+// Blocks per multiprocessor. 3 leave 168 registers: too few for curved steps and own noise scales.
 template <class D>
 constexpr int blocks_of() {
-  return D::kAffine && (!D::kAdditive || std::is_base_of_v<StepNoise, D>) ? 3 : 2;
+  return D::kAffine && !kOwnNoiseScale<D> ? 3 : 2;
 }
 
 template <class D>

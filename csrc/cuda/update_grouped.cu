@@ -10,237 +10,298 @@
 namespace pulseline::cuda {
 namespace {
 
-constexpr int kTiles = 4;  // of 8 columns
 constexpr int kWarpRows = 2, kWarpColumns = 2;
-constexpr int kBlockRows = 16 * kWarpRows, kBlockColumns = 8 * kTiles * kWarpColumns;
+constexpr int kBlockRows = 16 * kWarpRows;
 constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
 constexpr int kBlocks = 2;  // of a multiprocessor
-// Lines of a word: stride so that the words t = 0..3 of lines g = 0..7 lie in 32 different banks.
-constexpr int kLines = kBlockRows + kBlockColumns + 4;
-static_assert(2 * kLines % 32 == 8 && kLines % 4 == 0, "no bank conflicts, 16-byte rows");
-static_assert(kPadColumns % kBlockColumns == 0 && kPadRows % kBlockRows == 0, "whole blocks");
+constexpr int kStageSteps = 4, kStageWords = kStageSteps * kStepWords;
+constexpr int kRowPart = 2 * kBlockRows;  // of a packed word, both signs of every line
+static_assert(kPadRows % kBlockRows == 0, "whole blocks");
 
+// Tiles of 8 columns of a warp: 16 or 8 crosspoints of a lane have room in registers.
+template <class D>
+constexpr int kTilesOf = kOwnNoiseScale<D> ? 2 : 4;
+
+template <int TILES>
 struct alignas(16) Stage {
-  uint32_t lines[kStageWords][2][kLines];  // [word][positive, negative][rows, then columns]
+  static constexpr int kColumns = 8 * TILES * kWarpColumns;  // of a block
+  static constexpr int kColumnPart = 2 * kColumns;
+  // Words t = 0..3 of the lines of g = 0..7 lie in different banks, 16 bytes of a row or 8 of a
+  // column at a time.
+  static constexpr int kPitch = kRowPart + kColumnPart + 8;
+  static_assert(kPitch % 32 == 8 && kPitch % 4 == 0, "no bank conflicts, 16-byte rows");
+  static_assert(kPadColumns % kColumns == 0, "whole blocks");
+  uint32_t words[kStageWords][kPitch];  // in the order of packed_place: rows, then columns
+  Step steps[kStageSteps];
 };
-static_assert(2 * sizeof(Stage) <= kStaticShared, "two stages fit");
+static_assert(2 * sizeof(Stage<4>) <= kStaticShared, "two stages fit");
 
+template <int TILES>
 struct Place {
-  int row, column;            // of this lane's first crosspoint
-  int row_line, column_line;  // of its warp in a stage
+  int row, column;                 // of this lane's first crosspoint
+  int row_part, column_part;       // of its warp in a packed word
+  uint32_t row_word, column_word;  // of this lane's part of a fragment in a step
   int g, t;
   PL_DEVICE Place() {
     const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
     g = lane / 4;
     t = lane % 4;
-    row_line = warp / kWarpColumns * 16;
-    column_line = kBlockRows + warp % kWarpColumns * (8 * kTiles);
-    row = int(blockIdx.y) * kBlockRows + row_line + g;
-    column = int(blockIdx.x) * kBlockColumns + column_line - kBlockRows + 2 * t;
+    const int warp_row = warp / kWarpColumns * 16, warp_column = warp % kWarpColumns * (8 * TILES);
+    row_part = 2 * warp_row;
+    column_part = kRowPart + 2 * warp_column;
+    row_word = opaque(uint32_t(t * Stage<TILES>::kPitch + row_part + 4 * g));
+    column_word = opaque(uint32_t(t * Stage<TILES>::kPitch + column_part + 2 * g));
+    row = int(blockIdx.y) * kBlockRows + warp_row + g;
+    column = int(blockIdx.x) * Stage<TILES>::kColumns + warp_column + 2 * t;
   }
   PL_DEVICE int row_of(int i) const { return row + i / 2 * 8; }
   PL_DEVICE int column_of(int n, int i) const { return column + 8 * n + i % 2; }
 };
 
-// Words first.. of the slice, as many as there are, to a stage.
-PL_DEVICE void fetch(const Task& t, int64_t first, int64_t count, Stage& stage) {
-  const int n = first >= count ? 0 : count - first < kStageWords ? int(count - first) : kStageWords;
-  constexpr int kRowQuads = kBlockRows / 4, kQuads = kRowQuads + kBlockColumns / 4;
-  for (int i = int(threadIdx.x); i < 2 * n * kQuads; i += kThreads) {
-    const int line = i / kQuads, q = i % kQuads * 4;
-    const int64_t word = 2 * first + line;
-    const uint32_t* from =
-        q < kBlockRows ? t.row_words + word * t.padded_rows + int64_t(blockIdx.y) * kBlockRows + q
-                       : t.column_words + word * t.padded_cols +
-                             int64_t(blockIdx.x) * kBlockColumns + q - kBlockRows;
-    copy16_async(&stage.lines[line / 2][line % 2][q], from);
+// Steps of a slice to shared memory: one thread's part.
+template <int TILES>
+struct Feed {
+  LineStream<kThreads, kStageWords, kRowPart, Stage<TILES>::kPitch> rows;
+  LineStream<kThreads, kStageWords, Stage<TILES>::kColumnPart, Stage<TILES>::kPitch> columns;
+  const Step* steps;
+  SharedAddress to;
+  int left;  // steps that have not been asked for
+  PL_DEVICE Feed(const Task& t, int slice, int count, Stage<TILES>* stages)
+      : rows(stages->words, t.row_words + int64_t(blockIdx.y) * kRowPart, 2 * t.padded_rows),
+        columns(stages->words[0] + kRowPart,
+                t.column_words + int64_t(blockIdx.x) * Stage<TILES>::kColumnPart,
+                2 * t.padded_cols),
+        steps(t.steps + t.slice_step[slice] + threadIdx.x),
+        to(shared_address(stages->steps) + uint32_t(threadIdx.x * sizeof(Step))),
+        left(count) {}
+  PL_DEVICE void next(const Task& t, int stage) {
+    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(Stage<TILES>));
+    rows.next(offset, 2 * t.padded_rows, left * kStepWords);
+    columns.next(offset, 2 * t.padded_cols, left * kStepWords);
+    if (int(threadIdx.x) < kStageSteps && int(threadIdx.x) < left) copy16_async(to + offset, steps);
+    steps += kStageSteps;
+    left -= kStageSteps;
+    copies_commit();
   }
-  copies_commit();
-}
+};
 
 // Up and down coincidences since the last relaxation.
+template <int TILES>
 struct GroupCounts {
-  uint32_t up[kTiles][4], down[kTiles][4];
+  uint32_t up[TILES][4], down[TILES][4];
   PL_DEVICE void clear() {
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n)
+    for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) up[n][i] = down[n][i] = 0;
   }
-  PL_DEVICE bool any() const {  // in this warp
-    uint32_t all = 0;
+  PL_DEVICE uint32_t all() const {  // no count has a bit that is not in here
+    uint32_t bits = 0;
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n)
+    for (int n = 0; n < TILES; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) all |= up[n][i] | down[n][i];
-    return __any_sync(0xffffffffu, int(all)) != 0;
+      for (int i = 0; i < 4; ++i) bits |= up[n][i] | down[n][i];
+    return bits;
   }
 #if PL_NATIVE_BIT_MMA
-  PL_DEVICE void add(const Stage& stage, int word, int count, const Place& at) {
-    // A lane beyond the step's words takes some other word for its columns and 0 for its rows.
-    const int w = at.t < count ? word + at.t : word;
-    const uint32_t mask = at.t < count ? 0xffffffffu : 0u;
-    const uint32_t *positive = stage.lines[w][0] + at.g, *negative = stage.lines[w][1] + at.g;
-    const uint32_t rows[4] = {positive[at.row_line] & mask, positive[at.row_line + 8] & mask,
-                              negative[at.row_line] & mask, negative[at.row_line + 8] & mask};
-    const uint32_t crossed[4] = {rows[2], rows[3], rows[0], rows[1]};
+  PL_DEVICE void add(const Stage<TILES>& stage, int step, const Place<TILES>& at) {
+    const uint32_t* words = stage.words[step * kStepWords];
+    const uint4 row = *reinterpret_cast<const uint4*>(words + at.row_word);
+    const uint32_t rows[4] = {row.x, row.y, row.z, row.w};
+    const uint32_t crossed[4] = {row.z, row.w, row.x, row.y};
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-      const uint32_t p = positive[at.column_line + 8 * n], m = negative[at.column_line + 8 * n];
-      bit_mma(up[n], crossed, p, m);
-      bit_mma(down[n], rows, p, m);
+    for (int n = 0; n < TILES; ++n) {
+      const uint2 column = *reinterpret_cast<const uint2*>(words + at.column_word + 16 * n);
+      bit_mma(up[n], crossed, column.x, column.y);
+      bit_mma(down[n], rows, column.x, column.y);
     }
   }
 #else
-  PL_DEVICE void add(const Stage& stage, int word, int count, const Place& at) {
-    for (int w = word; w < word + count; ++w) {
-      const uint32_t *positive = stage.lines[w][0], *negative = stage.lines[w][1];
+  PL_DEVICE void add(const Stage<TILES>& stage, int step, const Place<TILES>& at) {
+#pragma unroll 1
+    for (int t = 0; t < kStepWords; ++t) {
+      const uint32_t* word = stage.words[step * kStepWords + t];
+      const uint4 row = *reinterpret_cast<const uint4*>(word + at.row_part + 4 * at.g);
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n)
+      for (int n = 0; n < TILES; ++n) {
+        const uint4 column =
+            *reinterpret_cast<const uint4*>(word + at.column_part + 16 * n + 4 * at.t);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int row = at.row_line + at.g + i / 2 * 8;
-          const int column = at.column_line + 8 * n + 2 * at.t + i % 2;
-          const uint32_t rp = positive[row], rn = negative[row];
-          const uint32_t cp = positive[column], cn = negative[column];
+          const uint32_t rp = i < 2 ? row.x : row.y, rn = i < 2 ? row.z : row.w;
+          const uint32_t cp = i % 2 ? column.z : column.x, cn = i % 2 ? column.w : column.y;
           up[n][i] += uint32_t(__popc((rp & cn) | (rn & cp)));
           down[n][i] += uint32_t(__popc((rp & cp) | (rn & cn)));
         }
+      }
     }
   }
 #endif
 };
 
-// Low-rank noise of this lane's crosspoints, factors of word `word` of the slice.
-PL_DEVICE void rank_sums(const Task& t, const Place& at, int64_t word, float (&xi)[kTiles][4]) {
-  const int64_t row = at.row, column = at.column - 2 * at.t + at.g;
-  const uint32_t* rows = t.rank_rows + (word * t.padded_rows + row) * kRankWords + at.t;
-  const uint32_t* columns = t.rank_columns + (word * t.padded_cols + column) * kRankWords + at.t;
-  const uint32_t a0 = rows[0], a1 = rows[8 * kRankWords];
+// Low-rank noise of this lane's crosspoints: factors of the group at hand. Those of the next one
+// are on their way once the last have been used.
+template <int TILES>
+struct Ranks {
+  const uint32_t *rows, *columns;  // of step 0
+  uint32_t row_stride, column_stride;
+  uint32_t row[2], column[TILES];
+  int step, count;  // step that the next group begins with; steps of the slice
+  PL_DEVICE Ranks(const Task& t, const Place<TILES>& at, int steps)
+      : rows(t.rank_rows + int64_t(at.row) * kRankWords + at.t),
+        columns(t.rank_columns + int64_t(at.column - 2 * at.t + at.g) * kRankWords + at.t),
+        row_stride(uint32_t(t.padded_rows) * kRankWords),
+        column_stride(uint32_t(t.padded_cols) * kRankWords),
+        step(0),
+        count(steps) {
+    next();
+  }
+  PL_DEVICE void next() {
+    if (step >= count) return;
+    const uint32_t* r = rows + uint64_t(step) * row_stride;
+    const uint32_t* c = columns + uint64_t(step) * column_stride;
+    row[0] = r[0];
+    row[1] = r[8 * kRankWords];
 #pragma unroll
-  for (int n = 0; n < kTiles; ++n) bf16_mma(xi[n], a0, a1, columns[8 * n * kRankWords]);
-}
+    for (int n = 0; n < TILES; ++n) column[n] = c[8 * n * kRankWords];
+  }
+  PL_DEVICE void draw(int n, float (&xi)[4]) {
+    bf16_mma(xi, row[0], row[1], column[n]);
+    if (n == TILES - 1) next();
+  }
+  PL_DEVICE void relax_after(const Step&, int following) { step = following; }
+  PL_DEVICE void skip() { next(); }
+};
 
-// Gaussians of this lane's crosspoints for one group.
-PL_DEVICE void draw_noise(const Task& t, const Place& at, const Step& step, bool noisy,
-                          float (&xi)[kTiles][4]) {
-  if (t.rank_rows) return rank_sums(t, at, step.word, xi);
-  const uint32_t base = uint32_t(at.row) * kRowStride + uint32_t(at.column) * kColumnStride;
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) xi[n][i] = 0.0f;
-  if (!noisy) return;
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n)
+// Or a hash for each of them.
+template <int TILES>
+struct Hashes {
+  uint32_t base;
+  Keys key;
+  PL_DEVICE explicit Hashes(const Place<TILES>& at)
+      : base(uint32_t(at.row) * kRowStride + uint32_t(at.column) * kColumnStride), key() {}
+  PL_DEVICE void draw(int n, float (&xi)[4]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const uint32_t further =
           uint32_t(i / 2 * 8) * kRowStride + uint32_t(8 * n + i % 2) * kColumnStride;
-      xi[n][i] = group_normal(base + further, step.noise);
+      xi[i] = group_normal(base + further, key);
     }
-}
+  }
+  PL_DEVICE void relax_after(const Step& last, int) { key = last.noise; }
+  PL_DEVICE void skip() {}
+};
 
 template <class D>
 struct Cells {
-  float w[kTiles][4];
-  Crosspoint<float> c[kTiles][4];
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place& at) {
+  static constexpr int TILES = kTilesOf<D>;
+  float w[TILES][4];
+  Crosspoint<float> c[TILES][4];
+  float reach;  // |B| of one pulse each way, at most
+  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<TILES>& at) : reach(0.0f) {
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n)
+    for (int n = 0; n < TILES; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int i = 0; i < 4; ++i) {
         c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
+        to_flow<D>(c[n][i]);
+        if (D::kAffine && D::kSlopes)
+          reach = max(reach, absolute(c[n][i].slope_up) + absolute(c[n][i].slope_down));
+      }
   }
-  static PL_DEVICE Counts<float> counts_of(const GroupCounts& g, int n, int i) {
-    return {to_float(g.up[n][i]), to_float(g.down[n][i]), 0.0f, 0.0f};
-  }
-  template <bool NEAR, bool ADDITIVE>
-  PL_DEVICE void relax_each(const D& device, const GroupCounts& g, const float (&xi)[kTiles][4],
+  template <bool NEAR, bool ADDITIVE, class Noise>
+  PL_DEVICE void relax_each(const D& device, const GroupCounts<TILES>& g, Noise& noise,
                             float sigma) {
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n)
+    for (int n = 0; n < TILES; ++n) {
+      float xi[4];
+      noise.draw(n, xi);
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        w[n][i] = relax<false, NEAR>(device, c[n][i], w[n][i], counts_of(g, n, i), sigma, xi[n][i],
-                                     ADDITIVE);
+      for (int i = 0; i < 4; ++i) {
+        const Counts<float> counts = {to_float(g.up[n][i]), to_float(g.down[n][i]), 0.0f, 0.0f};
+        w[n][i] = relax<false, NEAR>(device, c[n][i], w[n][i], counts, sigma, xi[i], ADDITIVE);
+      }
+    }
   }
   // The usual case, all of the warp's slopes small, goes straight through.
-  PL_DEVICE void relax_all(const D& device, const GroupCounts& g, const float (&xi)[kTiles][4],
-                           float sigma, bool additive) {
-    bool far = !D::kAffine;
-    if (D::kAffine && D::kSlopes) {
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) far |= 0.5f < slope_magnitude(c[n][i], counts_of(g, n, i));
-    }
+  template <class Noise>
+  PL_DEVICE void relax_all(const D& device, const GroupCounts<TILES>& g, Noise& noise, float sigma,
+                           bool additive) {
+    const uint32_t all = g.all();
+    if (!__any_sync(0xffffffffu, int(all))) return noise.skip();
     if (D::kAdditive && additive)
-      relax_each<false, D::kAdditive>(device, g, xi, sigma);
-    else if (!D::kAffine || __any_sync(0xffffffffu, int(far)))
-      relax_each<false, false>(device, g, xi, sigma);
+      relax_each<false, D::kAdditive>(device, g, noise, sigma);
+    else if (!D::kAffine || __any_sync(0xffffffffu, int(to_float(all) * reach > 0.5f)))
+      relax_each<false, false>(device, g, noise, sigma);
     else
-      relax_each<D::kAffine, false>(device, g, xi, sigma);
+      relax_each<D::kAffine, false>(device, g, noise, sigma);
   }
-  PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {
+  PL_DEVICE void store(const UpdateArgs& a, const Place<TILES>& at) const {
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n)
+    for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
   }
 };
 
+// All steps of a slice, in order.
+template <class D, class Noise>
+PL_DEVICE void grouped_slice(const Task& t, const D& device, int slice, int count,
+                             const Place<kTilesOf<D>>& at, Cells<D>& cells, Noise noise,
+                             float sigma, Stage<kTilesOf<D>>* stages) {
+  constexpr int TILES = kTilesOf<D>;
+  const bool additive = device.additive_noise();
+  Feed<TILES> feed(t, slice, count, stages);
+  GroupCounts<TILES> counts;
+  counts.clear();
+  feed.next(t, 0);
+  for (int begin = 0; begin < count; begin += kStageSteps) {
+    const int number = begin / kStageSteps % 2;
+    feed.next(t, 1 - number);
+    copies_wait<1>();
+    __syncthreads();
+    const Stage<TILES>& stage = stages[number];
+    const int n = count - begin < kStageSteps ? count - begin : kStageSteps;
+    for (int s = 0; s < n; ++s) {
+      counts.add(stage, s, at);
+      if (!stage.steps[s].relax) continue;
+      noise.relax_after(stage.steps[s], begin + s + 1);
+      cells.relax_all(device, counts, noise, sigma, additive);
+      counts.clear();
+    }
+    __syncthreads();
+  }
+  copies_wait<0>();
+}
+
 template <class D>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     grouped_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
-  PL_SHARED(Stage, stages, 2);
+  constexpr int TILES = kTilesOf<D>;
+  PL_SHARED(Stage<TILES>, stages, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
   if (int64_t(blockIdx.y) * kBlockRows >= t.args.rows ||
-      int64_t(blockIdx.x) * kBlockColumns >= t.args.cols || slice >= t.slices || refused(t))
+      int64_t(blockIdx.x) * Stage<TILES>::kColumns >= t.args.cols || slice >= t.slices ||
+      refused(t))
     return;
-  const int count = t.slice_word[slice + 1] - t.slice_word[slice];
-  if (count == 0) return;
-  const Place at;
+  const Place<TILES> at;
   Cells<D> cells(t.args, device, at);
-  const float sigma = device.p.pulsed.dw_min_std * (t.rank_rows ? kRankUnit : 1.0f);
-  const bool noisy = sigma != 0.0f, additive = device.additive_noise();
-  int first = 0;  // word that the stage in use begins with
-  const auto await_stage = [&] {
-    fetch(t, first + kStageWords, count, stages[(first / kStageWords + 1) % 2]);
-    copies_wait<1>();
-    __syncthreads();
-  };
-  fetch(t, 0, count, stages[0]);
-  await_stage();
-  const int32_t last = t.slice_step[slice + 1];
-  for (int32_t next = t.slice_step[slice]; next < last;) {
-    GroupCounts counts;
-    counts.clear();
-    Step step;
-    do {
-      step = t.steps[next++];
-      if (step.word >= first + kStageWords) {
-        __syncthreads();  // nobody reads the old stage any more
-        first += kStageWords;
-        await_stage();
-      }
-      counts.add(stages[first / kStageWords % 2], step.word - first, step.count, at);
-    } while (!step.relax);
-    if (!counts.any()) continue;
-    float xi[kTiles][4];
-    draw_noise(t, at, step, noisy, xi);
-    cells.relax_all(device, counts, xi, sigma, additive);
-  }
-  copies_wait<0>();
+  const int count = t.slice_step[slice + 1] - t.slice_step[slice];
+  const float sigma = device.p.pulsed.dw_min_std;
+  if (t.rank_rows)
+    grouped_slice(t, device, slice, count, at, cells, Ranks<TILES>(t, at, count), sigma * kRankUnit,
+                  stages);
+  else
+    grouped_slice(t, device, slice, count, at, cells, Hashes<TILES>(at), sigma, stages);
   cells.store(t.args, at);
 }
 
 template <class D>
 struct Grouped {
   static cudaError_t run(const Call& c, int slice) {
-    return launch(grouped_kernel<D>, block_grid(c, kBlockRows, kBlockColumns), kThreads, 0,
-                  c.stream, device_tasks_of<D>(c), slice);
+    return launch(grouped_kernel<D>, block_grid(c, kBlockRows, Stage<kTilesOf<D>>::kColumns),
+                  kThreads, 0, c.stream, device_tasks_of<D>(c), slice);
   }
 };
 

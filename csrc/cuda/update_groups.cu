@@ -1,7 +1,8 @@
 // Groups of `grouped`, by the rule of the CPU backend: a group closes after group_size samples, or
 // before its expected travel would exceed kGroupTravel; then the slots of its sub-samples are laid
-// side by side in words, each sub-sample within one. One block per call: every sample's end, were
-// it the first of a group, is found in parallel; one thread follows the chain of ends.
+// side by side in words, each sub-sample within one, and words make steps. One block per call:
+// every sample's end, were it the first of a group, is found in parallel; one thread follows the
+// chain of ends.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
@@ -42,35 +43,24 @@ PL_DEVICE int32_t place_slots(const Task& t, int64_t first, int64_t last, Place 
   return any ? word + 1 : 0;
 }
 
-// Steps of `words` words from `word` of a slice on: of kStepWords, cut at stages.
-PL_DEVICE int32_t steps_between(int32_t word, int32_t words) {
-  const int32_t left = (kStageWords - word % kStageWords) % kStageWords;
-  const int32_t head = words < left ? words : left;
-  return (head + kStepWords - 1) / kStepWords + (words - head + kStepWords - 1) / kStepWords;
-}
-
 // Where the chain of groups stands.
 struct Chain {
   int64_t sample;
-  int32_t word, step, slice, slice_word, groups;
+  int32_t step, slice, groups;
   PL_DEVICE void begin_slices(const Task& t, bool all) {
-    for (; slice < t.slices && (all || sample >= int64_t(slice) * t.slice_samples); ++slice) {
-      t.slice_word[slice] = slice_word = word;
+    for (; slice < t.slices && (all || sample >= int64_t(slice) * t.slice_samples); ++slice)
       t.slice_step[slice] = step;
-    }
   }
   PL_DEVICE void add(const Task& t, int32_t length, int32_t words) {
     begin_slices(t, false);
     if (words) {
-      t.groups[groups++] = {int32_t(sample), int32_t(sample) + length, word, step};
-      step += steps_between(word - slice_word, words);
-      word += words;
+      t.groups[groups++] = {int32_t(sample), int32_t(sample) + length, step};
+      step += (words + kStepWords - 1) / kStepWords;
     }
     sample += length;
   }
   PL_DEVICE void end(const Task& t) {
     begin_slices(t, true);
-    t.slice_word[t.slices] = word;
     t.slice_step[t.slices] = step;
     *t.group_count = groups;
   }
@@ -79,23 +69,18 @@ struct Chain {
 // Spans, shifts and steps of one group.
 PL_DEVICE void fill_group(const Task& t, const Group& g) {
   const UpdateArgs& a = t.args;
-  const int32_t words = place_slots(t, g.first, g.last, [&](int64_t sub, int32_t word, int32_t at) {
+  Span* spans = t.spans + int64_t(g.step) * kStepWords;
+  int32_t words = place_slots(t, g.first, g.last, [&](int64_t sub, int32_t word, int32_t at) {
     t.shifts[sub] = at;
-    Span& span = t.spans[g.word + word];
+    Span& span = spans[word];
     if (at == 0) span.first = int32_t(sub);
     span.last = int32_t(sub) + 1;
   });
+  for (; words % kStepWords; ++words) spans[words] = {0, 0};
   Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(g.first), 0);
   if (a.noise == kLowRank) noise = {uint32_t(g.first), 0};  // what its factors are drawn with
-  int32_t word = g.word - t.slice_word[g.first / t.slice_samples], step = g.step;
-  for (int32_t left = words; left;) {
-    const int32_t room = kStageWords - word % kStageWords;
-    int32_t count = left < kStepWords ? left : kStepWords;
-    count = count < room ? count : room;
-    left -= count;
-    t.steps[step++] = {word, int16_t(count), int16_t(left == 0), noise};
-    word += count;
-  }
+  for (int32_t step = 0; step < words / kStepWords; ++step)
+    t.steps[g.step + step] = {noise, (step + 1) * kStepWords == words};
 }
 
 __global__ void __launch_bounds__(kThreads) groups_kernel(const __grid_constant__ Tasks tasks) {

@@ -15,18 +15,17 @@ struct Draw {
   bool wanted;
   uint64_t k;
   uint32_t draw;
-  int64_t word;  // of the slice, where the factors go
 };
-// Draw n of a slice: sub-sample n (exact) or step n (grouped; the last one of a group).
+// Draw n of a slice: sub-sample n (exact) or step n (grouped; the first one of a group).
 PL_DEVICE Draw draw_of(const Task& t, int slice, int64_t n) {
   const UpdateArgs& a = t.args;
   if (a.fidelity == kGrouped) {
-    const Step s = t.steps[t.slice_step[slice] + n];
-    return {s.relax != 0, a.k + s.noise.k0, 0u, s.word};
+    const Step* s = t.steps + t.slice_step[slice] + n;
+    return {n == 0 || s[-1].relax != 0, a.k + s->noise.k0, 0u};
   }
   const int64_t sub = first_word(t, slice) + n;
   const Sub s = t.subs[sub];
-  return {s.slots != 0, a.k + uint64_t(s.source), uint32_t(sub % t.words), n};
+  return {s.slots != 0, a.k + uint64_t(s.source), uint32_t(sub % t.words)};
 }
 
 __global__ void __launch_bounds__(kLineThreads)
@@ -51,7 +50,7 @@ __global__ void __launch_bounds__(kLineThreads)
     factors.y = column ? rank_column(r.v[1]) : rank_row(r.v[1]);
     factors.z = column ? rank_column(r.v[2]) : rank_row(r.v[2]);
     factors.w = column ? rank_column(r.v[3]) : rank_row(r.v[3]);
-    *reinterpret_cast<uint4*>(out + (d.word * padded + index) * kRankWords) = factors;
+    *reinterpret_cast<uint4*>(out + (n * padded + index) * kRankWords) = factors;
   }
 }
 
@@ -71,26 +70,32 @@ struct alignas(16) Chunk {
 };
 static_assert(2 * sizeof(Chunk) <= kStaticShared, "two chunks fit");
 
-// `count` vectors of `width` words, `stride` apart, to shared memory.
-template <int WIDTH>
-PL_DEVICE void copy_lines(uint32_t (*to)[WIDTH], const uint32_t* from, int64_t stride, int count) {
-  constexpr int kQuads = WIDTH / 4;
-  for (int i = int(threadIdx.x); i < count * kQuads; i += kThreads)
-    copy16_async(&to[i / kQuads][i % kQuads * 4], from + i / kQuads * stride + i % kQuads * 4);
-}
-
-PL_DEVICE void fetch(const Task& t, int64_t begin, int64_t count, Chunk& chunk) {
-  const int n = begin >= count ? 0 : count - begin < kChunk ? int(count - begin) : kChunk;
-  const int64_t row = int64_t(blockIdx.y) * kBlockRows,
-                column = int64_t(blockIdx.x) * kBlockColumns;
-  const int64_t rows = begin * t.padded_rows + row, columns = begin * t.padded_cols + column;
-  copy_lines(chunk.rows, t.row_words + rows, t.padded_rows, n);
-  copy_lines(chunk.columns, t.column_words + columns, t.padded_cols, n);
-  copy_lines(chunk.rank_rows, t.rank_rows + rows * kRankWords, t.padded_rows * kRankWords, n);
-  copy_lines(chunk.rank_columns, t.rank_columns + columns * kRankWords, t.padded_cols * kRankWords,
-             n);
-  copies_commit();
-}
+// Chunks of a slice to shared memory: one thread's part.
+struct Feed {
+  LineStream<kThreads, kChunk, kBlockRows> rows;
+  LineStream<kThreads, kChunk, kBlockColumns> columns;
+  LineStream<kThreads, kChunk, kBlockRows * kRankWords> rank_rows;
+  LineStream<kThreads, kChunk, kBlockColumns * kRankWords> rank_columns;
+  int left;  // sub-samples that have not been asked for
+  static PL_DEVICE int64_t row() { return int64_t(blockIdx.y) * kBlockRows; }
+  static PL_DEVICE int64_t column() { return int64_t(blockIdx.x) * kBlockColumns; }
+  PL_DEVICE Feed(const Task& t, int count, Chunk* chunks)
+      : rows(chunks->rows, t.row_words + row(), t.padded_rows),
+        columns(chunks->columns, t.column_words + column(), t.padded_cols),
+        rank_rows(chunks->rank_rows, t.rank_rows + row() * kRankWords, t.padded_rows * kRankWords),
+        rank_columns(chunks->rank_columns, t.rank_columns + column() * kRankWords,
+                     t.padded_cols * kRankWords),
+        left(count) {}
+  PL_DEVICE void next(const Task& t, int stage) {
+    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(Chunk));
+    rows.next(offset, t.padded_rows, left);
+    columns.next(offset, t.padded_cols, left);
+    rank_rows.next(offset, t.padded_rows * kRankWords, left);
+    rank_columns.next(offset, t.padded_cols * kRankWords, left);
+    left -= kChunk;
+    copies_commit();
+  }
+};
 
 struct Place {
   int row, column;  // of this warp within the block
@@ -133,41 +138,53 @@ struct Cells {
 // One sub-sample of the warp's rows and columns.
 template <bool ADDITIVE, class D>
 PL_DEVICE void pulse_all(const Chunk& chunk, int s, const Place& at, const D& device,
-                         const Roots& roots, Cells<D>& cells) {
+                         const Roots& roots, uint32_t sign, Cells<D>& cells) {
   const uint32_t rows[2] = {chunk.rows[s][at.row + at.g], chunk.rows[s][at.row + at.g + 8]};
-  if (!__any_sync(0xffffffffu, int(rows[0] | rows[1]))) return;
+  const uint32_t mine = chunk.columns[s][at.column + int(threadIdx.x % 32)];
+  const uint32_t firing = __ballot_sync(0xffffffffu, int(mine));  // columns with any slot
+  if (!firing || !__any_sync(0xffffffffu, int(rows[0] | rows[1]))) return;
   const uint32_t* rank_rows = chunk.rank_rows[s] + (at.row + at.g) * kRankWords + at.t;
   const uint32_t a0 = rank_rows[0], a1 = rank_rows[8 * kRankWords];
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
+  const auto take_tile = [&](int n) {
     const int column = at.column + 8 * n;
     const uint2 columns = *reinterpret_cast<const uint2*>(&chunk.columns[s][column + 2 * at.t]);
-    if (!__any_sync(0xffffffffu, int(columns.x | columns.y))) continue;
     float xi[4];
     bf16_mma(xi, a0, a1, chunk.rank_columns[s][(column + at.g) * kRankWords + at.t]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const uint32_t r = rows[i / 2], c = i % 2 ? columns.y : columns.x;
       const uint32_t count = uint32_t(__popc(r & c & ~kSign));
-      cells.w[n][i] = pulse(device, cells.c[n][i], cells.w[n][i], ((r ^ c) & kSign) != 0,
+      cells.w[n][i] = pulse(device, cells.c[n][i], cells.w[n][i], ((r ^ c) & sign) != 0,
                             to_float(count), roots.of(count), xi[i], ADDITIVE);
     }
+  };
+  if (__popc(firing) > 4 * kTiles) {  // straight through: tiles overlap in the pipeline
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) take_tile(n);
+  } else {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+      if (firing >> 8 * n & 0xffu) take_tile(n);
   }
 }
+static_assert(8 * kTiles == 32, "a vote covers a warp's columns");
 
 template <bool ADDITIVE, class D>
 PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Place& at,
                            Cells<D>& cells, Chunk* chunks) {
   const Roots roots(device.p.pulsed.dw_min_std * kRankUnit);
-  const int64_t count = words_in(t, slice);
-  fetch(t, 0, count, chunks[0]);
-  for (int64_t first = 0; first < count; first += kChunk) {
-    const int number = int(first / kChunk) % 2;
-    fetch(t, first + kChunk, count, chunks[1 - number]);
+  const uint32_t sign = opaque(kSign);  // one instruction tests a mask that stands in a register
+  const int count = words_in(t, slice);
+  Feed feed(t, count, chunks);
+  feed.next(t, 0);
+  for (int first = 0; first < count; first += kChunk) {
+    const int stage = first / kChunk % 2;
+    feed.next(t, 1 - stage);
     copies_wait<1>();
     __syncthreads();
-    const int n = count - first < kChunk ? int(count - first) : kChunk;
-    for (int s = 0; s < n; ++s) pulse_all<ADDITIVE>(chunks[number], s, at, device, roots, cells);
+    const int n = count - first < kChunk ? count - first : kChunk;
+    for (int s = 0; s < n; ++s)
+      pulse_all<ADDITIVE>(chunks[stage], s, at, device, roots, sign, cells);
     __syncthreads();
   }
   copies_wait<0>();

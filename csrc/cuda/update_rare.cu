@@ -73,7 +73,8 @@ PL_DEVICE void relax_moments(const UpdateArgs& a, const D& device, const float* 
   if (o >= n) return;
   const int64_t row = o / a.cols, column = o % a.cols;
   float w;
-  const Crosspoint<float> c = load_crosspoint(a, device, row, column, w);
+  Crosspoint<float> c = load_crosspoint(a, device, row, column, w);
+  to_flow<D>(c);
   const Counts<float> counts = counts_of(sums[n + o], sums[o], sums[3 * n + o], sums[2 * n + o]);
   const Keys key = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(first), 0);
   const float xi = group_normal(noise_base(row, column), key);
@@ -82,7 +83,7 @@ PL_DEVICE void relax_moments(const UpdateArgs& a, const D& device, const float* 
 }
 
 template <class D>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, 2)
     rare_kernel(const __grid_constant__ DeviceTasks<D> tasks, Mode mode, int slice,
                 const float* sums, int64_t first) {
   PL_SHARED(Chunk, chunks, 2);

@@ -2,7 +2,8 @@
 // core/pulses.h. Two layouts:
 //   exact, strict  one sub-sample a word, the sign of x or d in the highest bit (a word without
 //                  slots is 0, whatever the sign);
-//   grouped        the slots of consecutive sub-samples side by side, positive and negative apart.
+//   grouped        the slots of consecutive sub-samples side by side, positive and negative apart;
+//                 see packed_place.
 // And the pulses that really fire, counted from those words when asked.
 #include "cuda/update_device.h"
 
@@ -55,13 +56,21 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Both signs of a column side by side; rows in the order of tensor core fragments: r and r + 8 of
+// 16 side by side, positive, then negative.
+PL_DEVICE int64_t packed_place(const Line& line, bool negative) {
+  if (line.column) return line.index * 2 + negative;
+  return line.index / 16 * 32 + line.index % 8 * 4 + negative * 2 + line.index / 8 % 2;
+}
+
 __global__ void __launch_bounds__(kThreads)
     packed_trains_kernel(const __grid_constant__ Tasks tasks, int slice) {
   const Task& t = tasks.task[blockIdx.z];
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (slice >= t.slices || i >= t.padded_cols + t.padded_rows || refused(t)) return;
   const Line line = line_of(t, i);
-  const int64_t first = t.slice_word[slice], count = t.slice_word[slice + 1] - first;
+  const int64_t first = int64_t(t.slice_step[slice]) * kStepWords;
+  const int64_t count = int64_t(t.slice_step[slice + 1]) * kStepWords - first;
   for (int64_t n = blockIdx.y; n < count; n += gridDim.y) {
     const Span span = t.spans[first + n];
     uint32_t positive = 0, negative = 0;
@@ -75,17 +84,18 @@ __global__ void __launch_bounds__(kThreads)
       else
         positive |= slots;
     }
-    line.words[(2 * n) * line.padded + line.index] = positive;
-    line.words[(2 * n + 1) * line.padded + line.index] = negative;
+    uint32_t* words = line.words + n * line.padded * 2;
+    words[packed_place(line, false)] = positive;
+    words[packed_place(line, true)] = negative;
   }
 }
 
 // How many of `lines` words fire in slot `lane`.
-PL_DEVICE uint32_t firing(const uint32_t* words, const uint32_t* others, int64_t lines) {
+PL_DEVICE uint32_t firing(const uint32_t* words, int64_t lines) {
   const int lane = int(threadIdx.x % 32);
   uint32_t total = 0;
   for (int64_t i = 0; i < lines; i += 32) {  // padded: a multiple of 32
-    const uint32_t word = words[i + lane] | (others ? others[i + lane] : 0u);
+    const uint32_t word = words[i + lane];
     for (int slot = 0; slot < 32; ++slot) {
       const uint32_t lines_on = __ballot_sync(0xffffffffu, int(word >> slot & 1u));
       if (slot == lane) total += uint32_t(__popc(lines_on));
@@ -99,16 +109,17 @@ __global__ void __launch_bounds__(32) count_kernel(const __grid_constant__ Tasks
   const Task& t = tasks.task[blockIdx.z];
   if (!t.args.fired || slice >= t.slices || refused(t)) return;
   const bool packed = t.args.fidelity == kGrouped;
-  const int64_t first = packed ? t.slice_word[slice] : first_word(t, slice);
-  const int64_t count = packed ? t.slice_word[slice + 1] - first : words_in(t, slice);
-  const int64_t stride = packed ? 2 : 1;
+  const int64_t begin = packed ? int64_t(t.slice_step[slice]) * kStepWords : 0;
+  const int64_t first = packed ? begin : first_word(t, slice);
+  const int64_t count =
+      packed ? int64_t(t.slice_step[slice + 1]) * kStepWords - begin : words_in(t, slice);
+  const int64_t signs = packed ? 2 : 1;  // a line fires in a slot with one sign
   const uint32_t slots_only = packed ? 0xffffffffu : ~kSign;
   for (int64_t n = blockIdx.x; n < count; n += gridDim.x) {
-    const uint32_t* c = t.column_words + n * stride * t.padded_cols;
-    const uint32_t* r = t.row_words + n * stride * t.padded_rows;
-    uint32_t columns = firing(c, packed ? c + t.padded_cols : nullptr, t.padded_cols);
+    const int64_t lines[2] = {signs * t.padded_cols, signs * t.padded_rows};
+    uint32_t columns = firing(t.column_words + n * lines[0], lines[0]);
     if (!(slots_only >> threadIdx.x & 1u)) columns = 0;
-    const uint32_t rows = firing(r, packed ? r + t.padded_rows : nullptr, t.padded_rows);
+    const uint32_t rows = firing(t.row_words + n * lines[1], lines[1]);
     int64_t slots = 0;
     if (threadIdx.x == 0) {
       if (!packed) slots = t.subs[first + n].slots;

@@ -74,26 +74,31 @@ PL_DEVICE uint32_t noise_base(int64_t row, int64_t column) {
   return uint32_t(row) * kRowStride + uint32_t(column) * kColumnStride;
 }
 
-// This thread's part of chunk `number` of a slice.
-PL_DEVICE void fetch(const Task& t, int64_t first, int64_t count, int64_t number, Chunk& chunk) {
-  const int64_t begin = number * kChunk;
-  const int n = begin >= count ? 0 : count - begin < kChunk ? int(count - begin) : kChunk;
-  const uint32_t* columns =
-      t.column_words + begin * t.padded_cols + int64_t(blockIdx.x) * kBlockColumns;
-  const uint32_t* rows = t.row_words + begin * t.padded_rows + int64_t(blockIdx.y) * kBlockRows;
-  constexpr int kColumnQuads = kBlockColumns / 4, kRowQuads = kBlockRows / 4;
-  for (int i = int(threadIdx.x); i < n * kColumnQuads; i += kBlockThreads) {
-    const int s = i / kColumnQuads, q = i % kColumnQuads * 4;
-    copy16_async(&chunk.columns[s][q], columns + s * t.padded_cols + q);
+// Chunks of a slice to shared memory: one thread's part.
+struct Feed {
+  LineStream<kBlockThreads, kChunk, kBlockColumns> columns;
+  LineStream<kBlockThreads, kChunk, kBlockRows> rows;
+  const Sub* sub;
+  SharedAddress keys;
+  int left;  // sub-samples that have not been asked for
+  PL_DEVICE Feed(const Task& t, int slice, int count, Chunk* chunks)
+      : columns(chunks->columns, t.column_words + int64_t(blockIdx.x) * kBlockColumns,
+                t.padded_cols),
+        rows(chunks->rows, t.row_words + int64_t(blockIdx.y) * kBlockRows, t.padded_rows),
+        sub(t.subs + first_word(t, slice) + threadIdx.x),
+        keys(shared_address(chunks->keys) + uint32_t(threadIdx.x * sizeof(Keys))),
+        left(count) {}
+  PL_DEVICE void next(const Task& t, int stage) {
+    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(Chunk));
+    columns.next(offset, t.padded_cols, left);
+    rows.next(offset, t.padded_rows, left);
+    if (int(threadIdx.x) < kChunk && int(threadIdx.x) < left)
+      copy8_async(keys + offset, &sub->cycle);
+    sub += kChunk;
+    left -= kChunk;
+    copies_commit();
   }
-  for (int i = int(threadIdx.x); i < n * kRowQuads; i += kBlockThreads) {
-    const int s = i / kRowQuads, q = i % kRowQuads * 4;
-    copy16_async(&chunk.rows[s][q], rows + s * t.padded_rows + q);
-  }
-  if (int(threadIdx.x) < n)
-    copy8_async(&chunk.keys[threadIdx.x], &t.subs[first + begin + threadIdx.x].cycle);
-  copies_commit();
-}
+};
 
 // What a warp sees of one sub-sample.
 struct Words {
@@ -105,15 +110,16 @@ struct Words {
 // rows and columns, in order.
 template <class Body>
 PL_DEVICE void for_words(const Task& t, int slice, const Place& at, Chunk* chunks, Body body) {
-  const int64_t first = first_word(t, slice), count = words_in(t, slice);
-  fetch(t, first, count, 0, chunks[0]);
-  for (int64_t number = 0; number * kChunk < count; ++number) {
-    fetch(t, first, count, number + 1, chunks[(number + 1) % 2]);
+  const int count = words_in(t, slice);
+  Feed feed(t, slice, count, chunks);
+  feed.next(t, 0);
+  for (int first = 0; first < count; first += kChunk) {
+    const int stage = first / kChunk % 2;
+    feed.next(t, 1 - stage);
     copies_wait<1>();
     __syncthreads();
-    const Chunk& chunk = chunks[number % 2];
-    const int64_t left = count - number * kChunk;
-    const int n = left < kChunk ? int(left) : kChunk;
+    const Chunk& chunk = chunks[stage];
+    const int n = count - first < kChunk ? count - first : kChunk;
     for (int s = 0; s < n; ++s) {
       Words words;
       const uint32_t mine = chunk.rows[s][at.warp_row + int(threadIdx.x % kRows)];
@@ -130,7 +136,7 @@ PL_DEVICE void for_words(const Task& t, int slice, const Place& at, Chunk* chunk
         words.row[q + 2] = rows.z;
         words.row[q + 3] = rows.w;
       }
-      body(words, chunk.keys[s], number * kChunk + s);
+      body(words, chunk.keys[s], first + s);
     }
     __syncthreads();
   }

@@ -3,13 +3,15 @@
 A crosspoint gets n_k pulses of either direction k in one step. With f_k the noise-free step at w
 before it and l_k its slope df/dw,
 
-    A = sum n_k f_k        B = sum n_k l_k        E = sum n_k l_k f_k
-    w <- clip(w + phi(B) (A + sqrt(v) xi - phi(B) E / 2)),            phi(B) = (e^B - 1) / B
+    A = sum n_k f_k        B = sum n_k l_k
+    w <- clip(w + phi(B) (A + sqrt(v) xi)),            phi(B) = (e^B - 1) / B
     v = sigma^2 (n_up e_up^2 + n_down e_down^2) + var(n_up) f_up^2 + var(n_down) f_down^2
 
 (e = f, or what sigma xi multiplies where noise is additive): the flow of the mean step over unit
-time, less what a pulse would do to itself. On devices that are not affine B is the secant slope of
-the flow over half a step and E = A B / (n_up + n_down). One gaussian xi per crosspoint and group.
+time. Affine steps s + l w are first scaled by ln(1 + l) / l, so that the flow multiplies by 1 + l
+for each pulse. On devices that are not affine B is the secant slope of the flow over half a step,
+and - phi(B) E / 2 with E = A B / (n_up + n_down) joins A: what a pulse would do to itself. One
+gaussian xi per crosspoint and group.
 
 ``grouped`` counts coincidences of consecutive samples. ``moments`` knows only how many slots c of
 its BL each line fired: coincidences are then hypergeometric, mean c_x c_d / BL, variance
@@ -145,21 +147,41 @@ def _clip(w: Tensor, c: Crosspoints) -> Tensor:
     return torch.maximum(torch.minimum(w, c.hi), c.lo)
 
 
-def _flow(
-    device: PulsedDevice, c: Crosspoints, w: Tensor, n: Counts, up: Tensor, down: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A, B and E from the moves of the two directions, counts times steps."""
+def _affine(device: PulsedDevice) -> bool:
+    return DEVICES[device.name].step in AFFINE_STEPS
+
+
+def to_flow(device: PulsedDevice, c: Crosspoints) -> Crosspoints:
+    """Steps whose flow reaches in unit time what one pulse does: times ``ln(1 + l) / l``.
+
+    By its series to l^2. Devices that are not affine keep theirs.
+    """
+    if not _affine(device):
+        return c
+
+    def rate(slope: Tensor) -> Tensor:
+        return fma(fma(slope, f32(1.0 / 3.0), f32(-0.5)), slope, f32(1.0))
+
+    up, down = rate(c.slope_up), rate(c.slope_down)
+    return Crosspoints(
+        *(c.up * up, c.down * down, c.slope_up * up, c.slope_down * down, c.hi, c.lo),
+        *(c.noise_up * up, c.noise_down * down),
+    )
+
+
+def _bend(
+    device: PulsedDevice, c: Crosspoints, w: Tensor, n: Counts, move: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """B and, of devices that are not affine, E from the move A."""
+    if _affine(device):
+        return fma(n.up, c.slope_up, n.down * c.slope_down), None
     step = DEVICES[device.name].step
-    move = up + down
-    if step in AFFINE_STEPS:
-        b = fma(n.up, c.slope_up, n.down * c.slope_down)
-        return move, b, fma(c.slope_up, up, c.slope_down * down)
     half = _clip(fma(move, f32(0.5), w), c)
     yes = torch.ones_like(w, dtype=torch.bool)
     later = fma(n.up, step(device, c, half, yes), n.down * step(device, c, half, ~yes))
     secant = (((later - move) * 2.0) / move).clamp(max=3.0)
     b = torch.where(move.abs() > 0, secant, f32(0.0))
-    return move, b, (move * b) / (n.up + n.down).clamp(min=1.0)
+    return b, (move * b) / (n.up + n.down).clamp(min=1.0)
 
 
 def relax(
@@ -171,7 +193,9 @@ def relax(
     unit: float = 1.0,
     uncertain: bool = False,
 ) -> Tensor:
-    """One relaxation step of all crosspoints; ``uncertain``: variances of the counts enter.
+    """One relaxation step of crosspoints that went through ``to_flow``.
+
+    ``uncertain``: variances of the counts enter.
 
     Without pulses the move and its variance are exactly 0: a weight within its bounds keeps its
     bits.
@@ -192,9 +216,11 @@ def relax(
         width = noise_width(fma(cycle, sigma * sigma, count), f32(1.0))
     else:
         width = noise_width(cycle, sigma)
-    move, b, own = _flow(device, c, w, n, moved_up, moved_down)
-    phi = relaxation(b)
-    return _clip(fma(fma(own * phi, f32(-0.5), fma(width, xi, move)), phi, w), c)
+    b, own = _bend(device, c, w, n, moved_up + moved_down)
+    phi, move = relaxation(b), fma(width, xi, moved_up + moved_down)
+    if own is not None:
+        move = fma(own * phi, f32(-0.5), move)
+    return _clip(fma(move, phi, w), c)
 
 
 def relaxed_update(
@@ -215,6 +241,7 @@ def relaxed_update(
     train = manage(x_max, d_max, lr, device.granularity, config)
     moments = config.fidelity == "moments"
     counts_of = moments_counts if moments else grouped_counts
+    c = to_flow(device, c)
     line = torch.arange(d.shape[1])[:, None] * ROW_STRIDE
     base = line + torch.arange(x.shape[1]) * COLUMN_STRIDE
     first = 0

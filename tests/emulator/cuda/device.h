@@ -18,11 +18,13 @@
 namespace pulseline::cuda {
 
 inline uint32_t opaque(uint32_t x) { return x; }
-inline void copy16_async(void* shared, const void* global) {
-  emulator::copy_async(shared, global, 16);
+using SharedAddress = uintptr_t;
+inline SharedAddress shared_address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+inline void copy16_async(SharedAddress to, const void* global) {
+  emulator::copy_async(reinterpret_cast<void*>(to), global, 16);
 }
-inline void copy8_async(void* shared, const void* global) {
-  emulator::copy_async(shared, global, 8);
+inline void copy8_async(SharedAddress to, const void* global) {
+  emulator::copy_async(reinterpret_cast<void*>(to), global, 8);
 }
 inline void copies_commit() { emulator::copies_commit(); }
 template <int N>
