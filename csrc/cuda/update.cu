@@ -54,7 +54,6 @@ size_t lay_out(Task& t, void* base) {
     room.take(t.spans, a.batch * steps * kStepWords);
     room.take(t.shifts, subs);
     room.take(t.groups, a.batch);
-    room.take(t.group_count, 1);
     room.take(t.steps, a.batch * steps);
     room.take(t.slice_step, t.slices + 1);
   }

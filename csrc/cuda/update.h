@@ -65,7 +65,6 @@ struct Task {  // one tile's call
   Span* spans;      // [steps of the call][kStepWords]
   int32_t* shifts;  // [batch][words] place of a sub-sample in its word
   Group* groups;    // [batch]
-  int32_t* group_count;
   Step* steps;
   int32_t* slice_step;  // [slices + 1] where a slice begins
   // Low-rank noise: factors of every word of the slice, grouped: of every step that begins a group;

@@ -2,7 +2,7 @@
 // before its expected travel would exceed kGroupTravel; then the slots of its sub-samples are laid
 // side by side in words, each sub-sample within one, and words make steps. One block per call:
 // every sample's end, were it the first of a group, is found in parallel; one thread follows the
-// chain of ends.
+// chain of ends; the groups' steps are counted, summed and filled in parallel.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
@@ -10,16 +10,35 @@ namespace {
 
 constexpr int kThreads = 512, kWindow = 4096;
 
-PL_DEVICE int64_t group_end(const UpdateArgs& a, const Train* trains, int64_t first) {
-  const int64_t asked = a.group_size > 0 ? a.group_size : kGroupSamples;
-  const int64_t size = asked < kGroupSamples ? asked : kGroupSamples;
-  float travel = 0.0f;
-  int64_t b = first;
-  for (; b < a.batch && b - first < size; ++b) {
-    travel += trains[b].pulses * a.coarseness;
-    if (b > first && travel > kGroupTravel) break;
+struct Window {  // of samples; a group that begins within it may reach beyond
+  float pulses[kWindow + kGroupSamples];
+  int32_t length[kWindow];  // of the group that begins here
+};
+static_assert(sizeof(Window) <= kStaticShared - 4 * kThreads, "fits beside the partial sums");
+
+PL_DEVICE int64_t group_limit(const UpdateArgs& a) {
+  return a.group_size > 0 && a.group_size < kGroupSamples ? a.group_size : kGroupSamples;
+}
+
+// Lengths of the groups that may begin in [first, last).
+PL_DEVICE void find_lengths(const Task& t, int64_t first, int64_t last, Window& window) {
+  const int64_t batch = t.args.batch, limit = group_limit(t.args);
+  const int64_t seen = last + limit < batch ? last + limit : batch;
+  for (int64_t b = first + threadIdx.x; b < seen; b += kThreads)
+    window.pulses[b - first] = t.trains[b].pulses * t.args.coarseness;
+  __syncthreads();
+  for (int64_t b = first + threadIdx.x; b < last; b += kThreads) {
+    const int most = int(batch - b < limit ? batch - b : limit);
+    const float* pulses = window.pulses + (b - first);
+    float travel = pulses[0];
+    int n = 1;
+    for (; n < most; ++n) {
+      travel += pulses[n];
+      if (travel > kGroupTravel) break;
+    }
+    window.length[b - first] = n;
   }
-  return b;
+  __syncthreads();
 }
 
 // Calls place(sub-sample, word, shift) for the sub-samples of a group in order; returns its words.
@@ -43,28 +62,43 @@ PL_DEVICE int32_t place_slots(const Task& t, int64_t first, int64_t last, Place 
   return any ? word + 1 : 0;
 }
 
-// Where the chain of groups stands.
-struct Chain {
-  int64_t sample;
-  int32_t step, slice, groups;
-  PL_DEVICE void begin_slices(const Task& t, bool all) {
-    for (; slice < t.slices && (all || sample >= int64_t(slice) * t.slice_samples); ++slice)
-      t.slice_step[slice] = step;
-  }
-  PL_DEVICE void add(const Task& t, int32_t length, int32_t words) {
-    begin_slices(t, false);
-    if (words) {
-      t.groups[groups++] = {int32_t(sample), int32_t(sample) + length, step};
-      step += (words + kStepWords - 1) / kStepWords;
+PL_DEVICE int32_t slice_of(const Task& t, int64_t sample) {
+  return int32_t(sample / t.slice_samples);
+}
+
+// Turns counts of steps, one per group, into the groups' first steps, and finds where slices begin.
+// Every thread has a run of neighbours.
+PL_DEVICE void place_steps(const Task& t, int32_t groups, int32_t* part) {
+  const int32_t each = (groups + kThreads - 1) / kThreads, me = int32_t(threadIdx.x);
+  const int32_t begin = each * me < groups ? each * me : groups;
+  const int32_t end = begin + each < groups ? begin + each : groups;
+  int32_t sum = 0;
+  for (int32_t g = begin; g < end; ++g) sum += t.groups[g].step;
+  part[me] = sum;
+  __syncthreads();
+  if (me == 0) {
+    int32_t step = 0;
+    for (int32_t& p : *reinterpret_cast<int32_t (*)[kThreads]>(part)) {
+      const int32_t own = p;
+      p = step;
+      step += own;
     }
-    sample += length;
-  }
-  PL_DEVICE void end(const Task& t) {
-    begin_slices(t, true);
     t.slice_step[t.slices] = step;
-    *t.group_count = groups;
   }
-};
+  __syncthreads();
+  int32_t step = part[me];
+  for (int32_t g = begin; g < end; ++g) {
+    const int32_t own = t.groups[g].step;
+    t.groups[g].step = step;
+    // The first group of a slice; one in which no group begins is empty.
+    const int32_t before = g ? slice_of(t, t.groups[g - 1].first) : -1;
+    for (int32_t s = before + 1; s <= slice_of(t, t.groups[g].first); ++s) t.slice_step[s] = step;
+    step += own;
+  }
+  const int32_t last = slice_of(t, t.groups[groups - 1].first);
+  for (int32_t s = last + 1 + me; s < t.slices; s += kThreads)
+    t.slice_step[s] = t.slice_step[t.slices];
+}
 
 // Spans, shifts and steps of one group.
 PL_DEVICE void fill_group(const Task& t, const Group& g) {
@@ -84,29 +118,36 @@ PL_DEVICE void fill_group(const Task& t, const Group& g) {
 }
 
 __global__ void __launch_bounds__(kThreads) groups_kernel(const __grid_constant__ Tasks tasks) {
-  PL_SHARED(int32_t, length, kWindow);
-  PL_SHARED(int32_t, words, kWindow);
+  PL_SHARED(Window, window, 1);
+  PL_SHARED(int32_t, part, kThreads);
+  PL_SHARED(int32_t, found, 1);
   const Task& t = tasks.task[blockIdx.x];
   const int64_t batch = t.args.batch;
   if (refused(t)) return;
-  Chain chain = {};  // of thread 0
+  int64_t sample = 0;  // of thread 0: first of the group at hand
+  int32_t groups = 0;
   for (int64_t first = 0; first < batch; first += kWindow) {
     const int64_t last = first + kWindow < batch ? first + kWindow : batch;
-    for (int64_t b = first + threadIdx.x; b < last; b += kThreads) {
-      const int64_t end = group_end(t.args, t.trains, b);
-      length[b - first] = int32_t(end - b);
-      words[b - first] = place_slots(t, b, end, [](int64_t, int32_t, int32_t) {});
-    }
-    __syncthreads();
+    find_lengths(t, first, last, *window);
     if (threadIdx.x == 0) {
-      while (chain.sample < last)
-        chain.add(t, length[chain.sample - first], words[chain.sample - first]);
-      if (last == batch) chain.end(t);
+      for (int32_t length; sample < last; sample += length) {
+        length = window->length[sample - first];
+        t.groups[groups++] = {int32_t(sample), int32_t(sample) + length, 0};
+      }
+      *found = groups;
     }
     __syncthreads();
   }
-  for (int32_t g = int32_t(threadIdx.x); g < *t.group_count; g += kThreads)
-    fill_group(t, t.groups[g]);
+  groups = *found;
+  for (int32_t g = int32_t(threadIdx.x); g < groups; g += kThreads) {
+    Group& group = t.groups[g];
+    const auto nowhere = [](int64_t, int32_t, int32_t) {};
+    group.step = (place_slots(t, group.first, group.last, nowhere) + kStepWords - 1) / kStepWords;
+  }
+  __syncthreads();
+  place_steps(t, groups, part);
+  __syncthreads();
+  for (int32_t g = int32_t(threadIdx.x); g < groups; g += kThreads) fill_group(t, t.groups[g]);
 }
 
 }  // namespace
