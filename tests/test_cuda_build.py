@@ -83,7 +83,8 @@ def test_every_architecture_has_every_kernel(usages: dict[tuple[str, str], sass.
         by_arch.setdefault(arch, set()).add(name)
     assert set(by_arch) == {f"sm_{arch}" for arch in _cuda.ARCHS.split()}
     assert len({frozenset(names) for names in by_arch.values()}) == 1
-    for family in ("exact_kernel", "exact_ranks_kernel", "rare_kernel", "grouped_kernel"):
+    for stem in ("exact", "exact_ranks", "rare", "grouped", "moments"):
+        family = f"{stem}_kernel"
         for names in by_arch.values():
             found = [n for n in names if f"{len(family)}{family}I" in n]
             assert len(found) == len(DEVICES), family
@@ -159,6 +160,29 @@ def test_grouped_budget(kernels: list[sass.Kernel]) -> None:
             assert group / (16 * 8) <= budget, f"{model}, {noise}: {group / (16 * 8)}"
         seen.add(model)
     assert seen == set(GROUPED_BUDGET)
+
+
+# A step of 32 samples with trains of one slot and with longer ones; a relaxation of 16 crosspoints
+# a lane every 256 samples, with a step in it.
+MOMENTS_BUDGET = {"ConstantStep": (94, 205, 1090), "SoftBounds": (94, 205, 1304)}
+
+
+@needs_kernels
+@pytest.mark.skipif(_cuda is not None and "90" not in _cuda.ARCHS.split(), reason="no sm_90 here")
+def test_moments_budget(kernels: list[sass.Kernel]) -> None:
+    seen = set()
+    for model, kernel in named(kernels, "moments_kernel"):
+        if model not in MOMENTS_BUDGET:
+            continue
+        steps = [at for at, block in kernel.blocks.items() if block.count("HMMA") == 16]
+        short, long = sorted(kernel.round_through(at) for at in steps)
+        found = (short, long, least_round(kernel, "IDP", 16))
+        assert all(n <= budget for n, budget in zip(found, MOMENTS_BUDGET[model], strict=True)), (
+            model,
+            found,
+        )
+        seen.add(model)
+    assert seen == set(MOMENTS_BUDGET)
 
 
 def least_round(kernel: sass.Kernel, opcode: str, times: int) -> float:

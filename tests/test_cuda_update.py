@@ -2,12 +2,12 @@
 give the bits of the CPU backend, in both orders of threads, with copies that arrive as late and as
 early as they may; injected bugs must show.
 
-``moments`` takes its four count sums from a matrix product of another order. Each sum has n <= 256
-terms, so its error is below n 2^-24 times the sum of magnitudes, which is the total count (or
-variance) itself; a relaxation moves w by at most count * step and is Lipschitz in the counts, so
-256 * 2^-24 = 1.6e-5 of the distance moved, plus two roundings of the weight, bounds the difference.
-Where a count is 0 on one side and a rounding error on the other, the gaussian's share is
-sigma step sqrt(error): counts of 1e-6 give 1e-3 steps.
+``moments`` takes its four count sums from tensor cores. Factors are rounded to 11 bits twice, so
+that each count has a relative error below 2^-10: with n pulses a weight is off by 2^-10 n steps,
+and by 2^-10 of its noise, which is below 5 (sigma + 1/2) sqrt(n) steps (the variance of a count is
+at most n / 4). Sums of 256 terms in another order add 256 2^-24 of that. Where a count is 0 on one
+side and a rounding error on the other, the gaussian's share is sigma step sqrt(error): counts of
+1e-6 give 1e-3 steps a group.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from emulated import Emulated, build
 from pulseline import ops, ops_cuda
 from pulseline.errors import BackendError, ConfigError
 from pulseline.io import NOISES
+from pulseline.reference.devices import DEVICES, Crosspoints
+from pulseline.reference.relax import moments_counts
+from pulseline.reference.rng import Stream
+from pulseline.reference.trains import Train, manage
 from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem
 
 POISON = 0xFF
@@ -199,15 +203,49 @@ def test_counting_without_tensor_cores(
     check(without_tensor_cores, p)
 
 
-@pytest.mark.parametrize("name", ["soft", "linear_additive", "exp", "piecewise"])
+def largest_step(p: Problem) -> float:
+    """Of any crosspoint at any weight."""
+    model, c = DEVICES[p.device.name], Crosspoints.of(p.device, p.stored)
+    up = torch.ones_like(c.hi, dtype=torch.bool)
+    weights = (c.lo + (c.hi - c.lo) * t for t in torch.linspace(0, 1, 33))
+    steps = [model.step(p.device, c, w, m).abs() for w in weights for m in (up, ~up)]
+    return float(torch.stack(steps).max())
+
+
+def check_moments(p: Problem) -> None:
+    """See the header; the number of pulses is the reference's."""
+    x_max, d_max = p.x.abs().amax(1), p.d.abs().amax(1)
+    train = manage(x_max, d_max, p.lr, p.device.granularity, p.config)
+    n, groups = torch.zeros_like(p.weight), range(0, len(p.x), 256)
+    for first in groups:
+        part = slice(first, first + 256)
+        some = Train(*(v[part] for v in train))
+        counts = moments_counts(p.x[part], p.d[part], some, Stream(SEED, TILE_ID), K + first)
+        if counts is not None:
+            n += counts.up + counts.down
+    noise = 5 * (p.device.dw_min_std + 0.5) * n.sqrt()
+    limit = (2.0**-10 * (n + noise) + 1e-3 * len(groups)) * largest_step(p) + 2.0**-22
+    got, want = on_cuda(p), on_cpu(p)
+    assert ((got - want).abs() <= limit).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_moments(backend: Emulated, name: str) -> None:
     p = problem(33, 65, 300, MODELS[name], "moments", lr=0.002)
     moves(p)
-    got, want = on_cuda(p), on_cpu(p)
-    moved = (want - p.weight).abs()
-    step = MODELS[name].dw_min
-    limit = 256 * 2.0**-24 * moved + 1e-3 * step + 2.0**-22
-    assert ((got - want).abs() <= limit).all()
+    check_moments(p)
+
+
+@pytest.mark.parametrize("bl", [1, 2, 70, 300, 5000])
+def test_moments_of_trains_of_any_length(backend: Emulated, bl: int) -> None:
+    p = problem(9, 70, 40, MODELS["soft"], "moments", desired_bl=bl, update_bl_management=False)
+    moves(p)
+    check_moments(p)
+
+
+def test_moments_of_many_samples(backend: Emulated) -> None:
+    """More than a slice of 8192, the last group not full."""
+    check_moments(problem(2, 3, 8500, MODELS["soft"], "moments", lr=0.002))
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped", "moments"])
@@ -335,6 +373,15 @@ def _missing(name: str) -> None:
     raise ModuleNotFoundError(name)
 
 
+def test_too_many_lines(backend: Emulated) -> None:
+    p = problem(1, 1, 1, MODELS["soft"])
+    pairs = [torch.zeros(1048561, 1, dtype=torch.int32)] * 3
+    stored = type(p.stored)(*pairs)
+    p = p._replace(weight=torch.zeros(1048561, 1), stored=stored, d=torch.zeros(1, 1048561))
+    with pytest.raises(ConfigError, match="1048560 rows"):
+        on_cuda(p)
+
+
 def test_moved_tiles_keep_their_bits() -> None:
     """Parameters are built on the CPU and copied; what a tile counts moves along."""
     layer = pl.nn.AnalogLinear(5, 3, device=MODELS["soft"], seed=4)
@@ -353,7 +400,7 @@ FAULTS = {
     "all barriers after use": {"skip": 1, "every": 2, "eager": True},
     "a wait too short": {"early": 1},
 }
-PULSES = {"exact": 2, "grouped": 3}  # number of the launch that pulses
+PULSES = {"exact": 2, "grouped": 3, "moments": 2}  # number of the launch that pulses
 
 
 @pytest.mark.parametrize("fidelity", PULSES)
@@ -364,7 +411,7 @@ def test_injected_bugs_show(backend: Emulated, fault: str, fidelity: str) -> Non
     Where lanes read other ends of groups than their neighbours, they no longer meet.
     """
     p = problem(33, 65, 200, MODELS["soft"], fidelity, group_size=8, update_bl_management=False)
-    check(backend, p)
+    want = on_cuda(p)
     with backend.settings(**FAULTS[fault], launch=PULSES[fidelity]):  # type: ignore[arg-type]
         got, complaint = None, ""
         try:
@@ -375,7 +422,7 @@ def test_injected_bugs_show(backend: Emulated, fault: str, fidelity: str) -> Non
         assert fidelity == "grouped"
         assert "wait for ever" in complaint
     else:
-        assert not torch.equal(bits(got), bits(on_cpu(p)))
+        assert not torch.equal(bits(got), bits(want))
 
 
 def test_a_bug_of_the_plan_shows(backend: Emulated) -> None:

@@ -89,30 +89,8 @@ void bind_update(py::module_& m) {
   m.def("update", [](const std::vector<Description>& described, int device, int fidelity, int gpu,
                      uint64_t stream) {
     const Tasks t(described, device, fidelity, gpu, stream);
-    if (fidelity == kMoments)
-      throw py::value_error("moments takes moments_begin, factors, moments");
     py::gil_scoped_release nogil;
     PL_CHECK(cuda::launch_update(t.call));
-  });
-  // moments, one task: plan; then per group of samples the factors, their four products by the
-  // caller, and the relaxation.
-  m.def("moments_begin", [](const Description& d, int device, int gpu, uint64_t stream) {
-    const Tasks t({d}, device, kMoments, gpu, stream);
-    py::gil_scoped_release nogil;
-    PL_CHECK(cuda::launch_moments_begin(t.call));
-  });
-  m.def("factors", [](const Description& d, int device, uint64_t columns, uint64_t rows,
-                      int64_t first, int64_t count, int gpu, uint64_t stream) {
-    const Tasks t({d}, device, kMoments, gpu, stream);
-    py::gil_scoped_release nogil;
-    PL_CHECK(cuda::launch_factors(t.call,
-                                  {pointer<float>(columns), pointer<float>(rows), first, count}));
-  });
-  m.def("moments", [](const Description& d, int device, uint64_t sums, int64_t first, int gpu,
-                      uint64_t stream) {
-    const Tasks t({d}, device, kMoments, gpu, stream);
-    py::gil_scoped_release nogil;
-    PL_CHECK(cuda::launch_moments(t.call, pointer<const float>(sums), first));
   });
 }
 

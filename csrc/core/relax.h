@@ -12,8 +12,6 @@
 // Other devices: B is the secant slope of the flow over half a step. A pulse does not act on
 // itself: n pulses in a random order move by A + (B A - E) / 2 + ..., E = A B / (n_up + n_down), so
 // that - phi(B) E / 2 joins A.
-#include <type_traits>
-
 #include "core/update.h"
 
 namespace pulseline {
@@ -52,7 +50,7 @@ PL_HD void to_flow(Crosspoint<F>& c) {
   c.down = c.down * down;
   c.slope_up = c.slope_up * up;
   c.slope_down = c.slope_down * down;
-  if constexpr (Device::kAdditive && !std::is_base_of_v<StepNoise, Device>) {
+  if constexpr (Device::kOwnNoise) {
     c.extra_up = c.extra_up * up;
     c.extra_down = c.extra_down * down;
   }

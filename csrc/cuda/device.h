@@ -27,6 +27,11 @@ PL_DEVICE uint32_t opaque(uint32_t x) {
   asm("" : "+r"(x));
   return x;
 }
+// And that it cannot know earlier: what depends on it is worked out here, not before a loop.
+PL_DEVICE uint32_t opaque_here(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 
 // Where something lies in shared memory, in bytes; kept in a register, not worked out again.
 using SharedAddress = uint32_t;
@@ -74,6 +79,40 @@ PL_DEVICE void bf16_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
       "{%0,%1,%2,%3},{%4,%5},{%6},{%7,%7,%7,%7};"
       : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
       : "r"(a0), "r"(a1), "r"(b), "f"(0.0f));
+}
+
+// c += a b with halves, two in a word: a 16 rows of 16, b 8 columns. With g = lane / 4 and t =
+// lane % 4 a lane holds a: words t of rows g and g + 8, then words 4 + t of both; b: words t and
+// 4 + t of column g; c as above.
+PL_DEVICE void f16_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  float d[4];
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]),
+        "f"(c[2]), "f"(c[3]));
+  c[0] = d[0];
+  c[1] = d[1];
+  c[2] = d[2];
+  c[3] = d[3];
+}
+
+// Halves: the nearest one's bits; two products, two differences.
+PL_DEVICE uint32_t half_bits(float x) {
+  uint16_t h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return h;
+}
+PL_DEVICE uint32_t half_mul(uint32_t a, uint32_t b) {
+  uint32_t c;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+  return c;
+}
+PL_DEVICE uint32_t half_sub(uint32_t a, uint32_t b) {
+  uint32_t c;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+  return c;
 }
 
 }  // namespace pulseline::cuda

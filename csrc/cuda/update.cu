@@ -1,4 +1,6 @@
 // One call of the update: its workspace and the sequence of its launches.
+#include <algorithm>
+
 #include "cuda/update.h"
 
 namespace pulseline::cuda {
@@ -57,7 +59,11 @@ size_t lay_out(Task& t, void* base) {
     room.take(t.steps, a.batch * steps);
     room.take(t.slice_step, t.slices + 1);
   }
-  if (a.fidelity == kMoments && !a.fired) return room.used;
+  if (a.fidelity == kMoments) {
+    const int64_t all = round_up(a.batch, int64_t(kGroupSamples));
+    t.moment_samples = int32_t(all < kMomentSamples ? all : kMomentSamples);
+    room.take(t.moment_factors, 3 * t.moment_samples / 2);
+  }
   samples = samples < a.batch ? samples : a.batch;
   int64_t words = samples * t.words, draws = words;
   if (a.fidelity == kGrouped) {
@@ -68,6 +74,7 @@ size_t lay_out(Task& t, void* base) {
     room.take(t.rank_columns, draws * kRankWords * t.padded_cols);
     room.take(t.rank_rows, draws * kRankWords * t.padded_rows);
   }
+  if (a.fidelity == kMoments) words = std::max(words, int64_t(t.moment_samples / 2));
   room.take(t.column_words, words * t.padded_cols);
   room.take(t.row_words, words * t.padded_rows);
   return room.used;
@@ -78,21 +85,22 @@ cudaError_t launch_update(const Call& c) {
   if (!anything(c)) return cudaSuccess;
   const int32_t fidelity = c.tasks[0].args.fidelity;
   if (fidelity == kExpected) return launch_expected(c);
-  const bool grouped = fidelity == kGrouped;
+  const bool grouped = fidelity == kGrouped, moments = fidelity == kMoments;
   const bool low_rank = c.tasks[0].rank_rows != nullptr;
   if (grouped) PL_TRY(launch_groups(c));
   const int slices = int(most(c, [](const Task& t) { return t.slices; }));
   const bool counts = most(c, [](const Task& t) { return t.args.fired != nullptr; }) != 0;
-  for (int slice = 0; slice < slices; ++slice) {
+  for (int slice = 0; slice < slices && (!moments || counts); ++slice) {
     PL_TRY(grouped ? launch_packed_trains(c, slice) : launch_trains(c, slice));
     if (low_rank) PL_TRY(launch_ranks(c, slice));
     if (counts) PL_TRY(launch_count(c, slice));
+    if (moments) continue;  // only counted
     PL_TRY(grouped               ? launch_grouped(c, slice)
            : fidelity == kStrict ? launch_strict(c, slice)
            : low_rank            ? launch_exact_ranks(c, slice)
                                  : launch_exact(c, slice));
   }
-  return cudaSuccess;
+  return moments ? launch_moments(c) : cudaSuccess;
 }
 
 }  // namespace pulseline::cuda

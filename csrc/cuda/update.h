@@ -26,7 +26,8 @@ enum Device : int {
 constexpr int kTasks = 8;         // tiles of one launch: their arguments fit, see launch.h
 constexpr int kSliceWords = 512;  // pulse words of a slice, unless a train is longer
 constexpr int kPadColumns = 128, kPadRows = 64;
-constexpr int kStepWords = 4;  // packed words that one tensor core instruction counts
+constexpr int kMomentSamples = 8192;  // samples of a slice of moments
+constexpr int kStepWords = 4;         // packed words that one tensor core instruction counts
 constexpr unsigned long long kAllFinite = ~0ull;
 constexpr uint32_t kSign = 0x80000000u;  // of a line, in its pulse word: slots fill 31 bits
 
@@ -70,6 +71,10 @@ struct Task {  // one tile's call
   // Low-rank noise: factors of every word of the slice, grouped: of every step that begins a group;
   // [..][padded][kRankWords]. nullptr: noise is iid.
   uint32_t *rank_columns, *rank_rows;
+  // moments: column_words and row_words hold signed counts of a slice, [padded][moment_samples]
+  // halves; factors of every sample, [3][moment_samples] halves.
+  int32_t moment_samples;
+  uint32_t* moment_factors;
 };
 
 // Arguments of a launch.
@@ -130,18 +135,9 @@ cudaError_t launch_strict(const Call& c, int slice);
 cudaError_t launch_expected(const Call& c);
 cudaError_t launch_grouped(const Call& c, int slice);
 
-// The whole call, but for kMoments.
-cudaError_t launch_update(const Call& c);
+cudaError_t launch_moments(const Call& c);  // counts and relaxations of all samples
 
-// moments: factors of the samples [first, first + count) of one tile, to be multiplied,
-// sums[f] = rows[f] columns[f] for f < 4, and the relaxation by those sums.
-struct Factors {
-  float* columns;  // [4][count][cols]
-  float* rows;     // [4][rows][count]
-  int64_t first, count;
-};
-cudaError_t launch_moments_begin(const Call& c);
-cudaError_t launch_factors(const Call& c, const Factors& f);
-cudaError_t launch_moments(const Call& c, const float* sums, int64_t first);
+// The whole call.
+cudaError_t launch_update(const Call& c);
 
 }  // namespace pulseline::cuda

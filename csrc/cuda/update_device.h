@@ -1,7 +1,5 @@
 #pragma once
 // What the kernels of the update share.
-#include <type_traits>
-
 #include "cuda/device.h"
 #include "cuda/update.h"
 
@@ -24,10 +22,6 @@ PL_DEVICE int words_in(const Task& t, int slice) {
 PL_DEVICE float first_of(uint32_t pair) { return as_float(opaque(pair & 0xffff0000u)); }
 PL_DEVICE float second_of(uint32_t pair) { return as_float(opaque(pair << 16)); }
 
-// Whether a noise scale of the crosspoint's own comes on top of step, slope and bounds.
-template <class D>
-constexpr bool kOwnNoiseScale = D::kAdditive && !std::is_base_of_v<StepNoise, D>;
-
 // A crosspoint and its weight; outside of the matrix one that never moves.
 template <class D>
 PL_DEVICE Crosspoint<float> load_crosspoint(const UpdateArgs& a, const D& device, int64_t row,
@@ -47,6 +41,17 @@ PL_DEVICE Crosspoint<float> load_crosspoint(const UpdateArgs& a, const D& device
   }
   w = inside ? a.w[o] : 0.0f;
   device.prepare(c);
+  return c;
+}
+// For a relaxation in a loop: the squares of additive noise would be worked out before the loop and
+// keep registers.
+template <bool ADDITIVE, class D>
+PL_DEVICE Crosspoint<float> squared_here(Crosspoint<float> c) {
+  if (!ADDITIVE) return c;
+  float& up = D::kOwnNoise ? c.extra_up : c.up;
+  float& down = D::kOwnNoise ? c.extra_down : c.down;
+  up = as_float(opaque_here(as_bits(up)));
+  down = as_float(opaque_here(as_bits(down)));
   return c;
 }
 // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.

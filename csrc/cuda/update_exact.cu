@@ -43,10 +43,11 @@ PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Plac
   });
 }
 
-// Blocks per multiprocessor. 3 leave 168 registers: too few for curved steps and own noise scales.
+// Blocks per multiprocessor. 3 leave 168 registers: too few for curved steps and noise scales of
+// their own.
 template <class D>
 constexpr int blocks_of() {
-  return D::kAffine && !kOwnNoiseScale<D> ? 3 : 2;
+  return D::kAffine && !D::kOwnNoise ? 3 : 2;
 }
 
 template <class D>

@@ -20,7 +20,7 @@ static_assert(kPadRows % kBlockRows == 0, "whole blocks");
 
 // Tiles of 8 columns of a warp: 16 or 8 crosspoints of a lane have room in registers.
 template <class D>
-constexpr int kTilesOf = kOwnNoiseScale<D> ? 2 : 4;
+constexpr int kTilesOf = D::kOwnNoise ? 2 : 4;
 
 template <int TILES>
 struct alignas(16) Stage {
@@ -219,7 +219,8 @@ struct Cells {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const Counts<float> counts = {to_float(g.up[n][i]), to_float(g.down[n][i]), 0.0f, 0.0f};
-        w[n][i] = relax<false, NEAR>(device, c[n][i], w[n][i], counts, sigma, xi[i], ADDITIVE);
+        w[n][i] = relax<false, NEAR>(device, squared_here<ADDITIVE, D>(c[n][i]), w[n][i], counts,
+                                     sigma, xi[i], ADDITIVE);
       }
     }
   }

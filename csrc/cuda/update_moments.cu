@@ -1,70 +1,404 @@
-// Fidelity moments: the line counts of every sample, from its trains, as the factors whose products
-// over samples are mean and variance of the counts of every crosspoint (core/relax.h). One thread
-// per line and sample. The relaxation is in update_rare.cu.
+// Fidelity moments: mean and variance of the coincidences of up to 256 samples, given how many
+// slots every line fired, as four products over samples on tensor cores, then one relaxation;
+// weights, device parameters and sums stay in registers for a slice.
+//   mean      sum s c_d c_x / bl                          signed and unsigned, s = -1 or 1
+//   variance  sum s v_d v_x / (bl^2 (bl - 1)),  v = c (bl - c)
+// Counts come as halves, which are exact up to 2048; everything else is worked out from them:
+// relative errors of factors are below 2^-10 (three roundings to 11 bits), sums are float32.
+// A warp holds 16 rows of 8 TILES columns in the layout of the sums, see f16_mma.
+#include <algorithm>
+
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kStep = 32;                  // samples of a stage
+constexpr int kStepHalves = kStep / 2;     // words of a line in a stage
+constexpr float kVarianceScale = 1024.0f;  // keeps 1 / (bl^2 (bl - 1)) a normal half
 
-__global__ void __launch_bounds__(kThreads)
-    factors_kernel(const __grid_constant__ Tasks tasks, Factors f) {
-  const Task& t = tasks.task[0];
+// ---- counts ----
+
+constexpr int kLineThreads = 256, kOctet = 8;  // a thread counts so many samples of a line
+
+// Counts of longer trains are scaled down so that halves hold their squares.
+struct Scaled {
+  float scale, bl;          // of counts; scaled
+  float inverse, variance;  // half of 1 / bl and of 1 / (bl^2 (bl - 1)), for scaled counts
+};
+PL_DEVICE Scaled scaled_train(int bl) {
+  if (bl == 0) return {0.0f, 0.0f, 0.0f, 0.0f};
+  const float slots = float(bl);
+  float scale = 1.0f;
+  while (slots * scale > 255.0f) scale = scale * 0.5f;
+  const float inverse = 0.5f / (slots * scale * scale), square = scale * scale;
+  const float spread = (slots * slots) * (slots - 1.0f);
+  return {scale, slots * scale, inverse,
+          bl > 1 ? 0.5f * kVarianceScale / ((spread * square) * square) : 0.0f};
+}
+
+PL_DEVICE uint32_t fired_slots(const Task& t, int64_t b, int64_t index, float value, bool column) {
+  uint32_t n = 0;
+  const int words = words_of(t.trains[b].bl);
+  for (int w = 0; w < words; ++w) {
+    const Sub sub = t.subs[b * t.words + w];
+    const Keys key = column ? sub.columns : sub.rows;
+    const uint32_t base = uint32_t(index) * kColumnStride;
+    const float u = uniform24(hash(base + kRoundingDraw * kRowStride, key.k0, key.k1));
+    const uint32_t p16 = probability16(column ? sub.scale_x : sub.scale_d, value, u);
+    if (p16) n += uint32_t(__popc(train_word(p16, base, key, sub.slots)));
+  }
+  return n;
+}
+
+// Signed counts of a slice, and per sample what turns them into factors. A thread is a line and
+// eight samples. Products are positive upward: the row carries the sign of -d.
+__global__ void __launch_bounds__(kLineThreads)
+    counts_kernel(const __grid_constant__ Tasks tasks, int slice) {
+  const Task& t = tasks.task[blockIdx.z];
   const UpdateArgs& a = t.args;
-  const int64_t line = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (line >= a.cols + a.rows) return;
-  const bool column = line < a.cols;
-  const int64_t index = column ? line : line - a.cols, lines = column ? a.cols : a.rows;
-  const bool silent = refused(t);
-  for (int64_t s = blockIdx.y; s < f.count; s += gridDim.y) {
-    const int64_t b = f.first + s;
-    const float value = silent ? 0.0f : (column ? a.x : a.d)[b * lines + index];
-    const int bl = silent ? 0 : t.trains[b].bl;
-    uint32_t n = 0;
-    for (int w = 0; w < words_of(bl); ++w) {
-      const Sub sub = t.subs[b * t.words + w];
-      const Keys key = column ? sub.columns : sub.rows;
-      const uint32_t base = uint32_t(index) * kColumnStride;
-      const float u = uniform24(hash(base + kRoundingDraw * kRowStride, key.k0, key.k1));
-      const uint32_t p16 = probability16(column ? sub.scale_x : sub.scale_d, value, u);
-      n += uint32_t(__popc(train_word(p16, base, key, sub.slots)));
+  const int64_t first = int64_t(slice) * t.moment_samples;
+  const int64_t line = int64_t(blockIdx.x) * kLineThreads + threadIdx.x;
+  if (first >= a.batch || refused(t)) return;
+  const bool column = line < t.padded_cols;
+  const int64_t index = column ? line : line - t.padded_cols, lines = column ? a.cols : a.rows;
+  const int64_t padded = column ? t.padded_cols : t.padded_rows;
+  uint16_t* factors = reinterpret_cast<uint16_t*>(t.moment_factors);
+  for (int64_t s = int64_t(blockIdx.y) * kOctet; s < t.moment_samples; s += gridDim.y * kOctet) {
+    if (line < kOctet) {
+      const int64_t b = first + s + line;
+      const Scaled v = scaled_train(b < a.batch ? t.trains[b].bl : 0);
+      uint16_t* at = factors + s + line;
+      at[0] = uint16_t(half_bits(v.bl));
+      at[t.moment_samples] = uint16_t(half_bits(v.inverse));
+      at[2 * t.moment_samples] = uint16_t(half_bits(v.variance));
     }
-    const bool negative = (as_bits(value) & kSign) != 0;
-    const int64_t o = column ? s * lines + index : index * f.count + s;
-    const int64_t next = lines * f.count;
-    float* out = (column ? f.columns : f.rows) + o;
-    LineFactors<float> v = {0.0f, 0.0f};
-    if (bl) {
-      const float set = to_float(n), slots = float(bl);
-      v = column ? line_factors(set, slots) : row_factors(set, slots);
+    if (index >= padded) continue;
+    uint64_t low = 0, high = 0;  // eight halves, the first sample's lowest
+#pragma unroll 1
+    for (int i = 0; i < kOctet; ++i) {
+      const int64_t b = first + s + i;
+      uint64_t half = 0;
+      if (b < a.batch && index < lines) {
+        const float value = (column ? a.x : a.d)[b * lines + index];
+        const float set = to_float(fired_slots(t, b, index, value, column));
+        const bool minus = ((as_bits(value) & kSign) != 0) == column;
+        const float scaled = set * scaled_train(t.trains[b].bl).scale;
+        half = half_bits(minus ? -scaled : scaled);
+      }
+      low = low >> 16 | high << 48;
+      high = high >> 16 | half << 48;
     }
-    // Products are positive upward: the row carries the sign of -d.
-    const bool minus = column ? negative : !negative;
-    out[0] = minus ? -v.count : v.count;
-    out[next] = v.count;
-    out[2 * next] = minus ? -v.spread : v.spread;
-    out[3 * next] = v.spread;
+    uint32_t* out = column ? t.column_words : t.row_words;
+    *reinterpret_cast<uint4*>(out + (index * t.moment_samples + s) / 2) =
+        make_uint4(uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32));
   }
 }
+
+// ---- sums and relaxation ----
+
+constexpr int kWarpRows = 4, kWarpColumns = 2;
+constexpr int kBlockRows = 16 * kWarpRows;
+constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
+constexpr int kStages = 4;  // three on their way, one in use
+static_assert(kPadRows % kBlockRows == 0 && kGroupSamples % kStep == 0, "whole blocks and groups");
+
+// Tiles of 8 columns of a warp: what has room in registers beside four sums a crosspoint.
+template <class D>
+constexpr int kTilesOf = D::kAffine && !D::kOwnNoise ? 4 : 2;
+
+template <int TILES>
+struct alignas(16) Stage {
+  static constexpr int kColumns = 8 * TILES * kWarpColumns;  // of a block
+  static_assert(kPadColumns % kColumns == 0, "whole blocks");
+  uint32_t rows[kBlockRows][kStepHalves], columns[kColumns][kStepHalves];
+  uint32_t factors[3][kStepHalves];
+};
+static_assert(kStages * sizeof(Stage<4>) <= kStaticShared, "all stages fit");
+
+template <int TILES>
+struct Place {
+  int row, column;            // of this lane's first crosspoint
+  int row_line, column_line;  // of its fragments in a stage
+  int word;                   // of a line: eight samples of a stage are a lane's
+  PL_DEVICE Place() {
+    const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+    const int g = lane / 4, t = lane % 4;
+    const int warp_row = warp / kWarpColumns * 16, warp_column = warp % kWarpColumns * (8 * TILES);
+    row_line = warp_row + g;
+    column_line = warp_column + g;
+    word = 4 * t;
+    row = int(blockIdx.y) * kBlockRows + warp_row + g;
+    column = int(blockIdx.x) * Stage<TILES>::kColumns + warp_column + 2 * t;
+  }
+  PL_DEVICE int row_of(int i) const { return row + i / 2 * 8; }
+  PL_DEVICE int column_of(int n, int i) const { return column + 8 * n + i % 2; }
+};
+
+// Stages of a slice to shared memory: one thread's part, 16 bytes of a row, a column, a factor.
+template <int TILES>
+struct Feed {
+  static constexpr int kQuads = kStepHalves / 4;
+  static_assert(kThreads == kBlockRows * kQuads, "a quad of a row each");
+  uint32_t row, column;  // words of a slice, fewer than 2^32
+  SharedAddress to;      // of the row; the others lie behind it
+  PL_DEVICE Feed(const Task& t, Stage<TILES>* stages) {
+    const int line = int(threadIdx.x) / kQuads, q = int(threadIdx.x) % kQuads * 4;
+    const uint32_t width = uint32_t(t.moment_samples) / 2;
+    row = (blockIdx.y * kBlockRows + line) * width + q;
+    column = (blockIdx.x * Stage<TILES>::kColumns + line) * width + q;
+    to = shared_address(&stages->rows[line][q]);
+  }
+  static PL_DEVICE const uint32_t* factor_of(const Task& t, int step) {
+    const int line = int(threadIdx.x) / kQuads, q = int(threadIdx.x) % kQuads * 4;
+    return t.moment_factors + line * (t.moment_samples / 2) + step * kStepHalves + q;
+  }
+  PL_DEVICE void next(const Task& t, int step, int count) {
+    const uint32_t offset = uint32_t(step % kStages) * uint32_t(sizeof(Stage<TILES>));
+    if (step < count) {
+      constexpr int kColumns = Stage<TILES>::kColumns;
+      constexpr uint32_t kRowBytes = kBlockRows * kStepHalves * 4;
+      constexpr uint32_t kColumnBytes = kColumns * kStepHalves * 4;
+      copy16_async(to + offset, t.row_words + row);
+      if (int(threadIdx.x) < kColumns * kQuads)
+        copy16_async(to + offset + kRowBytes, t.column_words + column);
+      if (int(threadIdx.x) < 3 * kQuads)
+        copy16_async(to + offset + kRowBytes + kColumnBytes, factor_of(t, step));
+    }
+    row += kStepHalves;
+    column += kStepHalves;
+    copies_commit();
+  }
+};
+
+// Halves of signed counts c: c (bl - c) of their magnitudes.
+constexpr uint32_t kMagnitudes = 0x7fff7fffu;
+PL_DEVICE uint32_t spread_of(uint32_t c, uint32_t bl) {
+  const uint32_t size = c & kMagnitudes;
+  return half_mul(size, half_sub(bl, size));
+}
+PL_DEVICE uint32_t with_sign_of(uint32_t c, uint32_t magnitude) {
+  return magnitude | (c & ~kMagnitudes);
+}
+
+template <int TILES>
+struct Sums {
+  float total[TILES][4], balance[TILES][4], variance[TILES][4], variance_balance[TILES][4];
+  PL_DEVICE void clear() {
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        total[n][i] = balance[n][i] = variance[n][i] = variance_balance[n][i] = 0.0f;
+  }
+  PL_DEVICE float largest() const {  // count
+    float most = 0.0f;
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) most = max(most, total[n][i]);
+    return most;
+  }
+  // Sums hold half of what counts_of of core/relax.h takes.
+  PL_DEVICE Counts<float> of(int n, int i) const {
+    constexpr float kUnscale = 1.0f / kVarianceScale;
+    const float t = total[n][i], b = balance[n][i];
+    const float v = variance[n][i], vb = variance_balance[n][i];
+    return {max(t + b, 0.0f), max(t - b, 0.0f), max(v + vb, 0.0f) * kUnscale,
+            max(v - vb, 0.0f) * kUnscale};
+  }
+  PL_DEVICE void add(const Stage<TILES>& stage, const Place<TILES>& at) {
+    uint32_t rows[2][4], columns[TILES][4], scale[4];
+    load16(rows[0], &stage.rows[at.row_line][at.word]);
+    load16(rows[1], &stage.rows[at.row_line + 8][at.word]);
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+      load16(columns[n], &stage.columns[at.column_line + 8 * n][at.word]);
+    load16(scale, &stage.factors[1][at.word]);
+    add_means(rows, columns, scale);
+    load16(scale, &stage.factors[2][at.word]);
+    // A train of one slot leaves nothing uncertain.
+    if (!__any_sync(0xffffffffu, int(scale[0] | scale[1] | scale[2] | scale[3]))) return;
+    add_variances(rows, columns, stage, at.word);
+  }
+  // Two words of a line at a time make a product, any two, of both sides.
+  PL_DEVICE void add_means(const uint32_t (&rows)[2][4], const uint32_t (&columns)[TILES][4],
+                           const uint32_t (&scale)[4]) {
+#pragma unroll
+    for (int half = 0; half < 4; half += 2) {
+      uint32_t mean[4], size[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        mean[i] = half_mul(rows[i % 2][half + i / 2], scale[half + i / 2]);
+        size[i] = mean[i] & kMagnitudes;
+      }
+#pragma unroll
+      for (int n = 0; n < TILES; ++n) {
+        const uint32_t c0 = columns[n][half], c1 = columns[n][half + 1];
+        f16_mma(balance[n], mean, c0, c1);
+        f16_mma(total[n], size, c0 & kMagnitudes, c1 & kMagnitudes);
+      }
+    }
+  }
+  PL_DEVICE void add_variances(const uint32_t (&rows)[2][4], const uint32_t (&columns)[TILES][4],
+                               const Stage<TILES>& stage, int first) {
+#pragma unroll
+    for (int half = 0; half < 4; half += 2) {
+      const auto factors_of = [&](int f) {
+        return *reinterpret_cast<const uint2*>(&stage.factors[f][first + half]);
+      };
+      const uint2 bl = factors_of(0), scale = factors_of(2);
+      uint32_t spread[4], size[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t c = rows[i % 2][half + i / 2];
+        size[i] = half_mul(spread_of(c, i / 2 ? bl.y : bl.x), i / 2 ? scale.y : scale.x);
+        spread[i] = with_sign_of(c, size[i]);
+      }
+#pragma unroll
+      for (int n = 0; n < TILES; ++n) {
+        const uint32_t c0 = columns[n][half], c1 = columns[n][half + 1];
+        const uint32_t s0 = spread_of(c0, bl.x), s1 = spread_of(c1, bl.y);
+        f16_mma(variance_balance[n], spread, with_sign_of(c0, s0), with_sign_of(c1, s1));
+        f16_mma(variance[n], size, s0, s1);
+      }
+    }
+  }
+  static PL_DEVICE void load16(uint32_t (&to)[4], const uint32_t* from) {
+    const uint4 v = *reinterpret_cast<const uint4*>(from);
+    to[0] = v.x;
+    to[1] = v.y;
+    to[2] = v.z;
+    to[3] = v.w;
+  }
+};
+
+template <class D>
+struct Cells {
+  static constexpr int TILES = kTilesOf<D>;
+  float w[TILES][4];
+  Crosspoint<float> c[TILES][4];  // but for the bounds, which stay packed: registers are short
+  uint32_t bound[TILES][4];
+  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<TILES>& at) {
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
+        to_flow<D>(c[n][i]);
+        bound[n][i] = as_bits(c[n][i].hi) | as_bits(c[n][i].lo) >> 16;
+      }
+  }
+  PL_DEVICE float steepest() const {         // slope
+    float most = as_float(opaque_here(0u));  // or it would be kept for later
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; D::kSlopes && i < 4; ++i)
+        most = max(most, max(absolute(c[n][i].slope_up), absolute(c[n][i].slope_down)));
+    return most;
+  }
+  template <bool NEAR, bool ADDITIVE>
+  PL_DEVICE void relax_each(const D& device, const Sums<TILES>& sums, const Place<TILES>& at,
+                            Keys key) {
+    const uint32_t base = uint32_t(at.row) * kRowStride + uint32_t(at.column) * kColumnStride;
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t further =
+            uint32_t(i / 2 * 8) * kRowStride + uint32_t(8 * n + i % 2) * kColumnStride;
+        Crosspoint<float> here = squared_here<ADDITIVE, D>(c[n][i]);
+        const uint32_t pair = opaque_here(bound[n][i]);
+        here.hi = pair_first(pair);
+        here.lo = pair_second(pair);
+        w[n][i] =
+            relax<true, NEAR>(device, here, w[n][i], sums.of(n, i), device.p.pulsed.dw_min_std,
+                              group_normal(base + further, key), ADDITIVE);
+      }
+  }
+  // The usual case, all of the warp's slopes small, goes straight through.
+  PL_DEVICE void relax_all(const D& device, const Sums<TILES>& sums, const Place<TILES>& at,
+                           Keys key) {
+    if (D::kAdditive && device.additive_noise())
+      relax_each<false, D::kAdditive>(device, sums, at, key);
+    else if (!D::kAffine || __any_sync(0xffffffffu, int(sums.largest() * steepest() > 0.24f)))
+      relax_each<false, false>(device, sums, at, key);
+    else
+      relax_each<D::kAffine, false>(device, sums, at, key);
+  }
+  PL_DEVICE void store(const UpdateArgs& a, const Place<TILES>& at) const {
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
+  }
+};
+
+// Blocks of a multiprocessor, 0: the compiler's choice, which is short of registers otherwise.
+template <class D>
+constexpr int kBlocksOf = D::kSlopes ? 1 : 0;
+
+template <class D>
+__global__ void __launch_bounds__(kThreads, kBlocksOf<D>)
+    moments_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
+  constexpr int TILES = kTilesOf<D>;
+  PL_SHARED(Stage<TILES>, stages, kStages);
+  const Task& t = tasks.task[blockIdx.z];
+  const D& device = tasks.device[blockIdx.z];
+  const UpdateArgs& a = t.args;
+  const int64_t first = int64_t(slice) * t.moment_samples;
+  if (int64_t(blockIdx.y) * kBlockRows >= a.rows ||
+      int64_t(blockIdx.x) * Stage<TILES>::kColumns >= a.cols || first >= a.batch || refused(t))
+    return;
+  const Place<TILES> at;
+  Cells<D> cells(a, device, at);
+  const int64_t samples = a.batch - first < t.moment_samples ? a.batch - first : t.moment_samples;
+  const int count = int((samples + kStep - 1) / kStep);
+  Feed<TILES> feed(t, stages);
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) feed.next(t, stage, count);
+  Sums<TILES> sums;
+  sums.clear();
+  for (int step = 0; step < count; ++step) {
+    copies_wait<kStages - 2>();
+    __syncthreads();  // the stage has come, and nobody reads the one before any more
+    feed.next(t, step + kStages - 1, count);
+    sums.add(stages[step % kStages], at);
+    constexpr int kGroupSteps = int(kGroupSamples) / kStep;
+    if ((step + 1) % kGroupSteps && step + 1 < count) continue;
+    // The group's first sample.
+    const uint64_t k = a.k + uint64_t(slice) * uint32_t(t.moment_samples) +
+                       uint32_t(step / kGroupSteps) * uint32_t(kGroupSamples);
+    cells.relax_all(device, sums, at, draw_keys(a.stream, kGroupNoise, k, 0));
+    sums.clear();
+  }
+  copies_wait<0>();
+  cells.store(a, at);
+}
+
+template <class D>
+struct Moments {
+  static cudaError_t run(const Call& c, int slice) {
+    return launch(moments_kernel<D>, block_grid(c, kBlockRows, Stage<kTilesOf<D>>::kColumns),
+                  kThreads, 0, c.stream, device_tasks_of<D>(c), slice);
+  }
+};
 
 }  // namespace
 
-cudaError_t launch_moments_begin(const Call& c) {
-  PL_TRY(launch_plan(c));
-  const Task& t = c.tasks[0];
-  if (!t.args.fired || t.padded_cols + t.padded_rows == 0) return cudaSuccess;
-  for (int slice = 0; slice < t.slices; ++slice) {
-    PL_TRY(launch_trains(c, slice));
-    PL_TRY(launch_count(c, slice));
+cudaError_t launch_moments(const Call& c) {
+  const int64_t lines = most(c, [](const Task& t) { return t.padded_cols + t.padded_rows; });
+  const int64_t samples = most(c, [](const Task& t) { return t.moment_samples; });
+  const int64_t slices =
+      most(c, [](const Task& t) { return ceil_div(t.args.batch, int64_t(t.moment_samples)); });
+  const dim3 grid(unsigned(ceil_div(lines, kLineThreads)), unsigned(ceil_div(samples, kOctet)),
+                  unsigned(c.count));
+  for (int slice = 0; slice < int(slices); ++slice) {
+    PL_TRY(launch(counts_kernel, grid, kLineThreads, 0, c.stream, tasks_of(c), slice));
+    PL_TRY(launch_of<Moments>(c, slice));
   }
   return cudaSuccess;
-}
-
-cudaError_t launch_factors(const Call& c, const Factors& f) {
-  const UpdateArgs& a = c.tasks[0].args;
-  const dim3 grid(unsigned(ceil_div(a.cols + a.rows, kThreads)), unsigned(f.count));
-  return launch(factors_kernel, grid, kThreads, 0, c.stream, tasks_of(c), f);
 }
 
 }  // namespace pulseline::cuda

@@ -1,15 +1,11 @@
 // The fidelities that are taken for their meaning, not for their speed:
 //   strict    every pulse on its own, in slot order
 //   expected  no trains: the expected update of the response functions
-//   moments   relaxation by the four sums of line factors, one crosspoint a thread
-// One kernel per device model holds all three.
+// One kernel per device model holds both.
 #include "cuda/words.h"
 
 namespace pulseline::cuda {
 namespace {
-
-enum Mode : int { kStrictMode, kExpectedMode, kMomentsMode };
-constexpr int kMomentThreads = kBlockThreads;
 
 template <class D>
 PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const Place& at,
@@ -64,37 +60,17 @@ PL_DEVICE void expected_batch(const Task& t, const D& device, const Place& at, C
   }
 }
 
-// `sums`: [4][rows][cols]; the group began with sample `first`.
-template <class D>
-PL_DEVICE void relax_moments(const UpdateArgs& a, const D& device, const float* sums,
-                             int64_t first) {
-  const int64_t n = a.rows * a.cols;
-  const int64_t o = int64_t(blockIdx.x) * kMomentThreads + threadIdx.x;
-  if (o >= n) return;
-  const int64_t row = o / a.cols, column = o % a.cols;
-  float w;
-  Crosspoint<float> c = load_crosspoint(a, device, row, column, w);
-  to_flow<D>(c);
-  const Counts<float> counts = counts_of(sums[n + o], sums[o], sums[3 * n + o], sums[2 * n + o]);
-  const Keys key = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(first), 0);
-  const float xi = group_normal(noise_base(row, column), key);
-  w = relax<true>(device, c, w, counts, device.p.pulsed.dw_min_std, xi, device.additive_noise());
-  store_weight(a, row, column, w);
-}
-
 template <class D>
 __global__ void __launch_bounds__(kBlockThreads, 2)
-    rare_kernel(const __grid_constant__ DeviceTasks<D> tasks, Mode mode, int slice,
-                const float* sums, int64_t first) {
+    rare_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
   PL_SHARED(Chunk, chunks, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
-  if (refused(t)) return;
-  if (mode == kMomentsMode) return relax_moments(t.args, device, sums, first);
+  const bool strict = t.args.fidelity == kStrict;
   const Place at;
-  if (at.outside(t.args) || (mode == kStrictMode && slice >= t.slices)) return;
+  if (refused(t) || at.outside(t.args) || (strict && slice >= t.slices)) return;
   Cells<D> cells(t.args, device, at);
-  if (mode == kStrictMode)
+  if (strict)
     strict_slice(t, device, slice, at, cells, chunks);
   else
     expected_batch(t, device, at, cells);
@@ -103,25 +79,15 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
 
 template <class D>
 struct Rare {
-  static cudaError_t run(const Call& c, dim3 grid, Mode mode, int slice, const float* sums,
-                         int64_t first) {
-    return launch(rare_kernel<D>, grid, kBlockThreads, 0, c.stream, device_tasks_of<D>(c), mode,
-                  slice, sums, first);
+  static cudaError_t run(const Call& c, int slice) {
+    return launch(rare_kernel<D>, block_grid(c), kBlockThreads, 0, c.stream, device_tasks_of<D>(c),
+                  slice);
   }
 };
 
 }  // namespace
 
-cudaError_t launch_strict(const Call& c, int slice) {
-  return launch_of<Rare>(c, block_grid(c), kStrictMode, slice, nullptr, int64_t(0));
-}
-cudaError_t launch_expected(const Call& c) {
-  return launch_of<Rare>(c, block_grid(c), kExpectedMode, 0, nullptr, int64_t(0));
-}
-cudaError_t launch_moments(const Call& c, const float* sums, int64_t first) {
-  const UpdateArgs& a = c.tasks[0].args;
-  const dim3 grid = unsigned(ceil_div(a.rows * a.cols, kMomentThreads));
-  return launch_of<Rare>(c, grid, kMomentsMode, 0, sums, first);
-}
+cudaError_t launch_strict(const Call& c, int slice) { return launch_of<Rare>(c, slice); }
+cudaError_t launch_expected(const Call& c) { return launch_of<Rare>(c, 0); }
 
 }  // namespace pulseline::cuda

@@ -6,8 +6,9 @@ not finite is found on the GPU: that update writes nothing, and the :class:`Conf
 a later update or :func:`check_updates`, at once with CUDA_LAUNCH_BLOCKING=1. Replays of a graph
 repeat the draws and report nothing.
 
-Bits are those of the CPU backend, except ``moments`` and the ideal device, whose sums come from
-torch's matrix products.
+Bits are those of the CPU backend, except the ideal device, a matrix product of torch's, and
+``moments``, whose sums come from tensor cores: their factors are rounded to 11 bits, and their
+order is the GPU's.
 """
 
 from __future__ import annotations
@@ -23,10 +24,8 @@ from torch import Tensor
 
 from . import _cpu
 from .errors import BackendError, ConfigError
-from .io import FIDELITIES
 
-_MOMENTS = FIDELITIES.index("moments")
-_GROUP = 256  # samples of a group of moments, kGroupSamples
+_MOST_LINES = 65535 * 16  # of a matrix: the grid has no more blocks of rows
 _torch_cuda: Any = torch.cuda  # streams and events are not in the stubs
 
 # addresses, sizes, key, train, params: see _cuda.pyi
@@ -193,23 +192,6 @@ def _ideal(u: Update) -> None:
     _note(torch.where(everything, torch.full_like(first, -1), first))
 
 
-def _moments(module: Any, u: Update) -> None:
-    rows, cols = u.weight.shape
-    batch = len(u.x)
-    gpu, stream = place_of(u.weight)
-    work = _Workspace(module, u, _MOMENTS)
-    module.moments_begin(work.task, u.model, gpu, stream)
-    for first in range(0, batch if rows * cols else 0, _GROUP):
-        count = min(_GROUP, batch - first)
-        column_factors = u.x.new_empty((4, count, cols))
-        row_factors = u.x.new_empty((4, rows, count))
-        addresses = (column_factors.data_ptr(), row_factors.data_ptr())
-        module.factors(work.task, u.model, *addresses, first, count, gpu, stream)
-        sums = torch.bmm(row_factors, column_factors)
-        module.moments(work.task, u.model, sums.data_ptr(), first, gpu, stream)
-    _note(work.status)
-
-
 def _launch(module: Any, updates: Sequence[Update]) -> None:
     """One grid for updates of the same device model, fidelity and GPU."""
     first = updates[0]
@@ -218,9 +200,6 @@ def _launch(module: Any, updates: Sequence[Update]) -> None:
         if first.model < 0:
             for u in updates:
                 _ideal(u)
-        elif fidelity == _MOMENTS:
-            for u in updates:
-                _moments(module, u)
         else:
             works = [_Workspace(module, u, fidelity) for u in updates]
             tasks = [work.task for work in works]
@@ -268,6 +247,11 @@ def together() -> Iterator[None]:
 def update(u: Update) -> None:
     """Launch an update, or keep it for the end of :func:`together`."""
     module = kernels()
+    if max(u.weight.shape) > _MOST_LINES:
+        raise ConfigError(
+            f"weight is {tuple(u.weight.shape)}; an update on a GPU takes up to {_MOST_LINES} rows "
+            "and columns, split the layer"
+        )
     check_updates(wait=False)
     if _gathered is None:
         _launch(module, [u])

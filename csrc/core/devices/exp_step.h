@@ -14,6 +14,7 @@ namespace pulseline {
 
 struct ExpStep {
   static constexpr bool kAdditive = true;
+  static constexpr bool kOwnNoise = true;
   static constexpr const char* kName = "ExpStep";
   static constexpr const char* kFields = PULSELINE_PULSED_FIELDS
       ",a_up,a_down,gamma_up,gamma_down,a,b,dw_min_std_add,dw_min_std_slope";

@@ -92,7 +92,8 @@ PL_HD F affine_step(const Crosspoint<F>& c, F w, Up up) {
 
 // Additive noise in units of the step at weight 0.
 struct StepNoise {
-  static constexpr bool kAdditive = true;  // noise may be additive, see additive_noise
+  static constexpr bool kAdditive = true;   // noise may be additive, see additive_noise
+  static constexpr bool kOwnNoise = false;  // whether noise_scale takes extra_up, extra_down
   template <class F, class Up>
   PL_HD F noise_scale(const Crosspoint<F>& c, F, F, Up up) const {
     return select(up, c.up, c.down);
@@ -102,6 +103,7 @@ struct StepNoise {
 // Models whose noise is always in proportion to the step f.
 struct ProportionalNoise {
   static constexpr bool kAdditive = false;
+  static constexpr bool kOwnNoise = false;
   PL_HD bool additive_noise() const { return false; }
   template <class F, class Up>
   PL_HD F noise_scale(const Crosspoint<F>&, F, F f, Up) const {

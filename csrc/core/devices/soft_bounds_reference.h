@@ -24,6 +24,7 @@ struct SoftBoundsReference {
   static constexpr bool kLongStep = false;
   static constexpr bool kSlopes = true;
   static constexpr bool kAdditive = true;
+  static constexpr bool kOwnNoise = true;
   struct Params {
     PulsedParams pulsed;
     float mult_noise, slope_up_dtod, slope_down_dtod, reference_mean, reference_std;

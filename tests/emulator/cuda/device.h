@@ -18,6 +18,7 @@
 namespace pulseline::cuda {
 
 inline uint32_t opaque(uint32_t x) { return x; }
+inline uint32_t opaque_here(uint32_t x) { return x; }
 using SharedAddress = uintptr_t;
 inline SharedAddress shared_address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 inline void copy16_async(SharedAddress to, const void* global) {
@@ -75,6 +76,61 @@ inline void bf16_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
       }
   };
   const emulator::Words out = emulator::collective("bf16_mma", 0xffffffffu, in, multiply);
+  std::memcpy(c, out.v, 16);
+}
+
+// Halves.
+inline float half_value(uint32_t bits) {
+  _Float16 h;
+  const uint16_t low = uint16_t(bits);
+  std::memcpy(&h, &low, 2);
+  return float(h);
+}
+inline uint32_t half_bits(float x) {
+  const _Float16 h = _Float16(x);
+  uint16_t bits;
+  std::memcpy(&bits, &h, 2);
+  return bits;
+}
+// Products and differences of halves are exact in double: one rounding to float would be a second.
+inline uint32_t half_of(double x) {
+  const _Float16 h = _Float16(x);
+  uint16_t bits;
+  std::memcpy(&bits, &h, 2);
+  return bits;
+}
+inline uint32_t half_mul(uint32_t a, uint32_t b) {
+  return half_of(double(half_value(a)) * half_value(b)) |
+         half_of(double(half_value(a >> 16)) * half_value(b >> 16)) << 16;
+}
+inline uint32_t half_sub(uint32_t a, uint32_t b) {
+  return half_of(double(half_value(a)) - half_value(b)) |
+         half_of(double(half_value(a >> 16)) - half_value(b >> 16)) << 16;
+}
+
+// m16n8k16 with halves, two values in a word, low half first.
+inline void f16_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  emulator::Words in = {{a[0], a[1], a[2], a[3], b0, b1}};
+  std::memcpy(&in.v[6], c, 16);
+  const auto multiply = [](uint32_t, const emulator::Words* w, emulator::Words* out) {
+    float x[16][16], y[8][16];
+    for (int k = 0; k < 16; ++k) {
+      const int word = k / 2, shift = k % 2 * 16;
+      for (int r = 0; r < 16; ++r)
+        x[r][k] = half_value(w[r % 8 * 4 + word % 4].v[word / 4 * 2 + r / 8] >> shift);
+      for (int n = 0; n < 8; ++n)
+        y[n][k] = half_value(w[n * 4 + word % 4].v[4 + word / 4] >> shift);
+    }
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        float sum;
+        std::memcpy(&sum, &w[lane].v[6 + i], 4);
+        for (int k = 0; k < 16; ++k) sum += x[row][k] * y[column][k];
+        std::memcpy(&out[lane].v[i], &sum, 4);
+      }
+  };
+  const emulator::Words out = emulator::collective("f16_mma", 0xffffffffu, in, multiply);
   std::memcpy(c, out.v, 16);
 }
 
