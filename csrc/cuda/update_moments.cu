@@ -4,7 +4,7 @@
 //   mean      sum s c_d c_x / bl                          signed and unsigned, s = -1 or 1
 //   variance  sum s v_d v_x / (bl^2 (bl - 1)),  v = c (bl - c)
 // Counts come as halves, which are exact up to 2048; everything else is worked out from them:
-// relative errors of factors are below 2^-10 (three roundings to 11 bits), sums are float32.
+// two or three roundings to 11 bits make a factor, of 2^-11 each; sums are float32.
 // A warp holds 16 rows of 8 TILES columns in the layout of the sums, see f16_mma.
 #include <algorithm>
 
