@@ -1,7 +1,8 @@
 """Correctness and speed of the CUDA backend: ``python bench/gpu.py equality behaviour update``.
 
 equality  every device model and fidelity against the CPU backend, at odd sizes: equal bits
-          (moments: within 1 % of a step). ``--small``: few samples, for a sanitizer.
+          (moments: within 1 % of a step); and what happens between pulses. ``--small``: few
+          samples, for a sanitizer.
 behaviour refusals, side streams, captures, shared launches: against the CPU backend as well.
 update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
 
@@ -61,6 +62,40 @@ def difference(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear) -> tuple[int, f
     return wrong, float((a - b).abs().max())
 
 
+def live(tile: pl.Tile, where: str, batch: int) -> None:
+    """Programming, pulses with write noise, decay, drift, diffusion, a reset of some columns."""
+    rows, cols = tile.shape
+    tile.program(
+        0.3 * torch.randn(rows, cols, generator=torch.Generator().manual_seed(5)).to(where)
+    )
+    for n in range(3):
+        x, d = inputs("gauss_bl31", batch + n, rows, cols)
+        tile.update(x.to(where), d.to(where), 1e-4)
+        tile.end_of_batch()
+        if n == 1:
+            tile.reset(torch.arange(0, cols, 3, device=where))
+
+
+def between_pulses(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
+    ageing: dict[str, Any] = {"lifetime": 40.0, "lifetime_dtod": 0.3, "reset": 0.05}
+    ageing |= {"reset_std": 0.02, "diffusion": 0.004, "drift_nu": 0.06, "drift_nu_dtod": 0.3}
+    device = SoftBounds(**ageing, write_noise_std=5.0, corrupt_devices_prob=0.1)
+    for fidelity, desired_bl in (("exact", 31), ("grouped", 70), ("expected", 31)):
+        for rows, cols, batch in shapes:
+            config = UpdateConfig(
+                fidelity=fidelity, desired_bl=desired_bl, update_bl_management=False
+            )
+            cpu, gpu = pair(rows, cols, device, config)
+            live(cpu.tile, "cpu", batch)
+            live(gpu.tile, GPU, batch)
+            ops_cuda.check_updates()
+            wrong, largest = difference(cpu, gpu)
+            hidden = int((cpu.tile.cells != gpu.tile.cells.cpu()).sum())
+            row = {"device": "ageing", "fidelity": fidelity, "shape": [rows, cols, batch]}
+            row |= {"differing": wrong, "differing_hidden": hidden, "largest": largest}
+            found.append(row | {"ok": wrong == hidden == 0})
+
+
 def equality(small: bool, found: list[Row]) -> None:
     shapes = [(33, 65, 40)] if small else [(1, 1, 1), (33, 65, 40), (257, 129, 33), (65, 300, 1100)]
     names = ["SoftBounds", "PiecewiseStep"] if small else list(DEVICES)
@@ -82,6 +117,7 @@ def equality(small: bool, found: list[Row]) -> None:
                 row |= {"differing": wrong, "largest": largest}
                 row["ok"] = close if fidelity == "moments" else wrong == 0
                 found.append(row)
+    between_pulses(shapes, found)
     bad = [row for row in found if not row["ok"]]
     for row in bad:
         print("DIFFERS", row)
@@ -133,6 +169,22 @@ def captured_update() -> bool:
     return difference(cpu, gpu)[0] == 0
 
 
+def captured_ageing() -> bool:
+    """Write noise, decay, drift and diffusion of one mini-batch, replayed once."""
+    ageing: dict[str, Any] = {"lifetime": 9.0, "diffusion": 0.01, "drift_nu": 0.1}
+    device = SoftBounds(**ageing, write_noise_std=5.0)
+    cpu, gpu = pair(65, 129, device, UpdateConfig())
+    x, d = inputs("gauss_bl31", 700, 65, 129)
+    xg, dg, graph = x.to(GPU), d.to(GPU), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        gpu.tile.update(xg, dg, 1e-4)
+        gpu.tile.end_of_batch()
+    graph.replay()
+    cpu.tile.update(x, d, 1e-4)
+    cpu.tile.end_of_batch()
+    return difference(cpu, gpu)[0] == 0
+
+
 def captured_read() -> bool:
     """A replay gives what the same read gives without a graph (but for the order of sums)."""
     _, gpu = pair(300, 700, SoftBounds(), UpdateConfig())
@@ -174,6 +226,7 @@ CASES = (
     refused,
     on_side_stream,
     captured_update,
+    captured_ageing,
     captured_read,
     shared_launches,
     default_device,

@@ -92,7 +92,7 @@ def ageing() -> tuple[Tensor, ...]:
 def redraw_arguments() -> tuple[Any, ...]:
     weight, step, *_ = ageing()
     x, d = normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
-    return weight, weight + 0.1, step, x, d, TRAIN[:6], 0.01, [1, 2, 0]
+    return weight, weight + 0.1, step, x, d, TRAIN[:6], 0.01, [1, 2, 0, 1]
 
 
 # Arguments of every operator that is not checked above.

@@ -17,5 +17,6 @@ inline cudaStream_t stream_of(uint64_t handle) { return reinterpret_cast<cudaStr
 
 void bind_update(pybind11::module_& m);
 void bind_read(pybind11::module_& m);
+void bind_retention(pybind11::module_& m);
 
 }  // namespace pulseline::bind

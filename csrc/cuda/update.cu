@@ -27,10 +27,6 @@ int32_t most_words(const TrainConfig& c) {
   return int32_t(ceil_div(bl, int64_t(kSlotsPerWord)));
 }
 
-bool anything(const Call& c) {
-  return most(c, [](const Task& t) { return t.args.rows * t.args.cols * t.args.batch; }) > 0;
-}
-
 }  // namespace
 
 size_t lay_out(Task& t, void* base) {

@@ -108,6 +108,9 @@ int64_t most(const Call& c, F field) {
   }
   return n;
 }
+inline bool anything(const Call& c) {
+  return most(c, [](const Task& t) { return t.args.rows * t.args.cols * t.args.batch; }) > 0;
+}
 inline Tasks tasks_of(const Call& c) {
   Tasks t = {};
   for (int i = 0; i < c.count; ++i) t.task[i] = c.tasks[i];

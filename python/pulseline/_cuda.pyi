@@ -12,6 +12,39 @@ _Task = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[float], Sequ
 def reason() -> str: ...
 def update_workspace(task: _Task, fidelity: int) -> int: ...
 def update(tasks: Sequence[_Task], device: int, fidelity: int, gpu: int, stream: int) -> None: ...
+def retain(
+    w: int,
+    step: int,
+    bound: int,
+    words: int,
+    rows: int,
+    cols: int,
+    seed: int,
+    tile: int,
+    k: int,
+    reset: bool,
+    amount: float,
+    gpu: int,
+    stream: int,
+) -> None: ...
+def disturb(
+    hidden: int,
+    step: int,
+    visible: int,
+    rows: int,
+    cols: int,
+    seed: int,
+    tile: int,
+    k: int,
+    deviation: float,
+    gpu: int,
+    stream: int,
+) -> None: ...
+
+# a task whose w is what is read, address of the hidden weight, deviation
+def redraw(
+    tasks: Sequence[tuple[_Task, int, float]], fidelity: int, gpu: int, stream: int
+) -> None: ...
 
 class Read:
     """One read: arguments, then addresses, then launches on a stream."""

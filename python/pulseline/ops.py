@@ -32,6 +32,7 @@ from .ops_checks import (
     refuse_weight,
 )
 from .ops_cuda import check_updates as check_updates
+from .ops_cuda import settle as settle
 from .ops_wires import wire_currents as wire_currents
 
 NUMBERING: int = _cpu.NUMBERING

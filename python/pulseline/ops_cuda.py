@@ -24,7 +24,9 @@ from torch import Tensor
 
 from . import _cpu
 from .errors import BackendError, ConfigError
+from .io import FIDELITIES
 
+_EXACT, _EXPECTED = (FIDELITIES.index(n) for n in ("exact", "expected"))
 _MOST_LINES = 65535 * 16  # of a matrix: the grid has no more blocks of rows
 _torch_cuda: Any = torch.cuda  # streams and events are not in the stubs
 
@@ -91,6 +93,14 @@ class Update(NamedTuple):
             (*self.train, 0.0, 0.0, 0.0)[:9],
             self.params,
         )
+
+
+class Redraw(NamedTuple):
+    """One call of ``pulseline::redraw_`` with its tensors checked."""
+
+    update: Update  # of what is read; no model, no parameters
+    hidden: Tensor  # what the update has moved
+    deviation: float
 
 
 # ---- values that are not finite ----
@@ -208,9 +218,29 @@ def _launch(module: Any, updates: Sequence[Update]) -> None:
                 _note(work.status)
 
 
+def launch_on(t: Tensor, name: str, arguments: tuple[Any, ...]) -> None:
+    """Call a function of the kernels on the GPU of ``t`` and its current stream."""
+    module = kernels()
+    with on_device_of(t):
+        getattr(module, name)(*arguments, *place_of(t))
+
+
+def _launch_redraws(module: Any, redraws: Sequence[Redraw], fidelity: int) -> None:
+    """One grid for redraws of one GPU; a sample that is not finite is for the update to say."""
+    first = redraws[0].update.weight
+    with on_device_of(first):
+        works = [_Workspace(module, r.update, fidelity) for r in redraws]
+        tasks = [
+            (work.task, r.hidden.data_ptr(), r.deviation)
+            for work, r in zip(works, redraws, strict=True)
+        ]
+        module.redraw(tasks, fidelity, *place_of(first))
+
+
 # ---- updates of several tiles together ----
 
 _gathered: list[Update] | None = None
+_redraws: list[Redraw] = []  # that follow them
 
 
 def _flush(module: Any) -> None:
@@ -222,6 +252,18 @@ def _flush(module: Any) -> None:
     for group in groups.values():
         for n in range(0, len(group), module.MOST_TASKS):
             _launch(module, group[n : n + module.MOST_TASKS])
+    kinds: dict[tuple[Any, ...], list[Redraw]] = {}
+    for r in _redraws:
+        kinds.setdefault((r.update.weight.device, _trains_of(r)), []).append(r)
+    _redraws.clear()
+    for (_, fidelity), kind in kinds.items():
+        for n in range(0, len(kind), module.MOST_TASKS):
+            _launch_redraws(module, kind[n : n + module.MOST_TASKS], fidelity)
+
+
+def _trains_of(r: Redraw) -> int:
+    """The fidelity whose layout a redraw's trains have: one for all that have trains."""
+    return _EXPECTED if r.update.key[3] == _EXPECTED else _EXACT
 
 
 @contextlib.contextmanager
@@ -229,7 +271,7 @@ def together() -> Iterator[None]:
     """CUDA updates of different tiles inside share their launches, which come at the end.
 
     Small layers then fill the GPU together. Nothing changes on the CPU. Their x and d must stay as
-    they are until the end.
+    they are until the end; whoever reads or changes the weights inside calls :func:`settle` first.
     """
     global _gathered
     if _gathered is not None:  # an inner block
@@ -238,10 +280,16 @@ def together() -> Iterator[None]:
     _gathered = []
     try:
         yield
-        if _gathered:
-            _flush(kernels())
+        settle()
     finally:
         _gathered = None
+        _redraws.clear()
+
+
+def settle() -> None:
+    """Launch what :func:`together` keeps so far."""
+    if _gathered or _redraws:
+        _flush(kernels())
 
 
 def update(u: Update) -> None:
@@ -259,3 +307,12 @@ def update(u: Update) -> None:
     if any(other.weight.data_ptr() == u.weight.data_ptr() for other in _gathered):
         _flush(module)  # of the same tile: in order
     _gathered.append(u)
+
+
+def redraw(r: Redraw) -> None:
+    """Launch the write noise of an update that was launched or kept, after it."""
+    module = kernels()
+    if _gathered is None:
+        _launch_redraws(module, [r], _trains_of(r))
+    else:
+        _redraws.append(r)

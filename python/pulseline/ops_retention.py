@@ -1,18 +1,22 @@
 """Operators that act between pulses: ``pulseline::retain_``, ``reset_``, ``disturb_``, ``redraw_``.
 
 Decay, drift and diffusion once per mini-batch, resets, and write noise: see
-:mod:`pulseline.devices.pulsed`. All change their first argument in place.
+:mod:`pulseline.devices.pulsed`. All change their first argument in place, with the same bits on
+CUDA, where they run on torch's current stream and nothing waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _cpu
-from .errors import BackendError, ConfigError
+from . import _cpu, ops_cuda
+from .errors import ConfigError
+from .io import FIDELITIES
+from .ops_checks import elsewhere, refuse_device
 
 _LIBRARY = torch.library.Library("pulseline", "FRAGMENT")
 _LIBRARY.define(
@@ -29,20 +33,24 @@ _LIBRARY.define(
 _LIBRARY.define(
     "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, int[] key) -> ()"
 )
+# key: and the fidelity of the update
 _LIBRARY.define(
     "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float[] train, "
     "float deviation, int[] key) -> ()"
 )
+_EXPECTED = FIDELITIES.index("expected")
 _threads = torch.get_num_threads
 
 
-def _check(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype) -> int:
-    """The address of a contiguous tensor of this shape and dtype."""
+def _check(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype, beside: Tensor) -> int:
+    """The address of a contiguous tensor of this shape and dtype, where ``beside`` is."""
     if tuple(t.shape) != tuple(shape) or t.dtype is not dtype or not t.is_contiguous():
         raise ConfigError(
             f"{name} has shape {tuple(t.shape)} and dtype {t.dtype}; "
             f"use a contiguous {tuple(shape)} of {dtype}"
         )
+    if elsewhere(t, beside):
+        refuse_device(name, t, beside)
     return t.data_ptr()
 
 
@@ -53,61 +61,64 @@ def _construct(params: Sequence[float], rows: int, cols: int, seed: int, tile_id
 
 
 def _between(
+    reset: bool,
     weight: Tensor,
     step: Tensor,
     bound: Tensor,
     words: Tensor,
     amount: float,
     key: Sequence[int],
-    reset: bool,
-) -> None:
+) -> tuple[Any, ...]:
+    """What ``retain`` of either backend takes."""
     rows, cols = weight.shape
-    seed, tile_id, k = key
-    _cpu.retain(
-        _check("weight", weight, (rows, cols), torch.float32),
-        _check("step", step, (rows, cols), torch.int32),
-        _check("bound", bound, (rows, cols), torch.int32),
-        _check("words", words, (2, rows, cols), torch.int32),
-        rows,
-        cols,
-        seed,
-        tile_id,
-        k,
-        reset,
-        amount,
-        _threads(),
+    return (
+        _check("weight", weight, (rows, cols), torch.float32, weight),
+        _check("step", step, (rows, cols), torch.int32, weight),
+        _check("bound", bound, (rows, cols), torch.int32, weight),
+        _check("words", words, (2, rows, cols), torch.int32, weight),
+        *(rows, cols, *key, reset, amount),
     )
 
 
-def _retain(
-    weight: Tensor, step: Tensor, bound: Tensor, words: Tensor, drift: float, key: Sequence[int]
-) -> None:
-    _between(weight, step, bound, words, drift, key, False)
+def _retain(*arguments: Any) -> None:
+    _cpu.retain(*(*_between(False, *arguments), _threads()))
 
 
-def _reset(
-    weight: Tensor, step: Tensor, bound: Tensor, words: Tensor, std: float, key: Sequence[int]
-) -> None:
-    _between(weight, step, bound, words, std, key, True)
+def _reset(*arguments: Any) -> None:
+    _cpu.retain(*(*_between(True, *arguments), _threads()))
 
 
-def _disturb(
+def _retain_cuda(weight: Tensor, *rest: Any) -> None:
+    ops_cuda.launch_on(weight, "retain", _between(False, weight, *rest))
+
+
+def _reset_cuda(weight: Tensor, *rest: Any) -> None:
+    ops_cuda.launch_on(weight, "retain", _between(True, weight, *rest))
+
+
+def _cells(visible: Tensor, hidden: Tensor, step: Tensor) -> tuple[int, int, int]:
+    """Addresses of hidden, step and visible."""
+    shape = visible.shape
+    return (
+        _check("hidden", hidden, shape, torch.float32, visible),
+        _check("step", step, shape, torch.int32, visible),
+        _check("visible", visible, shape, torch.float32, visible),
+    )
+
+
+def _programmed(
     visible: Tensor, hidden: Tensor, step: Tensor, deviation: float, key: Sequence[int]
-) -> None:
-    rows, cols = visible.shape
-    seed, tile_id, k = key
-    _cpu.disturb(
-        _check("hidden", hidden, (rows, cols), torch.float32),
-        _check("step", step, (rows, cols), torch.int32),
-        _check("visible", visible, (rows, cols), torch.float32),
-        rows,
-        cols,
-        seed,
-        tile_id,
-        k,
-        deviation,
-        _threads(),
-    )
+) -> tuple[Any, ...]:
+    """What ``disturb`` of either backend takes."""
+    return (*_cells(visible, hidden, step), *visible.shape, *key, deviation)
+
+
+def _disturb(*arguments: Any) -> None:
+    _cpu.disturb(*(*_programmed(*arguments), _threads()))
+
+
+def _disturb_cuda(visible: Tensor, *rest: Any) -> None:
+    ops_cuda.launch_on(visible, "disturb", _programmed(visible, *rest))
 
 
 def _redraw(
@@ -120,41 +131,52 @@ def _redraw(
     deviation: float,
     key: Sequence[int],
 ) -> None:
-    rows, cols = visible.shape
-    seed, tile_id, k = key
-    batch = x.shape[0]
+    (rows, cols), batch = visible.shape, x.shape[0]
+    seed, tile_id, k, fidelity = key
     x, d = x.contiguous(), d.contiguous()
-    _cpu.redraw(
-        _check("hidden", hidden, (rows, cols), torch.float32),
-        _check("step", step, (rows, cols), torch.int32),
-        _check("visible", visible, (rows, cols), torch.float32),
-        _check("x", x, (batch, cols), torch.float32),
-        _check("d", d, (batch, rows), torch.float32),
-        rows,
-        cols,
-        batch,
-        seed,
-        tile_id,
-        k,
-        train,
-        deviation,
-        _threads(),
+    addresses = (*_cells(visible, hidden, step), *_pair(visible, x, d))
+    if fidelity != _EXPECTED:
+        sizes = (rows, cols, batch)
+        _cpu.redraw(*addresses, *sizes, seed, tile_id, k, train, deviation, _threads())
+    elif batch:  # no trains, no noise
+        visible.copy_(hidden)
+
+
+def _redraw_cuda(
+    visible: Tensor,
+    hidden: Tensor,
+    step: Tensor,
+    x: Tensor,
+    d: Tensor,
+    train: Sequence[float],
+    deviation: float,
+    key: Sequence[int],
+) -> None:
+    _cells(visible, hidden, step)
+    x, d = x.contiguous(), d.contiguous()
+    _pair(visible, x, d)
+    update = ops_cuda.Update(visible, (step,) * 3, x, d, -1, (), train, key, None)
+    ops_cuda.redraw(ops_cuda.Redraw(update, hidden, deviation))
+
+
+def _pair(visible: Tensor, x: Tensor, d: Tensor) -> tuple[int, int]:
+    """Addresses of x and d."""
+    (rows, cols), batch = visible.shape, x.shape[0]
+    return (
+        _check("x", x, (batch, cols), torch.float32, visible),
+        _check("d", d, (batch, rows), torch.float32, visible),
     )
 
 
-def _no_cuda(*_: object) -> None:
-    raise BackendError("devices that change between pulses run on the CPU alone; use .cpu()")
-
-
 _LIBRARY.impl("construct_retention", _construct, "CompositeExplicitAutograd")
-for _name, _kernel in (
-    ("retain_", _retain),
-    ("reset_", _reset),
-    ("disturb_", _disturb),
-    ("redraw_", _redraw),
+for _name, _kernel, _kernel_cuda in (
+    ("retain_", _retain, _retain_cuda),
+    ("reset_", _reset, _reset_cuda),
+    ("disturb_", _disturb, _disturb_cuda),
+    ("redraw_", _redraw, _redraw_cuda),
 ):
     _LIBRARY.impl(_name, _kernel, "CPU")
-    _LIBRARY.impl(_name, _no_cuda, "CUDA")
+    _LIBRARY.impl(_name, _kernel_cuda, "CUDA")
 
 
 @torch.library.register_fake("pulseline::construct_retention", lib=_LIBRARY)

@@ -343,26 +343,16 @@ class Tile:
             self.fired,
         )
         if self.hidden is not None:
-            self._redraw(x, d, key)
+            ops_retention.redraw_(
+                *(self.weight.data, self.hidden, self.step, x, d),
+                self._train[:6],
+                self._deviation,
+                key,
+            )
         if self.fired is not None:
             self.fired[2] += x.shape[0]
         self.update_count += x.shape[0]
         self.update_calls += self._retention is None  # else it numbers mini-batches
-
-    def _redraw(self, x: Tensor, d: Tensor, key: tuple[int, ...]) -> None:
-        if self._fidelity == _EXPECTED:  # no trains, no noise
-            self.weight.data.copy_(self.cells)
-        else:
-            ops_retention.redraw_(
-                self.weight.data,
-                self.hidden,
-                self.step,
-                x,
-                d,
-                self._train[:6],
-                self._deviation,
-                key[:3],
-            )
 
     def end_of_batch(self) -> None:
         """Decay, drift and diffusion of one mini-batch; nothing for devices without them.
@@ -372,6 +362,7 @@ class Tile:
         """
         if self._retention is None:
             return
+        ops.settle()
         drift = ops_retention.drift_log2(self.update_calls + 1)
         key = (self.seed, self.tile_id, self.update_calls)
         cells = self.cells
@@ -395,6 +386,7 @@ class Tile:
         """
         if not isinstance(self.device, PulsedDevice):
             raise ConfigError("device is Ideal, which has no reset; program the weights instead")
+        ops.settle()
         words = self._build_retention() if self._retention is None else self._retention
         fresh = self.cells.clone()
         key = (self.seed, self.tile_id, self.update_calls)

@@ -145,6 +145,8 @@ class AnalogLinear(nn.Module):
         if tile.step is not None and tile.slope is not None and tile.bound is not None:
             tile.step, tile.slope = tile.step.to(where), tile.slope.to(where)
             tile.bound = tile.bound.to(where)
+        if tile._retention is not None:
+            tile._retention = tile._retention.to(where)
         tile.averages = tile.averages.to(where)
         if tile.fired is not None:
             tile.fired = tile.fired.to(where)

@@ -1,0 +1,60 @@
+// What happens between pulses, of module _cuda; `gpu` is the device's number, `stream` a handle.
+#include "bind/cuda_task.h"
+#include "cuda/retention.h"
+
+namespace py = pybind11;
+
+namespace pulseline::bind {
+namespace {
+
+// w, step, bound, words and visible, hidden, step: addresses of [rows][cols].
+void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
+            uint64_t seed, uint32_t tile, uint64_t k, bool reset, float amount, int gpu,
+            uint64_t stream) {
+  PL_CHECK(cudaSetDevice(gpu));
+  const RetentionArgs a = {pointer<float>(w),
+                           pointer<const uint32_t>(step),
+                           pointer<const uint32_t>(bound),
+                           pointer<const uint32_t>(words),
+                           rows,
+                           cols,
+                           {seed, tile},
+                           k,
+                           reset ? kReset : kDiffusion,
+                           amount};
+  py::gil_scoped_release nogil;
+  PL_CHECK(cuda::launch_retain(a, stream_of(stream)));
+}
+
+void disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
+             uint64_t seed, uint32_t tile, uint64_t k, float deviation, int gpu, uint64_t stream) {
+  PL_CHECK(cudaSetDevice(gpu));
+  const cuda::WrittenCells cells = {pointer<const float>(hidden), pointer<const uint32_t>(step),
+                                    pointer<float>(visible), rows, cols};
+  const Keys key = draw_keys({seed, tile}, kProgramming, k, 0);
+  py::gil_scoped_release nogil;
+  PL_CHECK(cuda::launch_disturb(cells, key, deviation, stream_of(stream)));
+}
+
+// A task whose w is what is read, the address of the hidden weight, the deviation of the noise.
+using Described = std::tuple<Description, uint64_t, float>;
+
+void redraw(const std::vector<Described>& described, int fidelity, int gpu, uint64_t stream) {
+  PL_CHECK(cudaSetDevice(gpu));
+  check_count(described.size());
+  std::vector<cuda::Redraw> redraws;
+  for (const auto& [task, hidden, deviation] : described)
+    redraws.push_back({task_of(task, fidelity), pointer<const float>(hidden), deviation});
+  py::gil_scoped_release nogil;
+  PL_CHECK(cuda::launch_redraw(redraws.data(), int(redraws.size()), stream_of(stream)));
+}
+
+}  // namespace
+
+void bind_retention(py::module_& m) {
+  m.def("retain", &retain);
+  m.def("disturb", &disturb);
+  m.def("redraw", &redraw);
+}
+
+}  // namespace pulseline::bind
