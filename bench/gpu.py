@@ -1,8 +1,8 @@
 """Correctness and speed of the CUDA backend: ``python bench/gpu.py equality behaviour update``.
 
 equality  every device model and fidelity against the CPU backend, at odd sizes: equal bits
-          (moments: within 1 % of a step); and what happens between pulses. ``--small``: few
-          samples, for a sanitizer.
+          (moments: within 1 % of a step); what happens between pulses, and reads through wires
+          that are solved. ``--small``: few samples, for a sanitizer.
 behaviour refusals, side streams, captures, shared launches: against the CPU backend as well.
 update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
 
@@ -30,9 +30,16 @@ from common import LR, inputs, machine
 
 import pulseline as pl
 from pulseline import ops_cuda
-from pulseline.devices import DEVICES, SoftBounds
+from pulseline.devices import DEVICES, Ideal, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import FIDELITIES, LOWRANK_FIDELITIES, UpdateConfig
+from pulseline.io import (
+    FIDELITIES,
+    LOWRANK_FIDELITIES,
+    IOConfig,
+    Mapping,
+    ReadConfig,
+    UpdateConfig,
+)
 
 Row = dict[str, Any]
 GPU = "cuda"
@@ -96,6 +103,21 @@ def between_pulses(shapes: list[tuple[int, int, int]], found: list[Row]) -> None
             found.append(row | {"ok": wrong == hidden == 0})
 
 
+def solved_reads(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
+    wires: dict[str, Any] = {"ir_drop": "exact", "wire_resistance": 1e-3, "out_bound": 1.0}
+    config = ReadConfig(inp_noise=0.01, w_noise=0.02, **wires)
+    io, mapping = IOConfig(config, config), Mapping(tile_in=64, tile_out=48)
+    for rows, cols, batch in shapes:
+        cpu = pl.nn.AnalogLinear(cols, rows, bias=False, device=Ideal(), io=io, mapping=mapping)
+        gpu = copy.deepcopy(cpu).to(GPU)
+        x, d = inputs("gauss_bl31", min(batch, 40), rows, cols)
+        want = (cpu.tile.forward(x), cpu.tile.backward(d))
+        got = (gpu.tile.forward(x.to(GPU)).cpu(), gpu.tile.backward(d.to(GPU)).cpu())
+        wrong = [int((a != b).sum()) for a, b in zip(want, got, strict=True)]
+        row: Row = {"read": "solved wires", "shape": [rows, cols, len(x)], "differing": wrong}
+        found.append(row | {"ok": not any(wrong)})
+
+
 def equality(small: bool, found: list[Row]) -> None:
     shapes = [(33, 65, 40)] if small else [(1, 1, 1), (33, 65, 40), (257, 129, 33), (65, 300, 1100)]
     names = ["SoftBounds", "PiecewiseStep"] if small else list(DEVICES)
@@ -118,6 +140,7 @@ def equality(small: bool, found: list[Row]) -> None:
                 row["ok"] = close if fidelity == "moments" else wrong == 0
                 found.append(row)
     between_pulses(shapes, found)
+    solved_reads(shapes, found)
     bad = [row for row in found if not row["ok"]]
     for row in bad:
         print("DIFFERS", row)

@@ -71,7 +71,23 @@ void bind_read(py::module_& m) {
                              })
       .def_property_readonly("wired",
                              [](const ReadJob& j) { return j.chain.ir_drop == kApproximate; })
+      .def_property_readonly("nodal", [](const ReadJob& j) { return j.chain.ir_drop == kNodal; })
       .def("place", &place)
+      .def_property_readonly("largest_tile",
+                             [](const ReadJob& j) {
+                               const cuda::NodalPlan p = cuda::nodal_plan(j, 0, 0);
+                               return p.inputs * p.outputs;
+                             })
+      // Wires that are solved: bytes of memory it takes, and the read; see nodal_plan.
+      .def("nodal_bytes", [](const ReadJob& j, int64_t blocks,
+                             int64_t memory) { return cuda::nodal_plan(j, blocks, memory).bytes; })
+      .def("solve",
+           [](const ReadJob& j, int64_t blocks, int64_t memory, uint64_t address, int gpu,
+              uint64_t stream) {
+             PL_CHECK(cudaSetDevice(gpu));
+             const cuda::NodalPlan plan = cuda::nodal_plan(j, blocks, memory);
+             PL_CHECK(cuda::launch_read_nodal(j, plan, pointer<void>(address), stream_of(stream)));
+           })
       // word and bit: [2][rows][cols]; level: [2][tile rows][cols]; end: [2][rows][tile columns];
       // float64. effective: [rows][cols], what is read from now on.
       .def("wires",

@@ -58,8 +58,8 @@ void approximate_wires(const float* w, int64_t rows, int64_t cols, int64_t strid
 }
 
 struct WireSolver::Work {
-  explicit Work(size_t n) : drive(n), x(n), r(n), z(n), p(n), s(n) {}
-  std::vector<double> drive, x, r, z, p, s;
+  Work(size_t n, size_t bits) : drive(n), x(n), r(n), z(n), p(n), s(n), parts(bits) {}
+  std::vector<double> drive, x, r, z, p, s, parts;
 };
 
 WireSolver::WireSolver(const float* w, int64_t rows, int64_t cols, int64_t stride, bool transposed,
@@ -156,26 +156,44 @@ void WireSolver::schur(const Array& a, const double* p, double* out) const {
       }
 }
 
+// Sums of u v, in the orders of the passes that end with u and v (the GPU adds up as it goes):
+// along every word line from its open end, then over the word lines;
+void WireSolver::dot_words(const double* u, const double* v, double* result) const {
+  for (int l = 0; l < kLanes; ++l) result[l] = 0.0;
+  for (int64_t i = 0; i < n_; ++i) {
+    double part[kLanes] = {};
+    for (int64_t k = (i + 1) * m_ - 1; k >= i * m_; --k)
+      for (int l = 0; l < kLanes; ++l) part[l] += u[k * kLanes + l] * v[k * kLanes + l];
+    for (int l = 0; l < kLanes; ++l) result[l] += part[l];
+  }
+}
+
+// along every bit line from its sense end, then over the bit lines. parts: one row.
+void WireSolver::dot_bits(const double* u, const double* v, double* parts, double* result) const {
+  const int64_t width = m_ * kLanes;
+  for (int64_t k = 0; k < width; ++k) parts[k] = 0.0;
+  for (int64_t i = n_ - 1; i >= 0; --i)
+    for (int64_t k = 0; k < width; ++k) parts[k] += u[i * width + k] * v[i * width + k];
+  for (int l = 0; l < kLanes; ++l) result[l] = 0.0;
+  for (int64_t j = 0; j < m_; ++j)
+    for (int l = 0; l < kLanes; ++l) result[l] += parts[j * kLanes + l];
+}
+
 int WireSolver::solve_array(const Array& a, Work& work, double sign, double* out) const {
   const int64_t size = n_ * m_;
   double *x = work.x.data(), *r = work.r.data(), *z = work.z.data(), *p = work.p.data(),
-         *s = work.s.data();
-  const auto dot = [&](const double* u, const double* v, double* result) {
-    for (int l = 0; l < kLanes; ++l) result[l] = 0.0;
-    for (int64_t k = 0; k < size; ++k)
-      for (int l = 0; l < kLanes; ++l) result[l] += u[k * kLanes + l] * v[k * kLanes + l];
-  };
+         *s = work.s.data(), *parts = work.parts.data();
   for (int64_t k = 0; k < size * kLanes; ++k) r[k] = work.drive[size_t(k)];
   word_solve(a, r);
   for (int64_t k = 0; k < size; ++k)
     for (int l = 0; l < kLanes; ++l) r[k * kLanes + l] *= a.g[size_t(k)];
   bit_solve(a, r, x);
   double limit[kLanes], rz[kLanes], ps[kLanes], next[kLanes], step[kLanes], turn[kLanes];
-  dot(r, x, limit);
+  dot_bits(r, x, parts, limit);
   schur(a, x, s);
   for (int64_t k = 0; k < size * kLanes; ++k) r[k] -= s[k];
   bit_solve(a, r, z);
-  dot(r, z, rz);
+  dot_bits(r, z, parts, rz);
   for (int64_t k = 0; k < size * kLanes; ++k) p[k] = z[k];
   for (int l = 0; l < kLanes; ++l) limit[l] *= tolerance_ * tolerance_;
   int iterations = 0;
@@ -184,7 +202,7 @@ int WireSolver::solve_array(const Array& a, Work& work, double sign, double* out
     for (int l = 0; l < kLanes; ++l) running |= rz[l] > limit[l];
     if (!running) break;
     schur(a, p, s);
-    dot(p, s, ps);
+    dot_words(p, s, ps);
     for (int l = 0; l < kLanes; ++l) step[l] = rz[l] > limit[l] ? rz[l] / ps[l] : 0.0;
     for (int64_t k = 0; k < size; ++k)
       for (int l = 0; l < kLanes; ++l) {
@@ -192,7 +210,7 @@ int WireSolver::solve_array(const Array& a, Work& work, double sign, double* out
         r[k * kLanes + l] -= step[l] * s[k * kLanes + l];
       }
     bit_solve(a, r, z);
-    dot(r, z, next);
+    dot_bits(r, z, parts, next);
     for (int l = 0; l < kLanes; ++l) {
       const bool on = rz[l] > limit[l];
       turn[l] = on ? next[l] / rz[l] : 0.0;
@@ -209,7 +227,7 @@ int WireSolver::solve_array(const Array& a, Work& work, double sign, double* out
 
 int WireSolver::solve(const float* q, int64_t q_stride, int64_t samples, float* y,
                       int64_t y_stride) const {
-  Work work(size_t(n_ * m_ * kLanes));
+  Work work(size_t(n_ * m_ * kLanes), size_t(m_ * kLanes));
   std::vector<double> out(size_t(m_ * kLanes));
   int most = 0;
   for (int64_t b = 0; b < samples; b += kLanes) {

@@ -33,6 +33,8 @@ class WireSolver {
   void word_solve(const Array& a, double* v) const;
   void bit_solve(const Array& a, const double* from, double* v) const;
   void schur(const Array& a, const double* p, double* out) const;
+  void dot_words(const double* u, const double* v, double* result) const;
+  void dot_bits(const double* u, const double* v, double* parts, double* result) const;
   int solve_array(const Array& a, Work& work, double sign, double* out) const;
 
   int64_t n_, m_;  // inputs, outputs

@@ -4,8 +4,9 @@
 //   input   noise management and DACs: what the lines of each pass carry, and |q|^2 per segment
 //   output  noise, ADC, scale and accumulation of one segment's sums
 //   repeat  bound management: saturated samples again, products included, without the host
-// A sample with a value that is not finite gets alpha = NaN and NaN outputs: to refuse it, as the
-// CPU does, would make the host wait.
+// Where wires are solved (ir_drop = exact) alpha comes from `input`, the rest is one kernel,
+// `nodal`. A sample with a value that is not finite gets alpha = NaN and NaN outputs: to refuse it,
+// as the CPU does, would make the host wait.
 #include <cstdint>
 
 #include "core/read.h"
@@ -38,6 +39,16 @@ struct Wires {
   float* effective;     // [rows][cols] out
 };
 
+// How a solved read is cut: samples of a block, blocks at work at a time, memory of each.
+struct NodalPlan {
+  int32_t lanes, shift;     // lanes = 1 << shift
+  int64_t inputs, outputs;  // of the largest tile
+  int64_t groups, slots;    // of samples; blocks
+  size_t slot_bytes, bytes;
+};
+// A block takes as many samples as leave `blocks` blocks within `memory` bytes, at most 8.
+NodalPlan nodal_plan(const ReadJob& job, int64_t blocks, int64_t memory);
+
 inline ReadJob read_job(const ReadArgs& args, const Chain& chain) {
   ReadJob j = {};
   j.args = args;
@@ -57,5 +68,8 @@ cudaError_t launch_read_input(const ReadJob& job, int64_t block, cudaStream_t st
 cudaError_t launch_read_output(const ReadJob& job, const ReadSums& sums, cudaStream_t stream);
 // converted: scratch [batch][outputs].
 cudaError_t launch_read_repeat(const ReadJob& job, float* converted, cudaStream_t stream);
+// After `input`. memory: plan.bytes, aligned to 256.
+cudaError_t launch_read_nodal(const ReadJob& job, const NodalPlan& plan, void* memory,
+                              cudaStream_t stream);
 
 }  // namespace pulseline::cuda

@@ -11,10 +11,6 @@ struct Tiles {  // of the matrix as it is stored
 PL_HD Tiles tiles_of(const ReadArgs& a) {
   return {a.transposed ? a.tile_in : a.tile_out, a.transposed ? a.tile_out : a.tile_in};
 }
-PL_DEVICE double conductance(float w, int array) {
-  const double g = array == 0 ? double(w) : -double(w);
-  return g > 0 ? g : 0.0;
-}
 
 // A thread walks a column of a tile from its last row to the first.
 __global__ void wires_columns_kernel(const ReadJob j, const Wires wires) {

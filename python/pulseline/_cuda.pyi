@@ -58,6 +58,8 @@ class Read:
     repeats: bool
     block_inputs: bool
     wired: bool
+    nodal: bool
+    largest_tile: int
     def __init__(
         self,
         matrix: tuple[int, int, int, bool, int, int],
@@ -80,6 +82,8 @@ class Read:
     def wires(
         self, word: int, bit: int, level: int, end: int, effective: int, gpu: int, stream: int
     ) -> None: ...
+    def nodal_bytes(self, blocks: int, memory: int) -> int: ...
+    def solve(self, blocks: int, memory: int, address: int, gpu: int, stream: int) -> None: ...
     def input(self, block: int, gpu: int, stream: int) -> None: ...
     def output(
         self,

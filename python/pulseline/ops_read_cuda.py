@@ -3,7 +3,8 @@
 Per physical tile a read is ``ADC(W DAC(x))``; the segments of inputs are products of torch (cuBLAS;
 its settings, ``torch.backends.cuda.matmul``, apply), everything else is three kernels that give the
 bits of the CPU for the same sums: one for the inputs, one for each segment's outputs, one that
-repeats saturated samples. Work is queued on torch's current stream; nothing waits for the GPU, so a
+repeats saturated samples. Wires that are solved (``ir_drop="exact"``) take a kernel for all of it,
+with the CPU's bits. Work is queued on torch's current stream; nothing waits for the GPU, so a
 CUDA graph may capture it (its replays repeat the draws). A sample that holds a NaN or an infinity
 comes out as NaN, where the CPU refuses it.
 """
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from . import ops_cuda
 from .errors import ConfigError
-from .io import IR_DROPS
 from .ops_checks import check_average, refuse_matrix, refuse_weight
 
-_IR_DROP = 12  # place of ir_drop in the chain
+# Wires that are solved: blocks that keep a GPU busy, bytes that they may work in.
+_NODAL = (128, 1 << 31)
 _MASK64 = (1 << 64) - 1
 
 
@@ -30,12 +31,11 @@ def check(
     weight: Tensor,
     average: Tensor | None,
     transposed: bool,
-    chain: Sequence[float],
 ) -> None:
     """Refuse what the kernels cannot read.
 
     Raises:
-        ConfigError: dtype, shape, device or an option that only the CPU has.
+        ConfigError: dtype, shape or device.
     """
     name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[-1])
     if weight.dtype is not torch.float32 or weight.dim() != 2 or not weight.is_contiguous():
@@ -46,10 +46,6 @@ def check(
         if t is not None and t.device != weight.device:
             raise ConfigError(f"{other} is on {t.device}; move it to {weight.device}")
     check_average(average)
-    if chain and IR_DROPS[int(chain[_IR_DROP])] == "exact":
-        raise ConfigError(
-            'ir_drop="exact" is solved on the CPU alone; use "approx" or move the tile with .cpu()'
-        )
 
 
 def read(
@@ -69,7 +65,7 @@ def read_chain(
     chain: Sequence[float],
 ) -> Tensor:
     """``pulseline::read_chain_`` of CUDA tensors, on the current stream of the weight's device."""
-    check(x, weight, average, transposed, chain)
+    check(x, weight, average, transposed)
     kernels = ops_cuda.kernels()
     with ops_cuda.on_device_of(weight):
         return _compose(x, weight, average, transposed, key, io, chain, kernels)
@@ -95,6 +91,8 @@ def _compose(
     job = kernels.Read(sizes, draws, io, chain, 0 if average is None else average.data_ptr())
     where = ops_cuda.place_of(weight)
     work = _Workspace(job, x.contiguous(), weight, transposed)
+    if job.nodal:
+        return work.solved(job, where)
     if job.wired:
         work.wire(job, weight, sizes, where)
     for block in range(job.blocks if job.block_inputs else 1):
@@ -158,6 +156,23 @@ class _Workspace:
         addresses = [t.data_ptr() for t in (*profiles, self.effective)]
         job.wires(*addresses, *where)
         self.w = self.effective if transposed else self.effective.t()
+
+    def solved(self, job: Any, where: tuple[int, int]) -> Tensor:
+        """The read through wires whose nodal equations are solved, bound management included.
+
+        Works in ``_NODAL`` bytes and 32 a crosspoint.
+        """
+        tile = job.largest_tile
+        if tile >= 1 << 31:
+            raise ConfigError(
+                f'a tile has {tile} crosspoints, ir_drop="exact" solves fewer than 2^31 on CUDA; '
+                "use a Mapping of smaller tiles"
+            )
+        size = job.nodal_bytes(*_NODAL)
+        memory = torch.empty(size, dtype=torch.uint8, device=self.x.device)
+        job.input(0, *where)  # noise management
+        job.solve(*_NODAL, memory.data_ptr(), *where)
+        return self.y
 
     def products(self, ins: slice, outs: slice) -> tuple[list[Tensor], list[Tensor]]:
         """Sums of a segment and, for pcm noise, of the squares; per pass."""
