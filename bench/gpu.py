@@ -1,8 +1,9 @@
 """Correctness and speed of the CUDA backend: ``python bench/gpu.py equality behaviour update``.
 
 equality  every device model and fidelity against the CPU backend, at odd sizes: equal bits
-          (moments: within 1 % of a step); what happens between pulses, and reads through wires
-          that are solved. ``--small``: few samples, for a sanitizer.
+          (moments: within 1 % of a step); what happens between pulses, reads through wires that are
+          solved, and reads whose sums are exact in every order, with both kinds of products: equal
+          bits. ``--small``: few samples, for a sanitizer.
 behaviour refusals, side streams, captures, shared launches: against the CPU backend as well.
 update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import itertools
 import json
 import signal
 import statistics
@@ -29,7 +31,7 @@ import torch
 from common import LR, inputs, machine
 
 import pulseline as pl
-from pulseline import ops_cuda
+from pulseline import ops_cuda, ops_read_cuda
 from pulseline.devices import DEVICES, Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.io import (
@@ -118,6 +120,40 @@ def solved_reads(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
         found.append(row | {"ok": not any(wrong)})
 
 
+# Steps of 1/64: with weights on a grid of 2^-7 every sum of 1000 products fits 24 bits.
+GRID = ReadConfig(inp_res=1 / 128)
+EXACT_READS = {
+    "default": GRID,
+    "saturated": replace(GRID, out_bound=1.5, w_noise=0.02),
+    "two passes": replace(GRID, mv_type="pos_neg_separate_digital_sum", out_asymmetry=0.125),
+}
+
+
+def exact_reads(small: bool, found: list[Row]) -> None:
+    shapes = (
+        [(65, 132, 140)] if small else [(1, 1, 1), (33, 65, 40), (256, 512, 300), (130, 900, 9)]
+    )
+    for (rows, cols, batch), (name, config) in itertools.product(shapes, EXACT_READS.items()):
+        cpu, _ = pair(rows, cols, Ideal(), UpdateConfig())
+        cpu.tile.io, cpu.tile.mapping = IOConfig(config, config), Mapping(300, 100)
+        cpu.tile.weight.data.mul_(512).round_().clamp_(-127, 127).div_(128)
+        cpu.tile._build()
+        for back, products in itertools.product((False, True), ops_read_cuda.PRODUCTS):
+            v = torch.randn(
+                batch, rows if back else cols, generator=torch.Generator().manual_seed(1)
+            )
+            before, results = pl.set_cuda_products(products), []
+            for where in ("cpu", GPU):
+                tile = copy.deepcopy(cpu).to(where).tile
+                results.append((tile.backward if back else tile.forward)(v.to(where)).cpu())
+            pl.set_cuda_products(before)
+            bits = [y.view(torch.int32) for y in results]
+            row = {"read": name, "products": products, "back": back, "shape": [rows, cols, batch]}
+            row["differing"] = int((bits[0] != bits[1]).sum())
+            row["ok"] = row["differing"] == 0
+            found.append(row)
+
+
 def equality(small: bool, found: list[Row]) -> None:
     shapes = [(33, 65, 40)] if small else [(1, 1, 1), (33, 65, 40), (257, 129, 33), (65, 300, 1100)]
     names = ["SoftBounds", "PiecewiseStep"] if small else list(DEVICES)
@@ -141,6 +177,7 @@ def equality(small: bool, found: list[Row]) -> None:
                 found.append(row)
     between_pulses(shapes, found)
     solved_reads(shapes, found)
+    exact_reads(small, found)
     bad = [row for row in found if not row["ok"]]
     for row in bad:
         print("DIFFERS", row)

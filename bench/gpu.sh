@@ -55,5 +55,5 @@ if within micro 40 nvcc -std=c++17 "-arch=sm_$arch" -Icsrc -o "$home/gpu_micro" 
 fi
 
 within update 150 "$python" bench/gpu.py --out "$OUT" update
-within reads 120 "$python" bench/gpu_reads.py --seconds 0.3 --json "$OUT/gpu_reads.json"
+within reads 150 "$python" bench/gpu_reads.py --seconds 0.3 --json "$OUT/gpu_reads.json"
 exit $failed

@@ -1,10 +1,13 @@
 """Analog reads and training steps on a GPU against the same digital work: sections of gpu.py.
 
-Reads: forward and backward of one matrix, 7-bit DAC, 9-bit ADC, noise, 512-wide tiles, against
-torch.mm in float32. Steps: forward, backward and update of an MLP and of a stack with the layers of
-GPT-2 small, against the same stack of nn.Linear with SGD. The error of a read is the part of its
-outputs that differ from the CPU's (whose sums are in another order) and the largest difference in
-steps of the ADC; a step's is the largest difference of its loss to the digital one's, relative.
+Products: the sums of a read without converters, torch's and the fused kernel's, beside torch.mm in
+float32, tf32 and bfloat16; the error is the largest, relative to sum |w x|, in units of 2^-24.
+Reads: forward and backward of one matrix, 7-bit DAC, 9-bit ADC, noise, 512-wide tiles, with both
+kinds of products, against torch.mm in float32. Steps: forward, backward and update of an MLP and of
+a stack with the layers of GPT-2 small, against the same stack of nn.Linear with SGD. The error of a
+read is the part of its outputs that differ from the CPU's (whose sums are in another order) and the
+largest difference in steps of the ADC; a step's is the largest difference of its loss to the
+digital one's, relative.
 
     python bench/gpu_reads.py [--device cpu --tiny]    (CPU: to try the script)
 """
@@ -36,6 +39,7 @@ READS = {
     "weight noise": pl.io.IOConfig(pl.io.ReadConfig(w_noise=0.01, bound_management="none")),
     "input noise": pl.io.IOConfig(pl.io.ReadConfig(inp_noise=0.01, bound_management="none")),
 }
+PRODUCTS = ("torch", "fused")
 SHAPES = ((4096, 4096, 512), (3072, 768, 8192), (512, 512, 256), (768, 768, 2048))
 
 
@@ -94,6 +98,76 @@ def head(title: str) -> None:
     print(f"{title:52}{'ours ms':>10}{'torch ms':>10}{'ratio':>8}{'spread':>7}  error", flush=True)
 
 
+# ---- products ----
+
+
+def with_products(kind: str, read: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    before = pl.set_cuda_products(kind)
+    try:
+        return read(v)
+    finally:
+        pl.set_cuda_products(before)
+
+
+def product_errors(y: Tensor, x: Tensor, w: Tensor) -> tuple[str, float]:
+    """Of the first 64 samples, against sums in double."""
+    x, y = x[:64].double().cpu(), y[:64].double().cpu()
+    w = w.double().cpu()
+    error = float(((y - x @ w).abs() / (x.abs() @ w.abs())).max()) * 2.0**24
+    return f"{error:.1f} x 2^-24 sum |w x|", error
+
+
+def product_rows(run: Run, found: list[Row]) -> None:
+    """What multiplies, and how well; one tile, so that all sum over all inputs at once."""
+    head("product")
+    perfect = pl.io.ReadConfig.perfect()
+    config = pl.io.IOConfig(perfect, perfect)
+    tiles = pl.io.Mapping(1 << 20, 1 << 20)
+    for rows, cols, batch in ((48, 33, 17),) if run.tiny else SHAPES:
+        layer = copy.deepcopy(fresh(rows, cols))
+        tile = layer.tile
+        tile.io, tile.mapping = config, tiles
+        tile._build()
+        tile = layer.to(run.device).tile
+        w = tile.weight.data.clone()
+        for back in (False, True):
+            x = torch.randn(batch, rows if back else cols, device=run.device)
+            read, other = (tile.backward, w) if back else (tile.forward, w.t())
+            inputs = x.shape[1]
+            for name, product, limit in products(read, x, other, inputs):
+                error, size = product_errors(product(), x, other)
+                label = f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}"
+                base = lambda x=x, other=other: torch.mm(x, other)  # noqa: E731
+                found.append(measure(label, product, base, error, size <= limit, run))
+
+
+def products(
+    read: Callable[[Tensor], Tensor], x: Tensor, w: Tensor, inputs: int
+) -> list[tuple[str, Callable[[], Tensor], float]]:
+    """Name, product and largest error in 2^-24 sum |w x|."""
+
+    def tf32() -> Tensor:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return torch.mm(x, w)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+
+    def bf16() -> Tensor:
+        return torch.mm(x16, w16)
+
+    x16, w16 = x.bfloat16(), w.bfloat16()
+    in_order = inputs + 2.0  # float32; on tensor cores 48 + inputs / 16
+    fused = 48 + inputs / 16 + 2 if x.is_cuda else in_order
+    return [
+        ("read, torch's product", lambda: with_products("torch", read, x), in_order),
+        ("read, fused", lambda: with_products("fused", read, x), fused),
+        ("torch float32", lambda: torch.mm(x, w), in_order),
+        ("torch tf32", tf32, 2.0**16),
+        ("torch bfloat16", bf16, 2.0**18),
+    ]
+
+
 # ---- reads ----
 
 
@@ -111,7 +185,7 @@ def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str) -> pl.nn.Anal
 
 
 def read_error(
-    rows: int, cols: int, io: pl.io.IOConfig, back: bool, device: str
+    rows: int, cols: int, io: pl.io.IOConfig, back: bool, device: str, kind: str
 ) -> tuple[str, bool]:
     """Outputs of 33 samples that differ from the CPU's, by how many steps of the ADC at most.
 
@@ -122,7 +196,8 @@ def read_error(
     results = []
     for where in ("cpu", device):
         tile = tile_of(rows, cols, io, where).tile
-        results.append((tile.backward if back else tile.forward)(v.to(where)).cpu())
+        read = tile.backward if back else tile.forward
+        results.append(with_products(kind, read, v.to(where)).cpu())
     config = io.backward if back else io.forward
     step = 2 * config.out_bound * config.out_res * v.abs().amax(1, keepdim=True)
     difference = (results[0] - results[1]).abs()
@@ -139,15 +214,16 @@ def read_rows(run: Run, found: list[Row]) -> None:
                 v = torch.randn(batch, rows if back else cols, device=run.device)
                 w = tile.weight.data.clone()
                 read, other = (tile.backward, w) if back else (tile.forward, w.t())
-                found.append(
-                    measure(
-                        f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}",
-                        lambda read=read, v=v: read(v),
-                        lambda other=other, v=v: torch.mm(v, other),
-                        *read_error(rows, cols, io, back, run.device),
-                        run,
+                for kind in PRODUCTS:
+                    found.append(
+                        measure(
+                            f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}, {kind}",
+                            lambda read=read, v=v, kind=kind: with_products(kind, read, v),
+                            lambda other=other, v=v: torch.mm(v, other),
+                            *read_error(rows, cols, io, back, run.device, kind),
+                            run,
+                        )
                     )
-                )
 
 
 # ---- training steps ----
@@ -237,8 +313,9 @@ def main() -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     run = Run(args.device, args.tiny, args.seconds)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # from `timeout`
-    rows: dict[str, list[Row]] = {"reads": [], "steps": []}
+    rows: dict[str, list[Row]] = {"products": [], "reads": [], "steps": []}
     try:
+        product_rows(run, rows["products"])
         read_rows(run, rows["reads"])
         step_rows(run, rows["steps"])
     finally:  # what was measured until the time was up

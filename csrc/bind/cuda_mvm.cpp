@@ -63,6 +63,7 @@ void bind_read(py::module_& m) {
       .def_readonly("blocks", &ReadJob::blocks)
       .def_readonly("passes", &ReadJob::passes)
       .def_property_readonly("pcm", [](const ReadJob& j) { return j.chain.pcm != 0; })
+      .def_property_readonly("fusable", [](const ReadJob& j) { return cuda::can_fuse(j); })
       .def_property_readonly("repeats", [](const ReadJob& j) { return j.args.max_rounds > 0; })
       // Whether row blocks draw their inputs anew.
       .def_property_readonly("block_inputs",
@@ -106,6 +107,12 @@ void bind_read(py::module_& m) {
              PL_CHECK(cuda::launch_read_input(j, block, stream_of(stream)));
            })
       .def("output", &output)
+      // Products and outputs of all segments, out0..out1, of a fusable read.
+      .def("fused",
+           [](const ReadJob& j, int64_t out0, int64_t out1, int gpu, uint64_t stream) {
+             PL_CHECK(cudaSetDevice(gpu));
+             PL_CHECK(cuda::launch_read_fused(j, out0, out1, stream_of(stream)));
+           })
       .def("repeat", [](const ReadJob& j, uint64_t converted, int gpu, uint64_t stream) {
         PL_CHECK(cudaSetDevice(gpu));
         PL_CHECK(cuda::launch_read_repeat(j, pointer<float>(converted), stream_of(stream)));

@@ -27,8 +27,8 @@ PL_DEVICE uint32_t opaque(uint32_t x) {
   asm("" : "+r"(x));
   return x;
 }
-// And that it cannot know earlier: what depends on it is worked out here, not before a loop.
-PL_DEVICE uint32_t opaque_here(uint32_t x) {
+// The same; what follows from it is computed where it stands, not kept in registers through a loop.
+PL_DEVICE uint32_t here(uint32_t x) {
   asm volatile("" : "+r"(x));
   return x;
 }
@@ -45,6 +45,16 @@ PL_DEVICE void copy16_async(SharedAddress to, const void* global) {
 }
 PL_DEVICE void copy8_async(SharedAddress to, const void* global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(global) : "memory");
+}
+// The same with 16 (4) bytes of room, of which the first `bytes`, maybe none, are copied and the
+// rest becomes zero.
+PL_DEVICE void copy16_filled(SharedAddress to, const void* global, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes)
+               : "memory");
+}
+PL_DEVICE void copy4_filled(SharedAddress to, const void* global, int bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global), "r"(bytes)
+               : "memory");
 }
 // Ends a group of this thread's copies.
 PL_DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -79,6 +89,18 @@ PL_DEVICE void bf16_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
       "{%0,%1,%2,%3},{%4,%5},{%6},{%7,%7,%7,%7};"
       : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
       : "r"(a0), "r"(a1), "r"(b), "f"(0.0f));
+}
+
+// d = a b + c with tf32 factors, which are floats whose low 13 bits are ignored: a 16 rows of 8, b
+// 8 columns. With g and t as above a lane holds a: column t of rows g and g + 8, then column 4 + t
+// of both; b: rows t and 4 + t of column g; c and d as above. Products are exact, sums truncated.
+PL_DEVICE void tf32_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                        const float (&c)[4]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]),
+        "f"(c[2]), "f"(c[3]));
 }
 
 // c += a b with halves, two in a word: a 16 rows of 16, b 8 columns. With g = lane / 4 and t =

@@ -7,7 +7,9 @@ namespace {
 
 constexpr int kThreads = 256;  // of a block that serves one sample
 constexpr uint32_t kInfinity = 0x7f800000u, kNan = 0x7fc00000u;
-constexpr int kSamples = 32;  // samples of a block of `output`
+constexpr int kSamples = 8, kAcross = 4 * kLines;  // samples and outputs of a block of `output`
+
+using Four = Floats<4>;  // neighbouring outputs of a thread
 
 // ---- alpha ----
 
@@ -96,42 +98,56 @@ __global__ void __launch_bounds__(kThreads) input_kernel(const ReadJob j, int64_
 
 // ---- outputs ----
 
-// A thread is an output of kSamples samples.
+// A thread is four neighbouring outputs of kSamples samples. quads: 16 bytes are aligned.
 template <int PASSES>
-__global__ void __launch_bounds__(kLines) output_kernel(const ReadJob j, const ReadSums s) {
+__global__ void __launch_bounds__(kLines)
+    output_kernel(const ReadJob j, const ReadSums s, bool quads) {
   PL_SHARED(OutputKeys, keys, kSamples);
-  const int64_t width = s.out1 - s.out0, chunks = (width + kLines - 1) / kLines;
-  const int64_t o = s.out0 + blockIdx.x % chunks * kLines + threadIdx.x;
+  const int64_t width = s.out1 - s.out0, chunks = (width + kAcross - 1) / kAcross;
+  const int64_t first = blockIdx.x % chunks * kAcross + threadIdx.x * 4, o = s.out0 + first;
   const int64_t b0 = blockIdx.x / chunks * kSamples;
   const int64_t b1 = b0 + kSamples < j.args.batch ? b0 + kSamples : j.args.batch;
   if (threadIdx.x < kSamples && b0 + threadIdx.x < b1)
     keys[threadIdx.x] = keys_of_outputs(j, b0 + threadIdx.x, s.segment, 0);
   __syncthreads();
-  if (o >= s.out1) return;
-  const OutputLine line = output_line(j.args, j.chain, s.segment, o);
+  if (first >= width) return;
+  Line<Four> line;
+#pragma unroll
+  for (int v = 0; v < 4; ++v) {
+    const OutputLine one = output_line(j.args, j.chain, s.segment, o + v);
+    line.noise.v[v] = one.noise;
+    line.bend.v[v] = one.bend;
+  }
+  const auto base = lanes_of<uint32_t, 4>([&](int v) { return uint32_t(o + v) * kColumnStride; });
+  const int64_t count = width - first;
+#pragma unroll 1
   for (int64_t b = b0; b < b1; ++b) {
     const float alpha = j.alpha[b];
-    float* y = j.args.y + b * j.outputs + o;
+    const Neighbours<4, float> y = {j.args.y + (b * j.outputs + o), count, quads};
     if (!(alpha > 0.0f)) {
-      if (s.segment == 0) *y = alpha * 0.0f;  // NaN stays NaN
+      if (s.segment == 0) y.store(Four(alpha * 0.0f));  // NaN stays NaN
       continue;
     }
-    float sums[2] = {0.0f, 0.0f}, variances[2] = {0.0f, 0.0f};
-    const int64_t at = b * width + (o - s.out0);
+    Four before(0.0f), sums[PASSES], variances[PASSES];
+    if (s.segment > 0) before = y.load();
+    const int64_t at = b * width + first;
 #pragma unroll
     for (int pass = 0; pass < PASSES; ++pass) {
-      sums[pass] = s.sums[pass][at];
-      if (j.chain.pcm) variances[pass] = s.squares[pass][at];
-      if (wants_norm(j)) variances[pass] = j.norm[pass][s.segment * j.args.batch + b];
+      variances[pass] = Four(0.0f);
+      sums[pass] = Neighbours<4, const float>{s.sums[pass] + at, count, quads}.load();
+      if (j.chain.pcm)
+        variances[pass] = Neighbours<4, const float>{s.squares[pass] + at, count, quads}.load();
+      if (wants_norm(j)) variances[pass] = Four(j.norm[pass][s.segment * j.args.batch + b]);
     }
-    bool inside = true;
-    const float converted =
-        convert_output<PASSES>(j, line, o, sums, variances, keys[b - b0], inside);
-    accumulate(y, converted, alpha * j.args.out_scale, s.segment == 0);
-    // Whoever comes writes the same.
-    if (!inside && j.saturated) j.saturated[o / j.args.tile_out * j.args.batch + b] = 1;
+    Four level(0.0f);
+    const Four converted =
+        convert_output<PASSES>(j, line, base, sums, variances, keys[b - b0], level);
+    y.store(accumulate(before, converted, alpha * j.args.out_scale, s.segment == 0));
+    if (j.saturated) note_saturated(j, level, count, o, b);
   }
 }
+
+bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace
 
@@ -145,10 +161,14 @@ cudaError_t launch_read_input(const ReadJob& j, int64_t block, cudaStream_t stre
                 stream, j, block);
 }
 
-cudaError_t launch_read_output(const ReadJob& j, const ReadSums& sums, cudaStream_t stream) {
-  const int64_t blocks = ceil_div(sums.out1 - sums.out0, kLines) * ceil_div(j.args.batch, kSamples);
+cudaError_t launch_read_output(const ReadJob& j, const ReadSums& s, cudaStream_t stream) {
+  const int64_t width = s.out1 - s.out0;
+  const int64_t blocks = ceil_div(width, kAcross) * ceil_div(j.args.batch, kSamples);
+  bool quads = (width | s.out0 | j.outputs) % 4 == 0 && aligned(j.args.y);
+  for (int pass = 0; pass < j.passes; ++pass)
+    quads = quads && aligned(s.sums[pass]) && aligned(s.squares[pass]);
   return launch(j.passes == 2 ? output_kernel<2> : output_kernel<1>, dim3(unsigned(blocks)),
-                dim3(kLines), 0, stream, j, sums);
+                dim3(kLines), 0, stream, j, s, quads);
 }
 
 }  // namespace pulseline::cuda

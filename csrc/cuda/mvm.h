@@ -1,8 +1,10 @@
 #pragma once
-// The read on the GPU: everything but the products, which are torch's (one per segment of inputs).
+// The read on the GPU: everything but the products, which are torch's (one per segment of inputs)
+// unless `fused` makes them.
 //   wires   effective weights, if wires have resistance (closed form)
 //   input   noise management and DACs: what the lines of each pass carry, and |q|^2 per segment
 //   output  noise, ADC, scale and accumulation of one segment's sums
+//   fused   products and `output` of all segments at once, on tensor cores
 //   repeat  bound management: saturated samples again, products included, without the host
 // Where wires are solved (ir_drop = exact) alpha comes from `input`, the rest is one kernel,
 // `nodal`. A sample with a value that is not finite gets alpha = NaN and NaN outputs: to refuse it,
@@ -66,6 +68,13 @@ cudaError_t launch_read_wires(const ReadJob& job, const Wires& wires, cudaStream
 // where inputs have noise or round stochastically.
 cudaError_t launch_read_input(const ReadJob& job, int64_t block, cudaStream_t stream);
 cudaError_t launch_read_output(const ReadJob& job, const ReadSums& sums, cudaStream_t stream);
+// The reads that `fused` takes: their outputs need one sum a pass, an int counts what they have.
+inline bool can_fuse(const ReadJob& job) {
+  const int64_t most = int64_t(1) << 30;
+  return !job.chain.pcm && job.inputs <= most && job.outputs <= most && job.args.batch <= most;
+}
+// Outputs out0..out1 of all segments, in place of products and `output`.
+cudaError_t launch_read_fused(const ReadJob& job, int64_t out0, int64_t out1, cudaStream_t stream);
 // converted: scratch [batch][outputs].
 cudaError_t launch_read_repeat(const ReadJob& job, float* converted, cudaStream_t stream);
 // After `input`. memory: plan.bytes, aligned to 256.

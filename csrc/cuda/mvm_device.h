@@ -1,6 +1,7 @@
 #pragma once
 // What the kernels of the read share: keys, and what one input and one output do.
 #include "cuda/device.h"
+#include "cuda/lanes.h"
 #include "cuda/mvm.h"
 
 namespace pulseline::cuda {
@@ -72,40 +73,101 @@ PL_DEVICE OutputKeys keys_of_outputs(const ReadJob& j, int64_t b, int64_t segmen
   return k;
 }
 
-// One conversion; `inside` falls if the ADC saturates.
-PL_DEVICE float convert_once(const ReadJob& j, const OutputLine& line, float y, float variance,
-                             uint32_t base, Keys noise, Keys rounding, bool& inside) {
+// F: float, or Floats of neighbouring outputs; U: the words beside it.
+template <class F>
+struct Line {  // OutputLine of F
+  F noise, bend;
+};
+
+// One conversion; `level`: the largest magnitude that its ADC has seen.
+template <class F, class U>
+PL_DEVICE F convert_once(const ReadJob& j, const Line<F>& line, F y, F variance, U base, Keys noise,
+                         Keys rounding, F& level) {
   const bool bends = j.chain.nonlinearity > 0.0f;
   y = output_level(j.args, y, variance, line.noise, bends, line.bend, base, noise);
-  if (j.args.adc.bound > 0.0f) inside = inside && absolute(y) < j.args.adc.bound;
+  if (j.args.adc.bound > 0.0f) level = max(absolute(y), level);
   return convert_line(j.args.adc, y, j.chain.output_stochastic != 0, base, rounding);
 }
 
-// The passes of an output through its ADC.
-template <int PASSES>
-PL_DEVICE float convert_output(const ReadJob& j, const OutputLine& line, int64_t output,
-                               const float sums[2], const float variances[2],
-                               const OutputKeys& keys, bool& inside) {
-  const uint32_t base = uint32_t(output) * kColumnStride;
-  const float gain = j.chain.output_gain;
-  float y = sums[0], variance = variances[0];
-  if (PASSES == 2) {
-    const float second = sums[1] * gain, spread = variances[1] * (gain * gain);
-    if (j.chain.passes == kDigitalSum) {
-      const float first =
-          convert_once(j, line, y, variance, base, keys.noise[0], keys.rounding[0], inside);
-      return first +
-             convert_once(j, line, second, spread, base, keys.noise[1], keys.rounding[1], inside);
+// The passes of an output through its ADC; base: output * kColumnStride.
+template <int PASSES, class F, class U>
+PL_DEVICE F convert_output(const ReadJob& j, const Line<F>& line, U base, const F (&sums)[PASSES],
+                           const F (&variances)[PASSES], const OutputKeys& keys, F& level) {
+  if constexpr (PASSES == 1) {
+    return convert_once(j, line, sums[0], variances[0], base, keys.noise[0], keys.rounding[0],
+                        level);
+  } else {
+    const float gain = j.chain.output_gain;
+    const bool twice = j.chain.passes == kDigitalSum;
+    const F second = sums[1] * F(gain), spread = variances[1] * F(gain * gain);
+    F y = sums[0], variance = variances[0];
+    if (!twice) {
+      y = y + second;
+      variance = variance + spread;
     }
-    y = y + second;
-    variance = variance + spread;
+    y = convert_once(j, line, y, variance, base, keys.noise[0], keys.rounding[0], level);
+    if (twice)
+      y = y + convert_once(j, line, second, spread, base, keys.noise[1], keys.rounding[1], level);
+    return y;
   }
-  return convert_once(j, line, y, variance, base, keys.noise[0], keys.rounding[0], inside);
 }
 
+PL_DEVICE bool saturates(const ReadJob& j, float level) {
+  return j.args.adc.bound > 0.0f && level >= j.args.adc.bound;
+}
+
+// Notes which rows of tiles sample b saturates, from levels of `count` outputs at most, o0 on.
+template <int N>
+PL_DEVICE void note_saturated(const ReadJob& j, const Floats<N>& level, int64_t count, int64_t o0,
+                              int64_t b) {
+  bool any = false;
+#pragma unroll
+  for (int v = 0; v < N; ++v) any = any || saturates(j, level.v[v]);
+  if (!any) return;
+  uint32_t which = 0;
+#pragma unroll
+  for (int v = 0; v < N; ++v) which |= saturates(j, level.v[v]) ? 1u << v : 0u;
+#pragma unroll 1
+  for (int v = 0; v < N && v < count; ++v)  // whoever comes writes the same
+    if (which >> v & 1u) j.saturated[(o0 + v) / j.args.tile_out * j.args.batch + b] = 1;
+}
+
+PL_DEVICE float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+
+// N neighbours in memory, `count` of them there: all in words of 16 bytes, or one by one.
+template <int N, class T>
+struct Neighbours {
+  T* p;
+  int64_t count;
+  bool quads;
+  PL_DEVICE Floats<N> load() const {
+    if (!quads) return lanes_of<float, N>([&](int v) { return v < count ? p[v] : 0.0f; });
+    Floats<N> r;
+#pragma unroll
+    for (int v = 0; v < N; v += 4) {
+      const float4 four = load4(p + v);
+      r.v[v] = four.x;
+      r.v[v + 1] = four.y;
+      r.v[v + 2] = four.z;
+      r.v[v + 3] = four.w;
+    }
+    return r;
+  }
+  PL_DEVICE void store(const Floats<N>& x) const {
+#pragma unroll
+    for (int v = 0; v < N; v += 4)
+      if (quads) *reinterpret_cast<float4*>(p + v) = {x.v[v], x.v[v + 1], x.v[v + 2], x.v[v + 3]};
+    if (quads) return;
+#pragma unroll
+    for (int v = 0; v < N; ++v)
+      if (v < count) p[v] = x.v[v];
+  }
+};
+
 // Segments add up in order, as on the CPU.
-PL_DEVICE void accumulate(float* y, float converted, float scale, bool first) {
-  *y = first ? converted * scale : fma(converted, scale, *y);
+template <class F>
+PL_DEVICE F accumulate(F y, F converted, float scale, bool first) {
+  return first ? converted * F(scale) : fma(converted, F(scale), y);
 }
 
 }  // namespace pulseline::cuda

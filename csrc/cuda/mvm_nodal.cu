@@ -174,24 +174,25 @@ PL_DEVICE void store_outputs(const ReadJob& j, Room& room, Lanes& lanes) {
   for_lines(k, m, [&](int64_t o, int lane, int64_t t) {
     if (!lanes.active[lane]) return;
     const OutputLine line = output_line(j.args, j.chain, at.segment, at.out.first + o);
-    float sums[2] = {0.0f, 0.0f}, variances[2] = {0.0f, 0.0f};
+    float sums[PASSES] = {}, variances[PASSES] = {}, level = 0.0f;
 #pragma unroll
     for (int pass = 0; pass < PASSES; ++pass) {
       sums[pass] = room.sums[pass][t];
       if (j.chain.pcm) variances[pass] = room.variance[pass][t];
       if (wants_norm(j)) variances[pass] = lanes.norm[pass][lane];
     }
-    bool inside = true;
-    room.converted[t] = convert_output<PASSES>(j, line, at.out.first + o, sums, variances,
-                                               lanes.outputs[lane], inside);
-    if (!inside && at.round < j.args.max_rounds) lanes.saturated[lane] = 1;  // whoever comes
+    room.converted[t] = convert_output<PASSES>(j, Line<float>{line.noise, line.bend},
+                                               uint32_t(at.out.first + o) * kColumnStride, sums,
+                                               variances, lanes.outputs[lane], level);
+    if (saturates(j, level) && at.round < j.args.max_rounds)
+      lanes.saturated[lane] = 1;  // whoever comes
   });
   __syncthreads();
   for_lines(k, m, [&](int64_t o, int lane, int64_t t) {
     if (!lanes.active[lane] || lanes.saturated[lane]) return;
     const float scale = (lanes.alpha[lane] * at.beta()) * j.args.out_scale;
-    accumulate(j.args.y + (at.b0 + lane) * j.outputs + at.out.first + o, room.converted[t], scale,
-               at.segment == 0);
+    float& y = j.args.y[(at.b0 + lane) * j.outputs + at.out.first + o];
+    y = accumulate(y, room.converted[t], scale, at.segment == 0);
   });
   __syncthreads();
   if (int(threadIdx.x) < k.lanes) {

@@ -67,9 +67,9 @@ PL_DEVICE bool repeat_tile(const ReadJob& j, int64_t b, int64_t segment, int64_t
   const InputKeys keys = keys_of_inputs<PASSES>(j, b, block, round);
   const OutputKeys output = keys_of_outputs(j, b, segment, round);
   if (wants_norm(j)) repeat_norm<PASSES>(j, b, in, alpha_beta, keys, stage);
-  bool saturates = false;
+  bool saturated = false;
   for (int64_t out0 = out.first; out0 < out.last; out0 += kLines) {
-    float sums[2] = {0.0f, 0.0f}, variances[2] = {0.0f, 0.0f};
+    float sums[PASSES] = {}, variances[PASSES] = {};
     for (int64_t k0 = in.first; k0 < in.last; k0 += kDepth) {
       repeat_load<PASSES>(j, b, {k0, in.last}, out0, out.last, alpha_beta, keys, stage);
       // Inputs in order from zero: the sums of the CPU.
@@ -88,12 +88,14 @@ PL_DEVICE bool repeat_tile(const ReadJob& j, int64_t b, int64_t segment, int64_t
     if (wants_norm(j))
 #pragma unroll
       for (int pass = 0; pass < PASSES; ++pass) variances[pass] = stage.norm[pass];
-    bool inside = true;
+    float level = 0.0f;
     const OutputLine line = output_line(j.args, j.chain, segment, o);
-    converted[o] = convert_output<PASSES>(j, line, o, sums, variances, output, inside);
-    saturates = saturates || !inside;
+    converted[o] =
+        convert_output<PASSES>(j, Line<float>{line.noise, line.bend}, uint32_t(o) * kColumnStride,
+                               sums, variances, output, level);
+    saturated = saturated || saturates(j, level);
   }
-  return saturates;
+  return saturated;
 }
 
 // A block is a sample in a row of tiles; each tile doubles its own beta until nothing saturates.
@@ -109,12 +111,12 @@ __global__ void __launch_bounds__(kLines, 2) repeat_kernel(const ReadJob j, floa
     float alpha_beta = alpha;
     for (int round = 0;; ++round) {
       alpha_beta = alpha * float(1 << round);
-      const bool saturates =
+      const bool saturated =
           repeat_tile<PASSES>(j, b, s, block, round, alpha_beta, converted, *stage);
-      if (!__syncthreads_or(saturates) || round == j.args.max_rounds) break;
+      if (!__syncthreads_or(saturated) || round == j.args.max_rounds) break;
     }
     for (int64_t o = out.first + threadIdx.x; o < out.last; o += kLines)
-      accumulate(y + o, converted[o], alpha_beta * j.args.out_scale, s == 0);
+      y[o] = accumulate(y[o], converted[o], alpha_beta * j.args.out_scale, s == 0);
   }
 }
 

@@ -50,8 +50,8 @@ PL_DEVICE Crosspoint<float> squared_here(Crosspoint<float> c) {
   if (!ADDITIVE) return c;
   float& up = D::kOwnNoise ? c.extra_up : c.up;
   float& down = D::kOwnNoise ? c.extra_down : c.down;
-  up = as_float(opaque_here(as_bits(up)));
-  down = as_float(opaque_here(as_bits(down)));
+  up = as_float(here(as_bits(up)));
+  down = as_float(here(as_bits(down)));
   return c;
 }
 // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.

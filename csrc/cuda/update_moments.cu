@@ -289,8 +289,8 @@ struct Cells {
         bound[n][i] = as_bits(c[n][i].hi) | as_bits(c[n][i].lo) >> 16;
       }
   }
-  PL_DEVICE float steepest() const {         // slope
-    float most = as_float(opaque_here(0u));  // or it would be kept for later
+  PL_DEVICE float steepest() const {  // slope
+    float most = as_float(here(0u));  // or it would be kept for later
 #pragma unroll
     for (int n = 0; n < TILES; ++n)
 #pragma unroll
@@ -308,12 +308,12 @@ struct Cells {
       for (int i = 0; i < 4; ++i) {
         const uint32_t further =
             uint32_t(i / 2 * 8) * kRowStride + uint32_t(8 * n + i % 2) * kColumnStride;
-        Crosspoint<float> here = squared_here<ADDITIVE, D>(c[n][i]);
-        const uint32_t pair = opaque_here(bound[n][i]);
-        here.hi = pair_first(pair);
-        here.lo = pair_second(pair);
+        Crosspoint<float> cell = squared_here<ADDITIVE, D>(c[n][i]);
+        const uint32_t pair = here(bound[n][i]);
+        cell.hi = pair_first(pair);
+        cell.lo = pair_second(pair);
         w[n][i] =
-            relax<true, NEAR>(device, here, w[n][i], sums.of(n, i), device.p.pulsed.dw_min_std,
+            relax<true, NEAR>(device, cell, w[n][i], sums.of(n, i), device.p.pulsed.dw_min_std,
                               group_normal(base + further, key), ADDITIVE);
       }
   }

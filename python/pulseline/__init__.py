@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import compat, devices, io, nn, ops, optim, pipeline, presets
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
+from .ops import set_cuda_products
 from .tile import Tile
 
 try:
@@ -32,4 +33,5 @@ __all__ = [
     "optim",
     "pipeline",
     "presets",
+    "set_cuda_products",
 ]

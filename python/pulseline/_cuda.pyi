@@ -55,6 +55,7 @@ class Read:
     blocks: int
     passes: int
     pcm: bool
+    fusable: bool
     repeats: bool
     block_inputs: bool
     wired: bool
@@ -95,4 +96,5 @@ class Read:
         gpu: int,
         stream: int,
     ) -> None: ...
+    def fused(self, out0: int, out1: int, gpu: int, stream: int) -> None: ...
     def repeat(self, converted: int, gpu: int, stream: int) -> None: ...

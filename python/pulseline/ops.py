@@ -33,6 +33,7 @@ from .ops_checks import (
 )
 from .ops_cuda import check_updates as check_updates
 from .ops_cuda import settle as settle
+from .ops_read_cuda import set_cuda_products as set_cuda_products
 from .ops_wires import wire_currents as wire_currents
 
 NUMBERING: int = _cpu.NUMBERING

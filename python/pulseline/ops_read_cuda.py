@@ -3,8 +3,10 @@
 Per physical tile a read is ``ADC(W DAC(x))``; the segments of inputs are products of torch (cuBLAS;
 its settings, ``torch.backends.cuda.matmul``, apply), everything else is three kernels that give the
 bits of the CPU for the same sums: one for the inputs, one for each segment's outputs, one that
-repeats saturated samples. Wires that are solved (``ir_drop="exact"``) take a kernel for all of it,
-with the CPU's bits. Work is queued on torch's current stream; nothing waits for the GPU, so a
+repeats saturated samples. After ``set_cuda_products("fused")`` one kernel makes the products too,
+on tensor cores and as exact as float32, and converts them before they leave its registers. Wires
+that are solved (``ir_drop="exact"``) take a kernel for all of it, with the CPU's bits. Work is
+queued on torch's current stream; nothing waits for the GPU, so a
 CUDA graph may capture it (its replays repeat the draws). A sample that holds a NaN or an infinity
 comes out as NaN, where the CPU refuses it.
 """
@@ -23,7 +25,33 @@ from .ops_checks import check_average, refuse_matrix, refuse_weight
 
 # Wires that are solved: blocks that keep a GPU busy, bytes that they may work in.
 _NODAL = (128, 1 << 31)
+PRODUCTS = ("torch", "fused")
+_IR_DROP = 12  # place of ir_drop in the chain
 _MASK64 = (1 << 64) - 1
+
+_products = "torch"
+
+
+def set_cuda_products(products: str) -> str:
+    """Choose what multiplies in reads of CUDA tensors, for this process; return what it was.
+
+    Args:
+        products: ``"torch"`` (the default), cuBLAS and then a kernel per segment of inputs; or
+            ``"fused"``, one kernel for both on tensor cores. Its float32 factors are split into
+            parts that tensor cores take (3xTF32); with S = sum |w q| over the n inputs of a
+            physical tile its sums are within (48 + ceil(n / 16)) 2^-24 S, float32 in order within
+            n 2^-24 S. A sample's sums do not depend on its batch, and ``torch.backends`` settings
+            do not apply. Reads with ``w_noise_type="pcm_read"``, which sum squares as well, stay
+            with torch. It has not run on hardware yet: measure with ``bench/gpu_reads.py``.
+
+    Raises:
+        ConfigError: another name.
+    """
+    global _products
+    if products not in PRODUCTS:
+        raise ConfigError(f"products is {products!r}; use one of {', '.join(map(repr, PRODUCTS))}")
+    before, _products = _products, products
+    return before
 
 
 def check(
@@ -95,10 +123,14 @@ def _compose(
         return work.solved(job, where)
     if job.wired:
         work.wire(job, weight, sizes, where)
+    fused = _products == "fused" and job.fusable
     for block in range(job.blocks if job.block_inputs else 1):
         first = block * tile_out
         last = min(first + tile_out, outputs) if job.block_inputs else outputs
         job.input(block, *where)
+        if fused:
+            job.fused(first, last, *where)
+            continue
         for segment in range(job.segments):
             ins = slice(segment * tile_in, (segment + 1) * tile_in)
             sums, squares = work.products(ins, slice(first, last))

@@ -69,7 +69,11 @@ void switch_to(Context& from, Context& to) { swapcontext(&from.context, &to.cont
 struct Copy {
   void* to;
   const void* from;
-  size_t bytes;
+  size_t size, bytes;
+  void arrive() const {
+    if (bytes) std::memcpy(to, from, bytes);
+    std::memset(static_cast<char*>(to) + bytes, 0, size - bytes);
+  }
 };
 
 struct Fiber {
@@ -269,11 +273,13 @@ void* shared(const void* declaration, size_t bytes) {
   return block->shared.back().bytes.data();
 }
 
-void copy_async(void* to, const void* from, size_t bytes) {
-  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes)
+void copy_async(void* to, const void* from, size_t size, size_t bytes) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % size)
     give_up("an asynchronous copy is not aligned");
-  if (the_settings.eager) std::memcpy(to, from, bytes);
-  block->fibers[current].open.push_back({to, from, bytes});
+  if (bytes > size) give_up("an asynchronous copy is larger than its room");
+  const Copy copy = {to, from, size, bytes};
+  if (the_settings.eager) copy.arrive();
+  block->fibers[current].open.push_back(copy);
 }
 void copies_commit() {
   Fiber& f = block->fibers[current];
@@ -285,7 +291,7 @@ void copies_wait(int left) {
   const size_t keep = size_t(left + (faulty() ? the_settings.early : 0));
   while (groups.size() > keep) {
     if (!the_settings.eager)
-      for (const Copy& c : groups.front()) std::memcpy(c.to, c.from, c.bytes);
+      for (const Copy& c : groups.front()) c.arrive();
     groups.erase(groups.begin());
   }
 }

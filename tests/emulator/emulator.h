@@ -46,7 +46,11 @@ Words collective(const char* what, uint32_t mask, const Words& in, Compute compu
 void barrier();
 void* dynamic_shared();
 void* shared(const void* declaration, size_t bytes);  // one per block and declaration
-void copy_async(void* to, const void* from, size_t bytes);
+// Copies `bytes` and fills up to `size`, to which `to` (and `from`, if read) must be aligned.
+void copy_async(void* to, const void* from, size_t size, size_t bytes);
+inline void copy_async(void* to, const void* from, size_t size) {
+  copy_async(to, from, size, size);
+}
 void copies_commit();
 void copies_wait(int left);
 

@@ -2,6 +2,7 @@
 // The emulator's version of csrc/cuda/device.h: same names, same meaning.
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -18,7 +19,7 @@
 namespace pulseline::cuda {
 
 inline uint32_t opaque(uint32_t x) { return x; }
-inline uint32_t opaque_here(uint32_t x) { return x; }
+inline uint32_t here(uint32_t x) { return x; }
 using SharedAddress = uintptr_t;
 inline SharedAddress shared_address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 inline void copy16_async(SharedAddress to, const void* global) {
@@ -26,6 +27,12 @@ inline void copy16_async(SharedAddress to, const void* global) {
 }
 inline void copy8_async(SharedAddress to, const void* global) {
   emulator::copy_async(reinterpret_cast<void*>(to), global, 8);
+}
+inline void copy16_filled(SharedAddress to, const void* global, int bytes) {
+  emulator::copy_async(reinterpret_cast<void*>(to), global, 16, size_t(bytes));
+}
+inline void copy4_filled(SharedAddress to, const void* global, int bytes) {
+  emulator::copy_async(reinterpret_cast<void*>(to), global, 4, size_t(bytes));
 }
 inline void copies_commit() { emulator::copies_commit(); }
 template <int N>
@@ -77,6 +84,45 @@ inline void bf16_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
   };
   const emulator::Words out = emulator::collective("bf16_mma", 0xffffffffu, in, multiply);
   std::memcpy(c, out.v, 16);
+}
+
+// m16n8k8 with tf32 factors: row-major a, column-major b; low 13 bits are ignored. Sums are as bad
+// as hardware is known to be (Fasi et al., PeerJ CS 2021): every term is cut off below the last bit
+// of the largest, and so is the sum.
+inline void tf32_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                     const float (&c)[4]) {
+  emulator::Words in = {{a[0], a[1], a[2], a[3], b0, b1}};
+  std::memcpy(in.v + 6, c, 16);
+  const auto multiply = [](uint32_t, const emulator::Words* w, emulator::Words* out) {
+    const auto number = [](uint32_t bits) {
+      float x;
+      std::memcpy(&x, &bits, 4);
+      return double(x);
+    };
+    // Towards zero to 24 bits where the first is that of `largest`; not finite: as it is.
+    const auto cut = [](double x, double largest) {
+      if (!std::isfinite(largest) || largest == 0.0) return x;
+      const double quantum = std::ldexp(1.0, std::ilogb(largest) - 23);
+      return std::trunc(x / quantum) * quantum;
+    };
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        double terms[9], largest = 0.0, sum = 0.0;
+        for (int k = 0; k < 8; ++k) {
+          const uint32_t x = w[row % 8 * 4 + k % 4].v[k / 4 * 2 + row / 8];
+          const uint32_t y = w[column * 4 + k % 4].v[4 + k / 4];
+          terms[k] = number(x & 0xffffe000u) * number(y & 0xffffe000u);
+        }
+        terms[8] = number(w[lane].v[6 + i]);
+        for (const double term : terms) largest = std::fmax(largest, std::fabs(term));
+        for (const double term : terms) sum += cut(term, largest);
+        const float result = float(cut(sum, std::fabs(sum)));
+        std::memcpy(&out[lane].v[i], &result, 4);
+      }
+  };
+  const emulator::Words out = emulator::collective("tf32_mma", 0xffffffffu, in, multiply);
+  std::memcpy(d, out.v, 16);
 }
 
 // Halves.
