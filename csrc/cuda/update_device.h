@@ -59,6 +59,11 @@ PL_DEVICE void store_weight(const UpdateArgs& a, int64_t row, int64_t column, fl
   if (row < a.rows && column < a.cols) a.w[row * a.cols + column] = w + 0.0f;
 }
 
+// Tiles of 16 rows and 8 columns that a warp relaxes: a lane has 16 crosspoints in registers, 8
+// where a step is long or has parameters of its own.
+template <class D>
+constexpr int kTilesOf = D::kAffine && !D::kOwnNoise ? 4 : 2;
+
 // One gaussian per group and crosspoint: byte_sum_normal with the sum of bytes in one instruction.
 PL_DEVICE float group_normal(uint32_t base, Keys key) {
   const uint32_t sum = __dp4a(hash(base, key.k0, key.k1), kByteWeights, 0u);

@@ -18,10 +18,6 @@ constexpr int kStageSteps = 4, kStageWords = kStageSteps * kStepWords;
 constexpr int kRowPart = 2 * kBlockRows;  // of a packed word, both signs of every line
 static_assert(kPadRows % kBlockRows == 0, "whole blocks");
 
-// Tiles of 8 columns of a warp: 16 or 8 crosspoints of a lane have room in registers.
-template <class D>
-constexpr int kTilesOf = D::kOwnNoise ? 2 : 4;
-
 template <int TILES>
 struct alignas(16) Stage {
   static constexpr int kColumns = 8 * TILES * kWarpColumns;  // of a block

@@ -103,10 +103,6 @@ constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
 constexpr int kStages = 4;  // three on their way, one in use
 static_assert(kPadRows % kBlockRows == 0 && kGroupSamples % kStep == 0, "whole blocks and groups");
 
-// Tiles of 8 columns of a warp: what has room in registers beside four sums a crosspoint.
-template <class D>
-constexpr int kTilesOf = D::kAffine && !D::kOwnNoise ? 4 : 2;
-
 template <int TILES>
 struct alignas(16) Stage {
   static constexpr int kColumns = 8 * TILES * kWarpColumns;  // of a block
