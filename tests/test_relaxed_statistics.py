@@ -12,8 +12,8 @@ repeats, the ratio r = mean f / mean s has the standard error sd(f - r s) / (mea
 stated for its fidelity plus 5 standard errors; 700 ratios exceed that by chance once in 2,500 runs,
 and seeds are fixed.
 
-Stated errors: measured with 10,000 repeats of SoftBounds, 4,000 of the other models, the worst one
-rounded up. Models without a closed form of several pulses (``bent``) have a table of their own.
+Stated errors: measured with 4,000 repeats or more of every model, the worst one rounded up to what
+its standard error lets one tell. Models without a closed form of several pulses (``bent``) have a table of their own.
 "heavy": BL 31, steps a third of the way to the bounds; order and higher moments show there.
 
 ``expected`` draws nothing: its slope against the mean of strict's, R repeats, has the standard
