@@ -22,6 +22,7 @@ from .errors import ConfigError
 from .io import FIDELITIES
 from .ops_checks import (
     check_average,
+    check_fired,
     check_tensor,
     check_update,
     elsewhere,
@@ -129,10 +130,15 @@ def _read_chain_cpu(
     io: Sequence[float],
     chain: Sequence[float],
 ) -> Tensor:
+    if (
+        weight.dtype is not _F32
+        or weight.dim() != 2
+        or not weight.is_contiguous()
+        or not weight.is_cpu
+    ):
+        refuse_weight(weight)
     rows, cols = weight.shape
     inputs, outputs = (rows, cols) if transposed else (cols, rows)
-    if weight.dtype is not _F32 or not weight.is_contiguous() or not weight.is_cpu:
-        refuse_weight(weight)
     if x.dtype is not _F32 or x.dim() != 2 or x.shape[1] != inputs:
         refuse_matrix("d" if transposed else "x", x, inputs)
     if not x.is_cpu:
@@ -219,8 +225,7 @@ def _update_cpu(
     fired: Tensor | None = None,
 ) -> None:
     check_update(weight, x, d, train, key, "cpu")
-    if fired is not None and not fired.is_cpu:
-        refuse_device("fired", fired, weight)
+    check_fired(fired, weight)
     rows, cols = weight.shape
     x, d = x.contiguous(), d.contiguous()
     index, addresses = -1, (0, 0, 0)
@@ -267,8 +272,7 @@ def _update_cuda(
     index, pairs = -1, (weight,) * 3
     if device != "Ideal":
         index, pairs = _device_arguments(device, params, weight, step, slope, bound)
-    if fired is not None and fired.device != weight.device:
-        refuse_device("fired", fired, weight)
+    check_fired(fired, weight)
     x, d = x.contiguous(), d.contiguous()
     ops_cuda.update(ops_cuda.Update(weight, pairs, x, d, index, params, train, key, fired))
 

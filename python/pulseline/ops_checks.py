@@ -12,6 +12,9 @@ from .io import FIDELITIES, LOWRANK_FIDELITIES
 
 _SOURCES = ("", "x", "d")
 _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
+_MOST_GROUP = 256
+_LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+_MOST_TILE = (1 << 32) - 1
 
 
 def check_tensor(value: object) -> None:
@@ -66,10 +69,15 @@ def check_update(
     weight: Tensor, x: Tensor, d: Tensor, train: Sequence[float], key: Sequence[int], on: str
 ) -> None:
     """Refuse what no backend can run; ``on``: the type of device everything must be on."""
-    rows, cols = weight.shape
     here = weight.is_cpu if on == "cpu" else weight.device.type == on
-    if weight.dtype is not torch.float32 or not weight.is_contiguous() or not here:
+    if (
+        weight.dtype is not torch.float32
+        or weight.dim() != 2
+        or not weight.is_contiguous()
+        or not here
+    ):
         refuse_weight(weight)
+    rows, cols = weight.shape
     for name, t, columns in (("x", x, cols), ("d", d, rows)):
         if t.dtype is not torch.float32 or t.dim() != 2 or t.shape[1] != columns:
             refuse_matrix(name, t, columns)
@@ -77,6 +85,10 @@ def check_update(
             refuse_device(name, t, weight)
     if x.shape[0] != d.shape[0]:
         raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")
+    if len(train) not in (6, 8, 9) or len(key) != 4:
+        raise ConfigError(
+            f"train has {len(train)} numbers and key {len(key)}; take those of update_'s docstring"
+        )
     if not 0 <= train[0] < float("inf"):
         raise ConfigError(f"lr is {train[0]}; use a finite learning rate >= 0")
     if not (train[3] or train[5]) and train[0] > train[1] * _MOST_SLOTS:
@@ -84,9 +96,48 @@ def check_update(
             f"lr is {train[0]}, a train of more than {_MOST_SLOTS} slots of {train[1]}; "
             "lower it, or switch fixed_bl or update_bl_management on"
         )
-    if len(train) > 8 and train[8] and FIDELITIES[key[3]] not in LOWRANK_FIDELITIES:
+    n = len(train)
+    if not (
+        1 <= train[2] <= _MOST_SLOTS
+        and _LEAST <= train[1] <= _LARGEST
+        and 0 <= key[3] < len(FIDELITIES)
+        and 0 <= key[1] <= _MOST_TILE
+        and key[0] >= 0
+        and key[2] >= 0
+        and (n < 8 or 0 <= train[6] <= _MOST_GROUP)
+        and (n < 9 or train[8] == 0 or train[8] == 1)
+    ):
+        _refuse_settings(train, key)
+    if n > 8 and train[8] and FIDELITIES[key[3]] not in LOWRANK_FIDELITIES:
         known = " and ".join(LOWRANK_FIDELITIES)
         raise ConfigError(f"noise is lowrank with fidelity {FIDELITIES[key[3]]}; {known} draw it")
+
+
+def _refuse_settings(train: Sequence[float], key: Sequence[int]) -> None:
+    for name, value, least, most in (
+        ("desired_bl", train[2], 1, _MOST_SLOTS),
+        ("granularity", train[1], _LEAST, _LARGEST),
+        ("group_size", train[6] if len(train) > 6 else 0, 0, _MOST_GROUP),
+        ("the number of the noise", train[8] if len(train) > 8 else 0, 0, 1),
+        ("the number of the fidelity", key[3], 0, len(FIDELITIES) - 1),
+        ("seed", key[0], 0, (1 << 63) - 1),
+        ("tile_id", key[1], 0, _MOST_TILE),
+        ("k", key[2], 0, (1 << 63) - 1),
+    ):
+        if not least <= value <= most or (name.startswith("the") and value != int(value)):
+            raise ConfigError(f"{name} is {value}; use a number from {least} to {most}")
+
+
+def check_fired(fired: Tensor | None, weight: Tensor) -> None:
+    """Raise ConfigError unless the counts, if there are any, are int64 and beside the weight."""
+    if fired is None:
+        return
+    if elsewhere(fired, weight):
+        refuse_device("fired", fired, weight)
+    if fired.dtype is not torch.int64 or fired.numel() < 2 or not fired.is_contiguous():
+        raise ConfigError(
+            f"fired has dtype {fired.dtype} and shape {tuple(fired.shape)}; use two int64 or more"
+        )
 
 
 def refuse_mixture(weight: Tensor, **others: Tensor) -> None:

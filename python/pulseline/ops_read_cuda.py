@@ -65,9 +65,9 @@ def check(
     Raises:
         ConfigError: dtype, shape or device.
     """
-    name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[-1])
     if weight.dtype is not torch.float32 or weight.dim() != 2 or not weight.is_contiguous():
         refuse_weight(weight)
+    name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[1])
     if x.dtype is not torch.float32 or x.dim() != 2 or x.shape[1] != inputs:
         refuse_matrix(name, x, inputs)
     for other, t in ((name, x), ("average", average)):
