@@ -24,8 +24,11 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("DEVICES") = devices;
   // "": a GPU can be used; else why not.
   m.def("reason", [] {
-    int count = 0;
+    int count = 0, driver = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
+    // Without a driver the runtime says that it is too old.
+    if (error != cudaSuccess && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+      return std::string("no NVIDIA driver is installed");
     if (error != cudaSuccess) return std::string(cudaGetErrorString(error));
     return std::string(count ? "" : "no CUDA device is visible");
   });

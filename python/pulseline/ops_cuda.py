@@ -40,6 +40,8 @@ def _load() -> tuple[Any, str]:
         module = importlib.import_module(f"{__package__}._cuda")
     except ModuleNotFoundError:
         return None, "this build has no CUDA kernels, build it with PULSELINE_CUDA=ON"
+    except ImportError as error:
+        return None, f"the CUDA kernels do not load ({error}), build them again"
     if (module.NUMBERING, module.DEVICES) != (_cpu.NUMBERING, _cpu.DEVICES):
         return module, "the CUDA kernels were built from other sources, build both again"
     if torch.version.cuda is None:
