@@ -114,6 +114,13 @@ def machine() -> dict[str, str]:
     }
 
 
+def gpu_machine() -> dict[str, str]:
+    """The GPU and the CUDA that torch brings."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"gpu": torch.cuda.get_device_name(0), "cuda": str(torch.version.cuda)}
+
+
 def parser(text: str) -> argparse.ArgumentParser:
     """Options that every benchmark has."""
     p = argparse.ArgumentParser(description=text)

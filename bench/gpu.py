@@ -1,15 +1,17 @@
 """Correctness and speed of the CUDA backend: ``python bench/gpu.py equality behaviour update``.
 
 equality  every device model and fidelity against the CPU backend, at odd sizes: equal bits
-          (moments: within 1 % of a step); what happens between pulses, reads through wires that are
-          solved, and reads whose sums are exact in every order, with both kinds of products: equal
-          bits. ``--small``: few samples, for a sanitizer.
+          (moments: within ``moments_limit``); what happens between pulses, reads through wires that
+          are solved, and reads whose sums are exact in every order, with both kinds of products:
+          equal bits. ``--small``: few samples, for a sanitizer.
 behaviour refusals, side streams, captures, shared launches: against the CPU backend as well.
-update    sweep of fidelities and shapes, beside torch's digital rank-B update of the same run.
+update    sweep of fidelities and shapes, beside torch's digital rank-B update in float32 (addmm_)
+          and the gradient GEMM of the same shape in bfloat16. The error is that of the first
+          samples: weights that differ in any bit; moments, the largest difference in steps.
 
 A section is a function that adds rows to a list and a name in SECTIONS; ``gpu.sh`` runs them in
 turn, and reads and training steps by ``gpu_reads.py``. What was measured is written also if the
-time is up.
+time is up; ``--small`` writes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import LR, inputs, machine
+from common import LR, gpu_machine, inputs, machine
 
 import pulseline as pl
 from pulseline import ops_cuda, ops_read_cuda
@@ -42,10 +44,15 @@ from pulseline.io import (
     ReadConfig,
     UpdateConfig,
 )
+from pulseline.reference.devices import DEVICES as STEPS
+from pulseline.reference.devices import Crosspoints, Stored
 
 Row = dict[str, Any]
 GPU = "cuda"
 LOWRANK = [(fidelity, "lowrank") for fidelity in LOWRANK_FIDELITIES]
+
+
+once = functools.lru_cache(1)(inputs)  # for all updates of a shape
 
 
 @functools.lru_cache(1)
@@ -59,16 +66,35 @@ def pair(
 ) -> tuple[pl.nn.AnalogLinear, pl.nn.AnalogLinear]:
     """The same layer on the CPU and on the GPU."""
     cpu = copy.deepcopy(fresh(rows, cols, device))
-    cpu.tile.update_config = config
-    cpu.tile._build()
+    cpu.tile._set_update(config)
     return cpu, copy.deepcopy(cpu).to(GPU)
 
 
 def difference(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear) -> tuple[int, float]:
     """Weights that differ in any bit, and the largest difference."""
-    a, b = cpu.tile.weight.data, gpu.tile.weight.data.cpu()
+    a, b = cpu.tile.weight.detach(), gpu.tile.weight.detach().cpu()
     wrong = int((a.view(torch.int32) != b.view(torch.int32)).sum())
     return wrong, float((a - b).abs().max())
+
+
+def moments_limit(tile: pl.Tile, x: torch.Tensor, d: torch.Tensor, lr: float) -> torch.Tensor:
+    """Largest difference of ``moments`` from the CPU's, per weight; call it before the update.
+
+    Its counts come from tensor cores with relative errors below 2^-10 (update_moments.cu): of n
+    pulses' steps, and of their noise, below 5 (sigma + 1/2) sqrt(n) steps; a count that is 0 on one
+    side alone adds 1e-3 steps a group. n: lr |d|^T |x| / granularity on average. The
+    largest step is that of the first 256 rows.
+    """
+    device, groups = tile.device, -(-len(x) // 256)
+    mean = lr / device.granularity * (d.abs().T.double() @ x.abs().double())
+    n = mean + 6 * mean.sqrt() + 6
+    stored = Stored(*(t[:256] for t in (tile.step, tile.slope, tile.bound)))
+    model, cells = STEPS[device.name], Crosspoints.of(device, stored)
+    up = torch.ones_like(cells.hi, dtype=torch.bool)
+    weights = (cells.lo + (cells.hi - cells.lo) * t for t in torch.linspace(0, 1, 9))
+    steps = [model.step(device, cells, w, m).abs().max() for w in weights for m in (up, ~up)]
+    noise = 5 * (device.dw_min_std + 0.5) * n.sqrt()
+    return (2.0**-10 * (n + noise) + 1e-3 * groups) * float(max(steps)) + 2.0**-22
 
 
 def live(tile: pl.Tile, where: str, batch: int) -> None:
@@ -83,6 +109,11 @@ def live(tile: pl.Tile, where: str, batch: int) -> None:
         tile.end_of_batch()
         if n == 1:
             tile.reset(torch.arange(0, cols, 3, device=where))
+
+
+def within(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear, limit: torch.Tensor) -> bool:
+    a, b = cpu.tile.weight.detach(), gpu.tile.weight.detach().cpu()
+    return bool(((a - b).abs() <= limit).all())
 
 
 def between_pulses(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
@@ -165,15 +196,15 @@ def equality(small: bool, found: list[Row]) -> None:
                 device = DEVICES[name]()
                 cpu, gpu = pair(rows, cols, device, config)
                 x, d = inputs("gauss_bl31", batch, rows, cols)
+                limit = moments_limit(cpu.tile, x, d, 1e-2) if fidelity == "moments" else None
                 cpu.tile.update(x, d, 1e-2)
                 gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
                 ops_cuda.check_updates()
                 wrong, largest = difference(cpu, gpu)
-                close = largest <= 1e-2 * device.dw_min
                 row = {"device": name, "fidelity": fidelity, "noise": noise}
                 row["shape"] = [rows, cols, batch]
                 row |= {"differing": wrong, "largest": largest}
-                row["ok"] = close if fidelity == "moments" else wrong == 0
+                row["ok"] = wrong == 0 if limit is None else within(cpu, gpu, limit)
                 found.append(row)
     between_pulses(shapes, found)
     solved_reads(shapes, found)
@@ -321,35 +352,78 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
 
 
 SHAPES = ((4096, 4096, 512), (768, 3072, 8192), (512, 512, 256), (768, 768, 2048))
-UPDATES = tuple(
-    (fidelity, size, noise)
-    for noise in ("iid", "lowrank")
-    for fidelity, size in (("exact", 0), ("grouped", 4), ("grouped", 8), ("grouped", 16))
+UPDATES = (
+    ("exact", 0, "iid"),
+    ("exact", 0, "lowrank"),
+    ("moments", 0, "iid"),
+    *(("grouped", size, noise) for size in (4, 8, 16) for noise in ("iid", "lowrank")),
 )
+LINE = "{:12} {:8} {:>16} {:10} {:>9} {:>9} {:>5} {:>8} {:>9} {:>7} {:>9} {:>7}"
+
+
+def first_samples(
+    rows: int, cols: int, config: UpdateConfig, x: torch.Tensor, d: torch.Tensor, lr: float
+) -> tuple[pl.nn.AnalogLinear, Row]:
+    """The layer on the GPU after some samples, and how it differs from the CPU's."""
+    # Small steps: the weights stay in the middle, groups close by number.
+    device = replace(SoftBounds(), dw_min=1e-4)
+    cpu, gpu = pair(rows, cols, device, config)
+    few = 8 if rows * cols > 1 << 21 else 64
+    moments = config.fidelity == "moments"
+    limit = moments_limit(cpu.tile, x[:few], d[:few], lr) if moments else None
+    cpu.tile.update(x[:few], d[:few], lr)
+    gpu.tile.update(x[:few].to(GPU), d[:few].to(GPU), lr)
+    wrong, largest = difference(cpu, gpu)
+    row: Row = {"differing": wrong, "largest_steps": largest / device.dw_min}
+    row["ok"] = wrong == 0 if limit is None else within(cpu, gpu, limit)
+    return gpu, row
+
+
+def update_row(shape: tuple[int, int, int], profile: str, config: UpdateConfig, base: Row) -> Row:
+    """Check, time and print one configuration; ``base``: what torch took for the same shape."""
+    rows, cols, batch = shape
+    x, d = once(profile, batch, rows, cols)
+    lr = LR[profile] * 0.1
+    gpu, checked = first_samples(rows, cols, config, x, d, lr)
+    xg, dg = x.to(GPU), d.to(GPU)
+    t, spread = seconds(lambda: gpu.tile.update(xg, dg, lr))
+    rate = rows * cols * batch / t
+    row: Row = {"fidelity": config.fidelity, "group_size": config.group_size}
+    row |= {"noise": config.noise, "profile": profile, "shape": list(shape)}
+    row |= {"seconds": t, "spread": spread, "crosspoint_samples_per_s": rate, **checked, **base}
+    size, moments = config.group_size, config.fidelity == "moments"
+    print(
+        LINE.format(
+            f"{config.fidelity}({size})" if size else config.fidelity,
+            config.noise,
+            "x".join(map(str, shape)),
+            profile,
+            f"{row['largest_steps']:.1e}" if moments else row["differing"],
+            f"{t * 1e3:.3f}",
+            f"{100 * spread:.1f}",
+            f"{rate * 1e-9:.0f}",
+            f"{base['addmm_seconds'] * 1e3:.3f}",
+            f"{t / base['addmm_seconds']:.2f}",
+            f"{base['bf16_gemm_seconds'] * 1e3:.3f}",
+            f"{t / base['bf16_gemm_seconds']:.2f}",
+        ),
+        flush=True,
+    )
+    return row
 
 
 def update(small: bool, found: list[Row]) -> None:
-    heads = (
-        "update",
-        "noise",
-        "shape",
-        "profile",
-        "wrong",
-        "ms",
-        "+-%",
-        "Gcps/s",
-        "addmm",
-        "ratio",
-    )
-    line = "{:12} {:8} {:>16} {:10} {:>6} {:>9} {:>5} {:>8} {:>9} {:>7}"
-    print(line.format(*heads))
+    heads = ("update", "noise", "shape", "profile", "error", "ms", "+-%", "Gcps/s")
+    print(LINE.format(*heads, "addmm ms", "ratio", "bf16 ms", "ratio"))
     for rows, cols, batch in SHAPES[2:3] if small else SHAPES:
         # One word of 31 slots a sample in every sample: the dense case.
         for profile, managed in (("gauss_bl31", False), ("mnistlike", True)):
-            x, d = inputs(profile, batch, rows, cols)
-            xg, dg = x.to(GPU), d.to(GPU)
+            x, d = (v.to(GPU) for v in once(profile, batch, rows, cols))
+            x16, d16 = x.bfloat16(), d.bfloat16()
             digital = torch.zeros(rows, cols, device=GPU)
-            base, _ = seconds(lambda w=digital, x=xg, d=dg: w.addmm_(d.T, x, alpha=-1e-9))
+            single, _ = seconds(lambda w=digital, x=x, d=d: w.addmm_(d.T, x, alpha=-1e-9))
+            half, _ = seconds(lambda x=x16, d=d16: torch.mm(d.T, x))
+            base = {"addmm_seconds": single, "bf16_gemm_seconds": half}
             for fidelity, size, noise in UPDATES:
                 config = UpdateConfig(
                     fidelity=fidelity,
@@ -357,29 +431,7 @@ def update(small: bool, found: list[Row]) -> None:
                     noise=noise,
                     update_bl_management=managed,
                 )
-                # Small steps: the weights stay in the middle, groups close by number.
-                device = replace(SoftBounds(), dw_min=1e-4)
-                cpu, gpu = pair(rows, cols, device, config)
-                few = 8 if rows * cols > 1 << 21 else 64
-                cpu.tile.update(x[:few], d[:few], LR[profile] * 0.1)
-                gpu.tile.update(xg[:few], dg[:few], LR[profile] * 0.1)
-                wrong, _ = difference(cpu, gpu)
-                t, spread = seconds(
-                    lambda g=gpu, x=xg, d=dg, p=profile: g.tile.update(x, d, LR[p] * 0.1)
-                )
-                row: Row = {"fidelity": fidelity, "group_size": size, "noise": noise}
-                row["profile"] = profile
-                row |= {"shape": [rows, cols, batch], "differing": wrong, "seconds": t}
-                row |= {"spread": spread, "addmm_seconds": base}
-                row["crosspoint_samples_per_s"] = rows * cols * batch / t
-                row["ok"] = wrong == 0
-                found.append(row)
-                name = f"{fidelity}({size})" if size else fidelity
-                rate = f"{rows * cols * batch / t * 1e-9:.0f}"
-                numbers = (f"{t * 1e3:.3f}", f"{100 * spread:.1f}", rate, f"{base * 1e3:.3f}")
-                shape = f"{rows}x{cols}x{batch}"
-                ratio = f"{t / base:.2f}"
-                print(line.format(name, noise, shape, profile, wrong, *numbers, ratio), flush=True)
+                found.append(update_row((rows, cols, batch), profile, config, base))
 
 
 SECTIONS: dict[str, Callable[[bool, list[Row]], None]] = {
@@ -402,7 +454,7 @@ def main() -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     path = options.out / "gpu.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    results["machine"] = machine() | {"gpu": torch.cuda.get_device_name(0)}
+    results.setdefault("machine", {})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # from `timeout`
     ok = True
     for name in options.sections:
@@ -412,7 +464,8 @@ def main() -> int:
         finally:
             if not options.small:
                 results[name] = rows
-            path.write_text(json.dumps(results, indent=1) + "\n")
+                results["machine"][name] = machine() | gpu_machine()
+                path.write_text(json.dumps(results, indent=1) + "\n")
         ok &= all(row["ok"] for row in rows)
     return 0 if ok else 1
 

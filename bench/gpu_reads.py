@@ -3,13 +3,14 @@
 Products: the sums of a read without converters, torch's and the fused kernel's, beside torch.mm in
 float32, tf32 and bfloat16; the error is the largest, relative to sum |w x|, in units of 2^-24.
 Reads: forward and backward of one matrix, 7-bit DAC, 9-bit ADC, noise, 512-wide tiles, with both
-kinds of products, against torch.mm in float32. Steps: forward, backward and update of an MLP and of
-a stack with the layers of GPT-2 small, against the same stack of nn.Linear with SGD. The error of a
-read is the part of its outputs that differ from the CPU's (whose sums are in another order) and the
-largest difference in steps of the ADC; a step's is the largest difference of its loss to the
-digital one's, relative.
+kinds of products, against torch.mm in float32. The error of a read is the part of its outputs that
+differ from the CPU's (whose sums are in another order) and the largest difference in steps of the
+ADC. Steps: forward, backward and update of a stack with the layers of GPT-2 small and of an MLP,
+against the same stack of nn.Linear with SGD, in float32. Their error is the mean square of the
+outputs before the first step beside the digital one's; what pulses did is checked by gpu.py. Beside
+it the work of the last step: slots of a train, pulses of a crosspoint.
 
-    python bench/gpu_reads.py [--device cpu --tiny]    (CPU: to try the script)
+    python bench/gpu_reads.py [products reads steps] [--device cpu --tiny]    (CPU: to try it)
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import gpu_machine, machine
 from torch import Tensor, nn
 
 import pulseline as pl
@@ -56,12 +58,16 @@ Row = dict[str, Any]
 
 
 def times(f: Callable[[], object], run: Run) -> list[float]:
-    """Seconds of every run, after warming up; at least 7."""
+    """Seconds of every run, after warming up; at least 7, of slow ones at least 3."""
+    start = time.perf_counter()
     for _ in range(3):
         f()
+    if run.device != "cpu":
+        torch.cuda.synchronize()
     result: list[float] = []
     end = time.perf_counter() + run.seconds
-    while len(result) < 7 or (time.perf_counter() < end and len(result) < 2000):
+    least = 7 if end - start < 10 * run.seconds else 3
+    while len(result) < least or (time.perf_counter() < end and len(result) < 2000):
         if run.device == "cpu":
             start = time.perf_counter()
             f()
@@ -248,8 +254,8 @@ class Block(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
 
 
-def stacks(tiny: bool) -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
-    """Name to model and shape of its input."""
+def stacks(tiny: bool) -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]]:
+    """Name to model, shape of its input and number of its outputs."""
 
     def mlp() -> nn.Module:
         widths = (20, 16, 10) if tiny else (784, 1024, 1024, 10)
@@ -263,64 +269,110 @@ def stacks(tiny: bool) -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ..
         return nn.Sequential(*(Block(width, heads) for _ in range(depth)))
 
     shape = (2, 8, 32) if tiny else (8, 1024, 768)
-    return {"MLP": (mlp, (16, 20) if tiny else (256, 784)), "GPT-2-small stack": (gpt, shape)}
+    return {
+        "GPT-2-small stack": (gpt, shape, shape[-1]),
+        "MLP": (mlp, (16, 20) if tiny else (256, 784), 10),
+    }
 
 
-def trainer(model: nn.Module, x: Tensor, optimizer: Any) -> Callable[[], Tensor]:
-    """One step towards zero outputs."""
+# Of a sum over samples: 6 slots where |x| and |d| reach 3.5 and a step is 0.001.
+STEP_LR = 5e-4
+STEP_UPDATES = (("moments", "iid"), ("exact", "iid"), ("grouped", "iid"), ("grouped", "lowrank"))
 
-    def step() -> Tensor:
+
+def trainer(model: nn.Module, x: Tensor, errors: Tensor, optimizer: Any) -> Callable[[], None]:
+    """One step. The errors of the outputs are given, their signs turned from step to step: no step
+    has less to do than the first, as it would when the model has learnt."""
+    d = errors.clone()
+
+    def step() -> None:
         optimizer.zero_grad()
-        loss = model(x).square().mean()
-        loss.backward()
+        model(x).backward(d)
         optimizer.step()
-        return loss.detach()
+        d.neg_()
 
     return step
 
 
+def power(model: nn.Module, x: Tensor) -> float:
+    with torch.no_grad():
+        return float(model(x).square().mean())
+
+
+def pulses(tiles: list[pl.Tile], step: Callable[[], None]) -> Row:
+    """Slots of a sample and pulses of a crosspoint, means of one step."""
+    for tile in tiles:
+        tile.count_pulses()
+    step()
+    fired = torch.stack([tile.fired for tile in tiles if tile.fired is not None]).sum(0).tolist()
+    for tile in tiles:
+        tile.fired = None
+    cells = sum(tile.weight.numel() for tile in tiles)
+    return {"slots": fired[1] / max(fired[2], 1), "pulses": fired[0] / cells}
+
+
+def step_row(
+    name: str, digital: nn.Module, analog: nn.Module, x: Tensor, errors: Tensor, run: Run
+) -> Row:
+    tiles = [layer.tile for layer in analog.modules() if isinstance(layer, pl.nn.AnalogLinear)]
+    a, b = power(analog, x), power(digital, x)
+    ours = trainer(analog, x, errors, pl.optim.AnalogSGD(analog.parameters(), lr=STEP_LR))
+    sgd = torch.optim.SGD(digital.parameters(), lr=STEP_LR)
+    base = trainer(digital, x, errors, sgd)
+    row = measure(name, ours, base, f"power {a:.3g}, {b:.3g}", abs(a / b - 1) < 0.25, run)
+    row |= pulses(tiles, ours)
+    print(f"    {row['slots']:.1f} slots a train, {row['pulses']:.1f} pulses a crosspoint and step")
+    return row
+
+
 def step_rows(run: Run, found: list[Row]) -> None:
     head("training step")
-    updates = [("exact", "iid"), ("grouped", "iid"), ("grouped", "lowrank")]
-    for name, (make, shape) in stacks(run.tiny).items():
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(run.device)
+    for name, (make, shape, outputs) in stacks(run.tiny).items():
+        g = torch.Generator().manual_seed(4)
+        x = torch.randn(shape, generator=g).to(run.device)
+        errors = torch.randn((*shape[:-1], outputs), generator=g).to(run.device)
         torch.manual_seed(0)
         model = make()
-        # Once: drawing the devices of 85 million crosspoints takes half a minute.
+        # Once: drawing the devices of 85 million crosspoints takes a while.
         converted = pl.nn.to_analog(model, device=pl.devices.SoftBounds(), seed=1)
-        for fidelity, noise in updates:
+        for fidelity, noise in STEP_UPDATES:
             digital, analog = copy.deepcopy(model), copy.deepcopy(converted)
             for layer in analog.modules():
                 if isinstance(layer, pl.nn.AnalogLinear):
-                    layer.tile.update_config = pl.io.UpdateConfig(fidelity=fidelity, noise=noise)
-                    layer.tile._build()
+                    layer.tile._set_update(pl.io.UpdateConfig(fidelity=fidelity, noise=noise))
             digital, analog = digital.to(run.device), analog.to(run.device)
-            ours = trainer(analog, x, pl.optim.AnalogSGD(analog.parameters(), lr=0.01))
-            base = trainer(digital, x, torch.optim.SGD(digital.parameters(), lr=0.01))
-            a, b = float(ours()), float(base())
-            error = f"loss {a:.4g}, digital {b:.4g}"
             label = f"{name}, {fidelity}, {noise}"
-            found.append(measure(label, ours, base, error, abs(a / b - 1) < 0.25, run))
+            found.append(step_row(label, digital, analog, x, errors, run))
+
+
+SECTIONS: dict[str, Callable[[Run, list[Row]], None]] = {
+    "products": product_rows,
+    "reads": read_rows,
+    "steps": step_rows,
+}
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("sections", nargs="*", metavar="section", help="products, reads, steps: all")
     p.add_argument("--device", default="cuda")
     p.add_argument("--tiny", action="store_true", help="small shapes: tries the script")
     p.add_argument("--seconds", type=float, default=0.3, help="time per measurement")
     p.add_argument("--json", metavar="FILE", help="write the rows there")
     args = p.parse_args()
+    if unknown := set(args.sections) - set(SECTIONS):
+        p.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     torch.backends.cuda.matmul.allow_tf32 = False
     run = Run(args.device, args.tiny, args.seconds)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # from `timeout`
-    rows: dict[str, list[Row]] = {"products": [], "reads": [], "steps": []}
+    rows: dict[str, list[Row]] = {name: [] for name in args.sections or SECTIONS}
     try:
-        product_rows(run, rows["products"])
-        read_rows(run, rows["reads"])
-        step_rows(run, rows["steps"])
+        for name, found in rows.items():
+            SECTIONS[name](run, found)
     finally:  # what was measured until the time was up
         if args.json:
-            Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+            results = {"machine": machine() | gpu_machine(), **rows}
+            Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
     return 0 if all(row["ok"] for found in rows.values() for row in found) else 1
 
 

@@ -153,11 +153,8 @@ class Tile:
         )
         self._retention: Tensor | None = None
         self._deviation = 0.0
-        granularity = coarseness = 1.0
         if isinstance(self.device, PulsedDevice):
             self._params = self.device.parameters()
-            granularity = self.device.granularity
-            coarseness = granularity / (self.device.w_max - self.device.w_min)
             pairs = ops.construct(
                 self.device.name, self._params, rows, cols, self.seed, self.tile_id
             )
@@ -165,7 +162,16 @@ class Tile:
             self._deviation = self.device.write_noise_std * self.device.dw_min
             if self.device.ages:
                 self._retention = self._build_retention()
-        config = self.update_config
+        self._set_update(self.update_config)
+        self._set_scale(self.out_scale)
+
+    def _set_update(self, config: UpdateConfig) -> None:
+        """Pack the settings of the update; the devices stay as they were drawn."""
+        self.update_config = config
+        granularity = coarseness = 1.0
+        if isinstance(self.device, PulsedDevice):
+            granularity = self.device.granularity
+            coarseness = granularity / (self.device.w_max - self.device.w_min)
         self._fidelity = ops.FIDELITY_INDEX[config.resolve(self.device.default_fidelity)]
         self._train = [
             0.0,
@@ -178,7 +184,6 @@ class Tile:
             coarseness,
             float(NOISES.index(config.noise)),
         ]
-        self._set_scale(self.out_scale)
 
     def _build_retention(self) -> Tensor:
         assert isinstance(self.device, PulsedDevice)
