@@ -5,6 +5,7 @@
 //   then per slice of at most kSliceWords pulse words, which stay in the second-level cache:
 //   trains   pulse words of every line                                     (update_trains.cu)
 //   pulses   one block of crosspoints per block, in registers for the slice (update_exact.cu, ...)
+// or, for moments, counts and relaxations of kMomentSamples samples at a time (update_moments.cu),
 // without a word to the host in between. Several tiles of one device model and fidelity share a
 // launch: blockIdx.z is the tile. If any x or d is not finite, `status` says where and the kernels
 // that follow return at once: nothing is written.
