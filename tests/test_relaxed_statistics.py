@@ -13,7 +13,8 @@ stated for its fidelity plus 5 standard errors; 700 ratios exceed that by chance
 and seeds are fixed.
 
 Stated errors: measured with 4,000 repeats or more of every model, the worst one rounded up to what
-its standard error lets one tell. Models without a closed form of several pulses (``bent``) have a table of their own.
+its standard error lets one tell. Models without a closed form of several pulses (``bent``) have a
+table of their own.
 "heavy": BL 31, steps a third of the way to the bounds; order and higher moments show there.
 
 ``expected`` draws nothing: its slope against the mean of strict's, R repeats, has the standard
