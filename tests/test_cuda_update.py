@@ -286,6 +286,21 @@ def test_several_tiles_share_a_launch(backend: Emulated) -> None:
         assert torch.equal(bits(got), bits(want))
 
 
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
+def test_a_tile_without_samples_shares_a_launch(backend: Emulated, fidelity: str) -> None:
+    """First and last; uninitialised integers are -1 or large."""
+    problems = [problem(*size, MODELS["soft"], fidelity) for size in [(5, 5, 0), (20, 37, 40)]]
+    alone = [on_cuda(p) for p in problems]
+    moves(problems[1])
+    for order in ((0, 1), (1, 0)):
+        weights = [problems[n].weight.clone() for n in order]
+        with backend.settings(reverse=order[0] == 1), ops_cuda.together():
+            for n, weight in zip(order, weights, strict=True):
+                ops._update_cuda(*arguments(problems[n], weight))
+        for n, weight in zip(order, weights, strict=True):
+            assert torch.equal(bits(weight), bits(alone[n]))
+
+
 def test_ideal(backend: Emulated) -> None:
     """The product of torch; error at most batch 2^-24 times the sum of magnitudes."""
     g = torch.Generator().manual_seed(1)

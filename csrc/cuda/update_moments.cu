@@ -386,11 +386,10 @@ struct Moments {
 cudaError_t launch_moments(const Call& c) {
   const int64_t lines = most(c, [](const Task& t) { return t.padded_cols + t.padded_rows; });
   const int64_t samples = most(c, [](const Task& t) { return t.moment_samples; });
-  const int64_t slices =
-      most(c, [](const Task& t) { return ceil_div(t.args.batch, int64_t(t.moment_samples)); });
+  const int64_t batch = most(c, [](const Task& t) { return t.args.batch; });
   const dim3 grid(unsigned(ceil_div(lines, kLineThreads)), unsigned(ceil_div(samples, kOctet)),
                   unsigned(c.count));
-  for (int slice = 0; slice < int(slices); ++slice) {
+  for (int slice = 0; slice < int(ceil_div(batch, kMomentSamples)); ++slice) {
     PL_TRY(launch(counts_kernel, grid, kLineThreads, 0, c.stream, tasks_of(c), slice));
     PL_TRY(launch_of<Moments>(c, slice));
   }

@@ -267,9 +267,10 @@ void barrier() {
 void* dynamic_shared() { return block->dynamic.data(); }
 
 void* shared(const void* declaration, size_t bytes) {
+  const uint64_t garbage = the_settings.reversed ? 0x7fffffff7fffffffu : ~uint64_t(0);
   for (Shared& s : block->shared)
     if (s.declaration == declaration) return s.bytes.data();
-  block->shared.push_back({declaration, std::vector<uint64_t>((bytes + 23) / 8, ~uint64_t(0))});
+  block->shared.push_back({declaration, std::vector<uint64_t>((bytes + 23) / 8, garbage)});
   return block->shared.back().bytes.data();
 }
 
