@@ -228,7 +228,7 @@ struct Cells {
     if (!__any_sync(0xffffffffu, int(all))) return noise.skip();
     if (D::kAdditive && additive)
       relax_each<false, D::kAdditive>(device, g, noise, sigma);
-    else if (!D::kAffine || __any_sync(0xffffffffu, int(to_float(all) * reach > 0.5f)))
+    else if (!D::kAffine || __any_sync(0xffffffffu, int(to_float(all) * reach > 0.49f)))
       relax_each<false, false>(device, g, noise, sigma);
     else
       relax_each<D::kAffine, false>(device, g, noise, sigma);

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kStep = 32;                  // samples of a stage
 constexpr int kStepHalves = kStep / 2;     // words of a line in a stage
-constexpr float kVarianceScale = 1024.0f;  // keeps 1 / (bl^2 (bl - 1)) a normal half
+constexpr float kVarianceScale = 2048.0f;  // keeps 1 / (bl^2 (bl - 1)) a normal half
 
 // ---- counts ----
 
