@@ -2,7 +2,8 @@
 // CUDA's block model on the CPU: every thread of a block is a fiber, blocks run one after the
 // other. Kernel sources compile unmodified against the headers of this folder. What it is strict
 // about:
-//   - shared memory starts as NaN, which as integers is -1, or large in the reversed order;
+//   - shared memory starts as NaN, which as integers is -1, or large in the reversed order without
+//   faults;
 //     asynchronous copies arrive when waited for, or at once;
 //   - a warp runs until all its lanes wait for other warps, so that a missing barrier shows: the
 //     first warp reads what the last one has not written. The order can be reversed;
