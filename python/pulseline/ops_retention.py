@@ -155,7 +155,8 @@ def _redraw_cuda(
     _cells(visible, hidden, step)
     x, d = x.contiguous(), d.contiguous()
     _pair(visible, x, d)
-    update = ops_cuda.Update(visible, (step,) * 3, x, d, -1, (), train, key, None)
+    trains = train[:8]  # how the pulses' own noise is drawn does not matter here, and takes memory
+    update = ops_cuda.Update(visible, (step,) * 3, x, d, -1, (), trains, key, None)
     ops_cuda.redraw(ops_cuda.Redraw(update, hidden, deviation))
 
 
