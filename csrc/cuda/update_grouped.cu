@@ -1,10 +1,9 @@
 // Fidelity grouped: up and down counts of a group, then one relaxation step. A warp holds 16 rows
-// of 32 columns; the slots of a step, at most four packed words of 32, are
-// counted by one tensor core instruction per direction and 8 columns: its 256 bits are the positive
-// and the negative slots of four words, rows against columns with the signs crossed (up) or not
-// (down). Lane (g, t) = (lane / 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the
-// layout of the sums. Where the instruction is missing (sm_100 and later) a lane counts its own
-// crosspoints by popcount.
+// of 8 TILES columns; the slots of a step, four packed words of 32, are counted by one tensor core
+// instruction per direction and 8 columns: its 256 bits are the positive and the negative slots of
+// the words, rows against columns with the signs crossed (up) or not (down). Lane (g, t) = (lane /
+// 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the layout of the sums. Where the
+// instruction is missing (sm_100 and later) a lane counts its own crosspoints by popcount.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {

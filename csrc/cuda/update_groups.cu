@@ -78,9 +78,9 @@ PL_DEVICE void place_steps(const Task& t, int32_t groups, int32_t* part) {
   __syncthreads();
   if (me == 0) {
     int32_t step = 0;
-    for (int32_t& p : *reinterpret_cast<int32_t (*)[kThreads]>(part)) {
-      const int32_t own = p;
-      p = step;
+    for (int i = 0; i < kThreads; ++i) {
+      const int32_t own = part[i];
+      part[i] = step;
       step += own;
     }
     t.slice_step[t.slices] = step;
