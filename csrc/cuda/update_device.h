@@ -64,6 +64,30 @@ PL_DEVICE void store_weight(const UpdateArgs& a, int64_t row, int64_t column, fl
 template <class D>
 constexpr int kTilesOf = D::kAffine && !D::kOwnNoise ? 4 : 2;
 
+// A lane's crosspoints of a warp's tiles in the layout of tensor core sums: `at` says by row_of(i)
+// and column_of(n, i) where number i of tile n lies.
+template <class D, int N>
+struct TileCells {
+  static constexpr int TILES = N;
+  float w[TILES][4];
+  Crosspoint<float> c[TILES][4];
+  template <class At>
+  PL_DEVICE TileCells(const UpdateArgs& a, const D& device, const At& at) {
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
+  }
+  template <class At>
+  PL_DEVICE void store(const UpdateArgs& a, const At& at) const {
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
+  }
+};
+
 // One gaussian per group and crosspoint: byte_sum_normal with the sum of bytes in one instruction.
 PL_DEVICE float group_normal(uint32_t base, Keys key) {
   const uint32_t sum = __dp4a(hash(base, key.k0, key.k1), kByteWeights, 0u);

@@ -188,17 +188,16 @@ struct Hashes {
 };
 
 template <class D>
-struct Cells {
-  static constexpr int TILES = kTilesOf<D>;
-  float w[TILES][4];
-  Crosspoint<float> c[TILES][4];
+struct Cells : TileCells<D, kTilesOf<D>> {
+  using Base = TileCells<D, kTilesOf<D>>;
+  using Base::c, Base::w, Base::TILES;
   float reach;  // |B| of one pulse each way, at most
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<TILES>& at) : reach(0.0f) {
+  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<Base::TILES>& at)
+      : Base(a, device, at), reach(0.0f) {
 #pragma unroll
     for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
         to_flow<D>(c[n][i]);
         if (D::kAffine && D::kSlopes)
           reach = max(reach, absolute(c[n][i].slope_up) + absolute(c[n][i].slope_down));
@@ -231,12 +230,6 @@ struct Cells {
       relax_each<false, false>(device, g, noise, sigma);
     else
       relax_each<D::kAffine, false>(device, g, noise, sigma);
-  }
-  PL_DEVICE void store(const UpdateArgs& a, const Place<TILES>& at) const {
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
   }
 };
 

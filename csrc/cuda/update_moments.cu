@@ -270,17 +270,16 @@ struct Sums {
 };
 
 template <class D>
-struct Cells {
-  static constexpr int TILES = kTilesOf<D>;
-  float w[TILES][4];
-  Crosspoint<float> c[TILES][4];  // but for the bounds, which stay packed: registers are short
-  uint32_t bound[TILES][4];
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<TILES>& at) {
+struct Cells : TileCells<D, kTilesOf<D>> {
+  using Base = TileCells<D, kTilesOf<D>>;
+  using Base::c, Base::w, Base::TILES;
+  uint32_t bound[TILES][4];  // pairs, for c's own would take registers that are short
+  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<Base::TILES>& at)
+      : Base(a, device, at) {
 #pragma unroll
     for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
         to_flow<D>(c[n][i]);
         bound[n][i] = as_bits(c[n][i].hi) | as_bits(c[n][i].lo) >> 16;
       }
@@ -322,12 +321,6 @@ struct Cells {
       relax_each<false, false>(device, sums, at, key);
     else
       relax_each<D::kAffine, false>(device, sums, at, key);
-  }
-  PL_DEVICE void store(const UpdateArgs& a, const Place<TILES>& at) const {
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
   }
 };
 

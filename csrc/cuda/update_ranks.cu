@@ -110,30 +110,12 @@ struct Place {
     first_row = int64_t(blockIdx.y) * kBlockRows + row + g;
     first_column = int64_t(blockIdx.x) * kBlockColumns + column + 2 * t;
   }
+  PL_DEVICE int64_t row_of(int i) const { return first_row + i / 2 * 8; }
+  PL_DEVICE int64_t column_of(int n, int i) const { return first_column + 8 * n + i % 2; }
 };
 
 template <class D>
-struct Cells {
-  float w[kTiles][4];
-  Crosspoint<float> c[kTiles][4];
-  static PL_DEVICE int64_t row(const Place& at, int i) { return at.first_row + i / 2 * 8; }
-  static PL_DEVICE int64_t column(const Place& at, int n, int i) {
-    return at.first_column + 8 * n + i % 2;
-  }
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place& at) {
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        c[n][i] = load_crosspoint(a, device, row(at, i), column(at, n, i), w[n][i]);
-  }
-  PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) store_weight(a, row(at, i), column(at, n, i), w[n][i]);
-  }
-};
+using Cells = TileCells<D, kTiles>;
 
 // One sub-sample of the warp's rows and columns.
 template <bool ADDITIVE, class D>
