@@ -296,7 +296,7 @@ def test_defaults() -> None:
     assert isinstance(device, pl.devices.ConstantStep)
     assert device.dw_min == 0.001
     assert device.w_max == 0.6
-    assert io.forward == dataclasses.replace(ReadConfig(), max_rounds=4)  # .25 x 126 > 2^4
+    assert io.forward == dataclasses.replace(ReadConfig(), max_rounds=5)  # .25 x 126 < 2^5
     assert io.backward == dataclasses.replace(io.forward, bound_management="none")
     assert update == UpdateConfig()
     assert mapping == Mapping()
@@ -400,7 +400,7 @@ def test_reads() -> None:
         w_noise_type="pcm_read",
         ir_drop="approx",
         wire_resistance=5e-4,
-        max_rounds=6,
+        max_rounds=7,
     )
     perfect = SingleRPUConfig(
         forward=IOParameters(is_perfect=True, out_scale=3.0),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ def test_draws() -> None:
 
 
 def test_numbering() -> None:
-    assert ops.NUMBERING == 1
+    assert ops.NUMBERING == 2
     assert ops.PURPOSES == {
         "forward": rng.FORWARD,
         "backward": rng.BACKWARD,
@@ -115,12 +114,6 @@ def test_normals_known_answers() -> None:
     h = np.array([0, 1, 0x80808080, 0x12345678, 0xFFFFFFFF], dtype=np.uint32)
     answer = "-0x1.360b7cp+2 -0x1.34427cp+2 0x1.a7f212p-7 -0x1.7fcd7ap+0 0x1.360b7cp+2"
     assert exactly(core.byte_sum_normal(h), answer)
-    u = np.array([0, 1, 2**30, 2**31 - 1, 2**31, 2**31 + 2**30, 2**32 - 1], dtype=np.uint32)
-    answer = (
-        "0x1.95a11ap+2 0x1.8aa6c8p+2 0x1.5956b8p-1 0x1.40d93p-32 "
-        "-0x1.95a11ap+2 -0x1.5956b8p-1 -0x1.40d93p-32"
-    )
-    assert exactly(core.probit(u), answer)
 
 
 def packed(slots: torch.Tensor) -> list[int]:
@@ -196,7 +189,6 @@ def test_management_equals_reference(
 def test_reference_draws_the_same_bits() -> None:
     u = words(WORDS)
     row, column = WORDS & 0xFFFF, WORDS >> 16
-    assert same(core.probit(WORDS), ar.probit(u))
     assert same(core.byte_sum_normal(WORDS), rng.byte_sum_normal(u))
     drawn = rng.cycle_normal(words(row), words(column), REF_KEY)
     assert same(core.cycle_normal(row, column, *KEY), drawn)
@@ -246,20 +238,6 @@ def test_power_accuracy() -> None:
         floor = 2.0 ** max(-120.0, -100.0 * float(p))
         assert core.power(np.float32(0), p) == pytest.approx(floor, rel=4e-5)
     assert (core.power(x, np.float32(0)) == 1).all()
-
-
-def test_probit_accuracy() -> None:
-    """Relative error below 4e-7 against the inverse distribution, out to 6.34 sigma."""
-    rare, near = np.arange(600), 2**31 - 1 - np.arange(600)
-    spread = np.unique(np.exp2(np.linspace(0, 31, 4000)).astype(np.int64) - 1)
-    n = np.concatenate([rare, near, spread, WORDS[:3000] >> 1]).astype(np.int64)
-    invert = NormalDist().inv_cdf
-    exact = np.array([-invert((int(v) + 0.5) * 2.0**-32) for v in n])
-    z = core.probit(n.astype(np.uint32)).astype(np.float64)
-    assert np.max(np.abs(z / exact - 1)) < 4e-7
-    assert 6.33 < z.max() < 6.35
-    mirrored = core.probit((n + 2**31).astype(np.uint32))
-    assert (mirrored == -z).all()
 
 
 # ---- fma ----

@@ -31,7 +31,6 @@ from pulseline.devices import (
 )
 from pulseline.errors import ConfigError
 from pulseline.reference import Crosspoints, Stored, relax, rng
-from pulseline.reference.arithmetic import probit
 
 QUIET: dict[str, Any] = {
     "dw_min_dtod": 0.0,
@@ -153,9 +152,8 @@ def test_steps_and_bounds_follow_the_formula(log_normal: bool, up_down: float) -
         w_max=0.8,
         w_min=-0.5,
     )
-    i, j = torch.arange(129)[:, None], torch.arange(257)
-    words = rng.draw4(rng.Stream(1, 2), rng.DEVICE_PARAMETERS, i, j, 0)
-    a, b, c, d = (probit(w).double() for w in words)
+    draws = rng.ParameterDraws(rng.Stream(1, 2), 129, 257)
+    a, b, c, d = (draws.normal(n).double() for n in range(4))
     hi, lo = 0.8 * (1 + 0.3 * a), -0.5 * (1 + 0.3 * b)
     hi, lo = torch.maximum(hi, lo).abs(), -torch.minimum(hi, lo).abs()
     gain = torch.exp(0.3 * c) if log_normal else 1 + 0.3 * c
@@ -164,11 +162,8 @@ def test_steps_and_bounds_follow_the_formula(log_normal: bool, up_down: float) -
     x = unpacked(device)
     assert close(x.up, up, 8, unit=0.002)
     assert close(x.down, -down, 8, unit=0.002)
-    assert close(x.hi, hi, 7, unit=0.8)
-    assert close(x.lo, lo, 7, unit=0.5)
-    inward = 1 + 2e-6  # bounds are rounded toward zero
-    assert (x.hi <= hi * inward + CANCELLATION).all()
-    assert (x.lo >= lo * inward - CANCELLATION).all()
+    assert close(x.hi, hi, 8, unit=0.8)
+    assert close(x.lo, lo, 8, unit=0.5)
 
 
 def test_without_variation_all_crosspoints_are_nominal() -> None:
@@ -193,14 +188,13 @@ def test_population_moments() -> None:
     gain, bias = (c.up - c.down) / 2, (c.up + c.down) / 2
     root = math.sqrt(gain.numel())
     normals = []
-    # rounding toward zero takes half of 2^-7 .. 2^-8 of a bound off its mean
-    for value, mean, std, slack in (
-        (gain, 1.0, 0.1, 0.0),
-        (bias, 0.0, 0.05, 0.0),
-        (c.hi, 1.0, 0.2, 2**-8),
-        (c.lo, -1.0, 0.1, 2**-8),
+    for value, mean, std in (
+        (gain, 1.0, 0.1),
+        (bias, 0.0, 0.05),
+        (c.hi, 1.0, 0.2),
+        (c.lo, -1.0, 0.1),
     ):
-        assert abs(value.mean() - mean) < 5 * std / root + slack
+        assert abs(value.mean() - mean) < 5 * std / root
         # rounding adds at most (2^-8)^2 / 3 to the variance
         assert abs(value.var() / std**2 - 1) < 5 * math.sqrt(2) / root + 2**-16 / 3 / std**2
         normals.append((value - value.mean()) / value.std())
@@ -255,6 +249,16 @@ def test_initial_normals(kernels: Kernels) -> None:
 def test_granularity() -> None:
     assert SoftBounds(dw_min=0.004).granularity == 0.004
     assert ConstantStep(dw_min=0.004, up_down=0.5).granularity == pytest.approx(0.003)
+    # Without variation every crosspoint keeps the same steps, and a pulse counts as one of them.
+    for dw_min in (0.001, 2 / 1200, 0.004):
+        c = unpacked(SoftBounds(dw_min=dw_min, up_down=0.2, **QUIET), 1, 1)
+        assert SoftBounds(dw_min=dw_min, up_down=0.2, **QUIET).granularity == (c.up - c.down) / 2
+    device = SoftBoundsReference(reference_mean=0.07, up_down=0.2, **QUIET)
+    c = Crosspoints.of(device, construct(device, 1, 1, 1, 2))
+    step = reference.DEVICES[device.name].step
+    zero, yes = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    mean = (step(device, c, zero, yes) - step(device, c, zero, ~yes)) / 2
+    assert device.granularity == pytest.approx(float(mean), rel=2**-22)  # its two roundings
     exp = ExpStep(dw_min=0.01)
     up = 0.01 * (1 - 0.00081 * math.exp(12.44625 * 0.2425))
     down = 0.01 * (1 - 0.36833 * math.exp(-12.78785 * 0.2425))

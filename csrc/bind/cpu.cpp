@@ -144,7 +144,6 @@ void bind_core(py::module_ m) {
   m.def("exp2", py::vectorize([](float x) { return exp2_poly(x); }));
   m.def("log", py::vectorize([](float x) { return log_poly(x); }));
   m.def("power", py::vectorize([](float x, float p) { return power_poly(x, p); }));
-  m.def("probit", py::vectorize([](uint32_t bits) { return probit(bits); }));
   m.def("cycle_normal", py::vectorize([](uint32_t row, uint32_t column, uint32_t k0, uint32_t k1) {
           return cycle_normal(row, column, {k0, k1});
         }));
@@ -199,9 +198,9 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
                          pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
         });
   m.def("initial_normals",
-        [](uint64_t seed, uint32_t tile, int64_t rows, int64_t cols, uint64_t out) {
+        [](uint64_t seed, uint32_t tile, int64_t rows, int64_t cols, uint64_t out, int threads) {
           py::gil_scoped_release nogil;
-          cpu::initial_normals({seed, tile}, rows, cols, pointer<float>(out));
+          cpu::initial_normals({seed, tile}, rows, cols, pointer<float>(out), threads);
         });
   bind_retention(m);
   bind_core(m.def_submodule("core", "Scalar routines for known-answer tests."));

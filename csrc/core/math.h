@@ -50,6 +50,7 @@ PL_HD float square_root(float x) {
 PL_HD uint32_t xor3(uint32_t a, uint32_t b, uint32_t c) { return a ^ b ^ c; }
 PL_HD bool any(bool m) { return m; }
 PL_HD float select(bool m, float a, float b) { return m ? a : b; }
+PL_HD uint32_t select(bool m, uint32_t a, uint32_t b) { return m ? a : b; }
 // One instruction on the GPU. NaN never comes in but where the result is then dropped; of two zeros
 // either may come out, which no result shows: a stored weight is never -0.
 #if defined(__CUDA_ARCH__)
@@ -62,6 +63,11 @@ PL_HD float min(float a, float b) { return a < b ? a : b; }
 PL_HD float to_float(uint32_t n) { return float(int32_t(n)); }     // n < 2^31
 PL_HD uint32_t truncate(float x) { return uint32_t(int32_t(x)); }  // 0 <= x < 2^31
 PL_HD float absolute(float x) { return as_float(as_bits(x) & 0x7fffffffu); }
+template <class F>
+PL_HD F negate(F x) {
+  using U = decltype(as_bits(x));
+  return as_float(as_bits(x) ^ U(0x80000000u));
+}
 
 PL_HD float lookup(const float* table, uint32_t i) { return table[i]; }  // i < 16
 
@@ -144,54 +150,20 @@ PL_HD F power_poly(F x, F p) {
   return as_float(as_bits(y) + (as_bits(shifted) << 23));
 }
 
-// Standard normal from 32 uniform bits by the inverse distribution: bit 31 is the sign, the other
-// 31 the half-line probability h = (n + 1/2) 2^-32 in [2^-33, 1/2). |z| <= 6.34; error < 4e-7
-// relative.
-PL_HD float probit(uint32_t bits) {
-  const uint32_t n = bits & 0x7fffffffu;
-  const float h = (float(n) + 0.5f) * 0x1p-32f;
-  const float x = (float(0x7fffffffu - n) + 0.5f) * 0x1p-31f;  // 1 - 2h, without cancellation
-  const float w = -log_poly(4.0f * h * (1.0f - h));
-  float p;
-  if (w < 6.25f) {
-    const float t = w - 3.0f;
-    p = -0x1.ebbe96p-28f;
-    p = fma(p, t, -0x1.270164p-28f);
-    p = fma(p, t, 0x1.4f2fbap-21f);
-    p = fma(p, t, -0x1.6a09f6p-19f);
-    p = fma(p, t, -0x1.2cb298p-16f);
-    p = fma(p, t, 0x1.220b0ap-12f);
-    p = fma(p, t, -0x1.360508p-10f);
-    p = fma(p, t, -0x1.09f096p-7f);
-    p = fma(p, t, 0x1.5deb1p-2f);
-    p = fma(p, t, 0x1.25e47cp+1f);
-  } else {
-    const float t = square_root(w) - 3.5f;
-    p = 0x1.2cb9a6p-16f;
-    p = fma(p, t, 0x1.3e62c2p-15f);
-    p = fma(p, t, -0x1.5bb22ap-12f);
-    p = fma(p, t, 0x1.6ad512p-11f);
-    p = fma(p, t, -0x1.f872aap-11f);
-    p = fma(p, t, 0x1.8b6daep-10f);
-    p = fma(p, t, -0x1.7e4586p-9f);
-    p = fma(p, t, 0x1.301b9cp-8f);
-    p = fma(p, t, 0x1.6cb4dap+0f);
-    p = fma(p, t, 0x1.2de4cap+2f);
-  }
-  const float z = p * x;
-  return as_float(as_bits(z) | (bits & 0x80000000u));
-}
-
 // ---- bf16: the storage format of device parameters ----
 
-// Nearest, ties to even.
-PL_HD uint32_t bf16_nearest(float x) {
-  const uint32_t u = as_bits(x);
-  return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+// Nearest, ties to even, in the low half. U is uint32_t or a SIMD vector of it.
+template <class F>
+PL_HD auto bf16_nearest(F x) {
+  const auto u = as_bits(x);
+  using U = decltype(as_bits(x));
+  return (u + U(0x7fffu) + ((u >> 16) & U(1u))) >> 16;
 }
-PL_HD uint32_t bf16_toward_zero(float x) { return as_bits(x) >> 16; }
 // Two bf16 values in one word: `first` in the upper half.
-PL_HD uint32_t pack_pair(uint32_t first, uint32_t second) { return first << 16 | second; }
+template <class U>
+PL_HD U pack_pair(U first, U second) {
+  return first << 16 | second;
+}
 template <class U>
 PL_HD auto pair_first(U pair) {
   return as_float(pair & U(0xffff0000u));

@@ -49,6 +49,19 @@ PL_HD Train manage(const TrainConfig& c, float x_max, float d_max) {
   return {int32_t(bl), base * (r / x), base * (x / r), k};
 }
 
+// The mean of n, without trains: mean_rate |x| |d|, where each magnitude counts at most up to where
+// its line fires in every slot. Where nothing saturates this is lr |x d| / granularity.
+struct MeanPulses {
+  float rate, most_x, most_d;
+};
+PL_HD MeanPulses mean_pulses(const TrainConfig& c, const Train& t) {
+  if (t.bl == 0) return {0.0f, 0.0f, 0.0f};
+  const float ratio = c.lr / c.granularity;
+  const bool stretched =
+      !c.update_bl_management && !c.fixed_bl && c.granularity * float(c.desired_bl) < c.lr;
+  return {stretched ? float(t.bl) : ratio, 1.0f / t.scale_x, 1.0f / t.scale_d};
+}
+
 PL_HD int words_of(int bl) { return (bl + kSlotsPerWord - 1) / kSlotsPerWord; }
 PL_HD int slots_of(int bl, int word) {
   const int left = bl - word * kSlotsPerWord;

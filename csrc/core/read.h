@@ -55,10 +55,11 @@ PL_HD OutputLine output_line(const ReadArgs& a, const Chain& chain, int64_t segm
     return {a.output_noise, 0.0f};
   const uint64_t k = uint64_t(segment << 1 | (a.transposed ? 1 : 0));
   const Philox4 r = draw4(a.stream, kReadLines, k, uint32_t(output), 0);
-  return {chain.output_noise_std > 0.0f
-              ? absolute(a.output_noise * fma(chain.output_noise_std, probit(r.v[0]), 1.0f))
-              : a.output_noise,
-          absolute(chain.nonlinearity * fma(chain.nonlinearity_std, probit(r.v[1]), 1.0f))};
+  return {
+      chain.output_noise_std > 0.0f
+          ? absolute(a.output_noise * fma(chain.output_noise_std, byte_sum_normal(r.v[0]), 1.0f))
+          : a.output_noise,
+      absolute(chain.nonlinearity * fma(chain.nonlinearity_std, byte_sum_normal(r.v[1]), 1.0f))};
 }
 
 // Keys of a sample's draws in one pass and round: noise of inputs (`line`: row block) or outputs

@@ -25,18 +25,18 @@ template <class U>
 struct RetentionPairs {
   U fade, walk;  // pairs (1/T, b) and (D, nu)
 };
-using RetentionWords = RetentionPairs<uint32_t>;
 
-PL_HD RetentionWords construct_retention(const RetentionParams& p, const Stream& s, uint32_t row,
-                                         uint32_t column) {
-  const Philox4 r = draw4(s, kDeviceParameters, row, column, 3);
-  const float time = max(p.lifetime * (1.0f + p.lifetime_dtod * probit(r.v[0])), 1.0f);
-  const float rate = p.lifetime > 0.0f ? 1.0f / time : 0.0f;
-  const float bias = p.reset + p.reset_dtod * probit(r.v[1]);
-  const float walk = absolute(p.diffusion * (1.0f + p.diffusion_dtod * probit(r.v[2])));
-  const float nu = p.drift_nu * (1.0f + p.drift_nu_dtod * probit(r.v[3]));
-  return {pack_pair(bf16_nearest(rate), bf16_nearest(bias)),
-          pack_pair(bf16_nearest(walk), bf16_nearest(nu))};
+template <class U>
+PL_HD RetentionPairs<U> construct_retention(const RetentionParams& p,
+                                            const ParameterDraws<U>& draws) {
+  using F = decltype(as_float(draws.place));
+  const F one(1.0f);
+  const F time = max(F(p.lifetime) * (one + F(p.lifetime_dtod) * draws.normal(kLifetime)), one);
+  const F rate = p.lifetime > 0.0f ? one / time : F(0.0f);
+  const F bias = F(p.reset) + F(p.reset_dtod) * draws.normal(kResetPoint);
+  const F walk = F(p.diffusion) * (one + F(p.diffusion_dtod) * draws.normal(kDiffusivity));
+  const F nu = F(p.drift_nu) * (one + F(p.drift_nu_dtod) * draws.normal(kDriftExponent));
+  return {stored_pair(rate, bias), stored_pair(absolute(walk), nu)};
 }
 
 PL_HD bool is_stuck(uint32_t step) { return (step & 0x7fff7fffu) == 0; }

@@ -5,7 +5,7 @@
 //   exact  w = clip(fma(n + sigma sqrt(n) xi, f, w))
 //          additive-noise devices: w = clip(fma(sigma sqrt(n) xi, s, fma(n, f, w))), s: noise_scale
 //   strict every pulse on its own: n = 1, fresh xi, clip after each
-//   expected  no trains: w = clip(fma(|dW| / g, f, w)) with dW = -lr d x   (Wu et al. 2024)
+//   expected  no trains: w = clip(fma(E[n], f, w)), E[n] see mean_pulses   (Wu et al. 2024)
 #include "core/devices/list.h"
 
 namespace pulseline {

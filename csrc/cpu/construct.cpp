@@ -1,32 +1,38 @@
 // Device parameters and initial weights: once per tile, a function of (seed, tile, row, column).
+// Loops: construct.inl.
 #include "cpu/slices.h"
 
 namespace pulseline::cpu {
+namespace {
+
+constexpr int64_t kSerialDraws = 4096;  // crosspoints
+
+template <class Body>
+void over_rows(int64_t rows, int64_t cols, int threads, Body body) {
+  parallel_chunks(rows, kRowChunk, rows * cols < kSerialDraws ? 1 : threads, body);
+}
+
+}  // namespace
 
 void construct(int device, const float* params, const Stream& stream, int64_t rows, int64_t cols,
                uint32_t* step, uint32_t* slope, uint32_t* bound, int threads) {
   const AnyDevice model(device, params);
-  const auto fill = [&](const auto& d, int64_t r0, int64_t r1) {
-    for (int64_t i = r0; i < r1; ++i)
-      for (int64_t j = 0; j < cols; ++j) {
-        const Stored s = construct_crosspoint(d, stream, uint32_t(i), uint32_t(j));
-        step[i * cols + j] = s.step;
-        slope[i * cols + j] = s.slope;
-        bound[i * cols + j] = s.bound;
-      }
-  };
-  parallel_chunks(rows, kRowChunk, rows * cols < 4096 ? 1 : threads, [&](int64_t r0, int64_t r1) {
-#define PULSELINE_CONSTRUCT(D) \
-  if (device == k##D) fill(*reinterpret_cast<const D*>(model.bytes), r0, r1);
-    PULSELINE_DEVICES(PULSELINE_CONSTRUCT)
-#undef PULSELINE_CONSTRUCT
-  });
+  const ConstructJob job = {cols, parameter_keys(stream), {step, slope, bound}};
+  over_rows(rows, cols, threads,
+            [&](int64_t r0, int64_t r1) { table().construct[device](job, model.bytes, r0, r1); });
 }
 
-void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out) {
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < cols; ++j)
-      out[i * cols + j] = probit(draw4(stream, kInitialisation, uint64_t(i), uint32_t(j), 0).v[0]);
+void construct_between(const RetentionParams& p, const Stream& stream, int64_t rows, int64_t cols,
+                       uint32_t* words, int threads) {
+  const ConstructJob job = {cols, parameter_keys(stream), {words, words + rows * cols, nullptr}};
+  over_rows(rows, cols, threads,
+            [&](int64_t r0, int64_t r1) { table().construct_between(job, &p, r0, r1); });
+}
+
+void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out, int threads) {
+  const Keys key = draw_keys(stream, kInitialisation, 0, 0);
+  over_rows(rows, cols, threads,
+            [&](int64_t r0, int64_t r1) { table().initial_normals(out, cols, key, r0, r1); });
 }
 
 }  // namespace pulseline::cpu

@@ -42,7 +42,7 @@ void disturb(const float* hidden, const uint32_t* step, float* visible, int64_t 
              const Stream& stream, uint64_t k, float deviation, int threads);
 Status redraw(const UpdateArgs& args, const float* hidden, float deviation, int threads);
 
-// Standard normals of `kInitialisation`, index = column, k = row.
-void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out);
+// Standard normals of `kInitialisation`, one per crosspoint.
+void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out, int threads);
 
 }  // namespace pulseline::cpu

@@ -3,6 +3,7 @@
 // Everything else in such an object has internal linkage and uses no std:: templates: an inline
 // function in a shared header would let the linker keep one ISA's copy for everybody.
 #include "core/args.h"
+#include "core/parameters.h"
 #include "core/read.h"
 #include "core/relax.h"
 
@@ -38,6 +39,7 @@ struct Place {  // of a sub-sample's slots in the packed layout
 
 struct UpdateJob {
   const UpdateArgs* args;
+  const Train* trains;  // expected: [batch]
   const Sample* samples;
   int64_t count, words;  // sub-samples; 64-bit words that hold one bit of each
   int64_t padded_cols, padded_rows;
@@ -129,6 +131,13 @@ struct WriteNoiseJob {  // visible = hidden + deviation xi
   const Keys* keys;
 };
 
+struct ConstructJob {  // words of a crosspoint, [rows][cols] each
+  int64_t cols;
+  ParameterKeys keys;
+  uint32_t* out[3];  // step, slope, bound; or fade, walk of retention.h
+};
+using ConstructRows = void (*)(const ConstructJob&, const void* params, int64_t row0, int64_t row1);
+
 struct OuterJob {  // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   float* w;
   const float *a, *x;
@@ -157,6 +166,8 @@ struct KernelTable {
   void (*chain_add)(float* y, const float* q, float scale, int64_t n, bool first);
   void (*retain)(const RetentionArgs&, Keys, int64_t row0, int64_t row1);
   void (*write_noise)(const WriteNoiseJob&, int64_t row0, int64_t row1);
+  ConstructRows construct[kDevices], construct_between;
+  void (*initial_normals)(float* out, int64_t cols, Keys, int64_t row0, int64_t row1);
   UpdateRows mark_last;  // the device is a pointer to int32_t [rows][cols]
 };
 

@@ -21,6 +21,7 @@
 #include "cpu/pack.inl"
 #include "cpu/relax.inl"
 #include "cpu/retention.inl"
+#include "cpu/construct.inl"
 // clang-format on
 
 namespace pulseline::cpu {
@@ -30,6 +31,7 @@ namespace pulseline::cpu {
 #define PL_EXPECTED(D) expected<D>,
 #define PL_GROUPED(D) grouped<D>,
 #define PL_MOMENTS(D) moments<D>,
+#define PL_CONSTRUCT(D) construct<D>,
 
 extern const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME);
 const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
@@ -56,6 +58,9 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     chain_add,
     retain,
     write_noise,
+    {PULSELINE_DEVICES(PL_CONSTRUCT)},
+    construct_between,
+    initial_normals,
     mark_last,
 };
 

@@ -19,19 +19,6 @@ void write_rows(const WriteNoiseJob& job, int64_t rows, int threads) {
 
 }  // namespace
 
-void construct_between(const RetentionParams& p, const Stream& stream, int64_t rows, int64_t cols,
-                       uint32_t* words, int threads) {
-  uint32_t* walk = words + rows * cols;
-  parallel_chunks(rows, kRowChunk, threads_for(rows, cols, threads), [&](int64_t r0, int64_t r1) {
-    for (int64_t i = r0; i < r1; ++i)
-      for (int64_t j = 0; j < cols; ++j) {
-        const RetentionWords c = construct_retention(p, stream, uint32_t(i), uint32_t(j));
-        words[i * cols + j] = c.fade;
-        walk[i * cols + j] = c.walk;
-      }
-  });
-}
-
 void retain(const RetentionArgs& a, int threads) {
   const Keys key = draw_keys(a.stream, a.purpose, a.k, 0);
   parallel_chunks(a.rows, kRowChunk, threads_for(a.rows, a.cols, threads),

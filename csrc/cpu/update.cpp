@@ -4,9 +4,11 @@
 namespace pulseline::cpu {
 namespace {
 
-void run_expected(const UpdateArgs& a, int device, const void* params, int threads) {
+void run_expected(const UpdateArgs& a, int device, const void* params, const Train* trains,
+                  int threads) {
   UpdateJob job = {};
   job.args = &a;
+  job.trains = trains;
   parallel_chunks(a.rows, kRowChunk, threads,
                   [&](int64_t r0, int64_t r1) { table().expected[device](job, params, r0, r1); });
 }
@@ -148,7 +150,7 @@ Status update(const UpdateArgs& a, int device, const float* params, int threads)
   if (status.source || !(a.train.lr > 0.0f)) return status;
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
   if (a.fidelity == kExpected) {
-    run_expected(a, device, model.bytes, threads);
+    run_expected(a, device, model.bytes, trains, threads);
     return {};
   }
   if (a.fidelity == kGrouped || a.fidelity == kMoments)

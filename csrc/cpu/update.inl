@@ -219,12 +219,15 @@ void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int
       for (int64_t s = 0; s < a.batch; ++s) {
         const float d = a.d[s * a.rows + i];
         if (d == 0.0f) continue;
-        const F pulses((a.train.lr * pulseline::absolute(d)) / a.train.granularity);
+        const MeanPulses mean = mean_pulses(a.train, job.trains[s]);
+        const F rate(mean.rate * pulseline::min(pulseline::absolute(d), mean.most_d));
+        const F most_x(mean.most_x);
         for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const int64_t o = j + v * kLanes;
           const F x = load_partial(a.x + s * a.cols + o, a.cols - o);
           const M up = d > 0.0f ? is_negative(x) : is_negative(F(0.0f) - x);
-          const F moved = fma(pulses * absolute(x), device.step(b.c[v], b.w[v], up), b.w[v]);
+          const F pulses = rate * min(absolute(x), most_x);
+          const F moved = fma(pulses, device.step(b.c[v], b.w[v], up), b.w[v]);
           b.w[v] = clip(moved, b.c[v].hi, b.c[v].lo);
         }
       }

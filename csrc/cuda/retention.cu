@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kCellColumns* kCellRows)
   const uint32_t* walk = a.words + a.rows * a.cols;
   for_cells(a.rows, a.cols, [&](uint32_t i, uint32_t j, int64_t o) {
     if (is_stuck(a.step[o])) return;
-    const RetentionWords c = {a.words[o], walk[o]};
+    const RetentionPairs<uint32_t> c = {a.words[o], walk[o]};
     const float xi = between_normal(i, j, key);
     a.w[o] = a.purpose == kReset ? reset(c, a.bound[o], a.amount, xi)
                                  : age(a.w[o], c, a.bound[o], a.amount, xi);

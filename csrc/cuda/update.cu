@@ -39,8 +39,8 @@ size_t lay_out(Task& t, void* base) {
   t.slices = int32_t(ceil_div(a.batch, int64_t(t.slice_samples)));
   const int64_t subs = a.batch * t.words;
   room.take(t.status, 1);
-  if (a.fidelity == kExpected) return room.used;
   room.take(t.trains, a.batch);
+  if (a.fidelity == kExpected) return room.used;
   room.take(t.subs, subs);
   if (a.fidelity == kStrict) room.take(t.slot_keys, subs * kSlotsPerWord);
   int64_t samples = t.slice_samples;

@@ -33,9 +33,9 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const bool finite = x < kInfinity && d < kInfinity;
   if (threadIdx.x == 0 && !finite)
     atomicMin(t.status, 2ull * (unsigned long long)(b) + (x < kInfinity));
-  if (a.fidelity == kExpected) return;
   const Train train = finite ? manage(a.train, as_float(x), as_float(d)) : Train{};
   if (threadIdx.x == 0) t.trains[b] = train;
+  if (a.fidelity == kExpected) return;
   const uint64_t k = a.k + uint64_t(b);
   const int words = words_of(train.bl);
   for (int word = int(threadIdx.x); word < t.words; word += kThreads) {

@@ -38,6 +38,7 @@ template <class D>
 PL_DEVICE void expected_batch(const Task& t, const D& device, const Place& at, Cells<D>& cells) {
   const UpdateArgs& a = t.args;
   for (int64_t s = 0; s < a.batch; ++s) {
+    const MeanPulses mean = mean_pulses(a.train, t.trains[s]);
     float x[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -48,13 +49,14 @@ PL_DEVICE void expected_batch(const Task& t, const D& device, const Place& at, C
     for (int r = 0; r < kRows; ++r) {
       const float d = at.row + r < a.rows ? a.d[s * a.rows + at.row + r] : 0.0f;
       if (d == 0.0f) continue;
-      const float pulses = (a.train.lr * absolute(d)) / a.train.granularity;
+      const float rate = mean.rate * min(absolute(d), mean.most_d);
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const bool up = d > 0.0f ? x[h] < 0.0f : x[h] > 0.0f;
         const Crosspoint<float>& c = cells.c[r][h];
         float& w = cells.w[r][h];
-        w = clip(fma(pulses * absolute(x[h]), device.step(c, w, up), w), c.hi, c.lo);
+        const float pulses = rate * min(absolute(x[h]), mean.most_x);
+        w = clip(fma(pulses, device.step(c, w, up), w), c.hi, c.lo);
       }
     }
   }

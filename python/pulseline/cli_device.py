@@ -65,8 +65,8 @@ def _pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Tile:
 
 
 def _pulse(tile: Tile, device: PulsedDevice, up: bool) -> None:
-    d = torch.full((1, tile.shape[0]), -1.0 if up else 1.0)
-    tile.update(torch.ones(1, 1), d, device.granularity)
+    d = torch.full((1, tile.shape[0]), -1.0 if up else 1.0, dtype=torch.float32, device="cpu")
+    tile.update(d.new_ones(1, 1), d, device.granularity)
 
 
 def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Response:
@@ -84,12 +84,12 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
         weights.append(tile.weight.data[:, 0].clone())
     probe = _pulser(replace(device, write_noise_std=0.0), count, seed, "expected")
     edge = float(torch.cat([low.abs(), high.abs()]).max()) or 1.0
-    grid = torch.linspace(-edge, edge, GRID)
-    steps = torch.full((2, GRID, count), float("nan"))
+    grid = torch.linspace(-edge, edge, GRID, dtype=torch.float32, device="cpu")
+    steps = grid.new_full((2, GRID, count), float("nan"))
     for i, w in enumerate(grid):
         inside = ((low <= w) & (w <= high))[:, 0]
         for row, up in enumerate((True, False)):
-            probe.program(torch.full((count, 1), float(w)))
+            probe.program(grid.new_full((count, 1), float(w)))
             before = probe.weight.data[:, 0].clone()
             _pulse(probe, device, up)
             after = probe.weight.data[:, 0]
@@ -172,10 +172,9 @@ def product(args: argparse.Namespace, config: ReadConfig) -> Product:
         seed=args.seed,
     )
     tile.initialise()
-    generator = torch.Generator().manual_seed(args.seed)
-    v = torch.randn(
-        args.samples, args.outputs if args.backward else args.inputs, generator=generator
-    )
+    generator = torch.Generator("cpu").manual_seed(args.seed)
+    shape = (args.samples, args.outputs if args.backward else args.inputs)
+    v = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     w = tile.effective_weight().double()
     ideal = v.double() @ (w if args.backward else w.t())
     return Product(ideal, (tile.backward(v) if args.backward else tile.forward(v)).double())

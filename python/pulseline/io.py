@@ -235,8 +235,8 @@ class UpdateConfig:
         fidelity: ``strict`` (every pulse on its own), ``exact`` (one step per sample and
             crosspoint), ``grouped`` (pulses of consecutive samples in one relaxation step),
             ``moments`` (mean and variance of the counts of up to 256 samples; heavy batches that
-            travel far on soft bounds fall short by a few percent), ``expected`` (no trains, no
-            noise) or ``auto`` (the device's default).
+            travel far on soft bounds fall short by a few percent), ``expected`` (the mean of the
+            trains, saturation included, without noise) or ``auto`` (the device's default).
         group_size: grouped: most samples of a group; 0: as many as the rule allows (256, or an
             expected travel of 30 % of the weight range).
         noise: cycle-to-cycle noise of ``exact`` and ``grouped``. ``iid``: a normal of its own for

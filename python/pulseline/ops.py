@@ -146,7 +146,7 @@ def _read_chain_cpu(
     if not x.is_contiguous():
         x = x.contiguous()
     batch = x.shape[0]
-    y = torch.empty((batch, outputs), device=_CPU)
+    y = torch.empty((batch, outputs), dtype=_F32, device=_CPU)
     seed, tile_id, k, purpose, tile_in, tile_out = key
     if chain:
         return _options(x, weight, y, average, transposed, key, io, chain)
@@ -326,8 +326,8 @@ def _construct(
 
 
 def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
-    out = torch.empty((rows, cols), device=_CPU)
-    _cpu.initial_normals(seed & _MASK64, tile_id, rows, cols, out.data_ptr())
+    out = torch.empty((rows, cols), dtype=_F32, device=_CPU)
+    _cpu.initial_normals(seed & _MASK64, tile_id, rows, cols, out.data_ptr(), _threads())
     return out
 
 
@@ -374,13 +374,13 @@ def _update_fake(
 def _construct_fake(
     device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = [torch.empty((rows, cols), dtype=torch.int32) for _ in range(3)]
+    pairs = [torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)]
     return pairs[0], pairs[1], pairs[2]
 
 
 @torch.library.register_fake("pulseline::initial_normals", lib=_LIBRARY)
 def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
-    return torch.empty((rows, cols))
+    return torch.empty((rows, cols), dtype=_F32, device=_CPU)
 
 
 _read_op = torch.ops.pulseline.read.default

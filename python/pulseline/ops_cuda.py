@@ -197,7 +197,7 @@ def _ideal(u: Update) -> None:
     if not finite.numel():
         return
     everything = finite.all()
-    zero = torch.zeros((), device=u.x.device)
+    zero = torch.zeros((), dtype=torch.float32, device=u.x.device)
     x, d = torch.where(everything, u.x, zero), torch.where(everything, u.d, zero)
     u.weight.addmm_(d.T, x, alpha=-u.train[0])
     first = (~finite).to(torch.int8).argmax()

@@ -184,7 +184,7 @@ for _name, _kernel, _kernel_cuda in (
 def _construct_fake(
     params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> Tensor:
-    return torch.empty((2, rows, cols), dtype=torch.int32)
+    return torch.empty((2, rows, cols), dtype=torch.int32, device="cpu")
 
 
 def _in_place_fake(*_: object) -> None:

@@ -37,8 +37,8 @@ def wire_currents(
             f"q has shape {tuple(q.shape)} and dtype {q.dtype}; use float32 (samples, {inputs})"
         )
     if min(rows, cols) == 0:
-        return torch.zeros((q.shape[0], cols if transposed else rows), device="cpu"), 0
-    y = torch.empty((q.shape[0], cols if transposed else rows), device="cpu")
+        return q.new_zeros((q.shape[0], cols if transposed else rows)), 0
+    y = q.new_empty((q.shape[0], cols if transposed else rows))
     weight, q = weight.contiguous(), q.contiguous()
     most = _cpu.wire_currents(
         weight.data_ptr(),

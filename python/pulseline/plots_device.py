@@ -35,7 +35,7 @@ class Response(NamedTuple):
                 n = int(turns[0])
                 part = float(d[n] / (d[n] - d[n + 1]))
                 found.append(float(w[n]) + part * float(w[n + 1] - w[n]))
-        return torch.tensor(found)
+        return torch.tensor(found, dtype=torch.float32, device="cpu")
 
 
 class Product(NamedTuple):

@@ -127,15 +127,16 @@ class Tile:
         self.forward_count = self.backward_count = self.update_count = self.update_calls = 0
         self.evaluation_count = 0
         self.out_scale = 1.0
-        self.averages = torch.zeros(2)  # of average_abs_max: forward, backward; 0: none yet
+        # Of average_abs_max: forward, backward; 0: none yet.
+        self.averages = torch.zeros(2, dtype=torch.float32, device="cpu")
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.fired: Tensor | None = None
-        self.weight = AnalogParameter(torch.zeros(rows, cols))
+        self.weight = AnalogParameter(torch.zeros(rows, cols, dtype=torch.float32, device="cpu"))
         self.weight.analog_tile = self
         # What pulses move if what is read (the weight) carries write noise.
         self.hidden: Tensor | None = None
         if isinstance(self.device, PulsedDevice) and self.device.write_noise_std > 0:
-            self.hidden = torch.zeros(rows, cols)
+            self.hidden = torch.zeros_like(self.weight.data)
         self._build()
 
     # ---- configuration ----
@@ -439,7 +440,7 @@ class Tile:
         values = [*head, *counts, self.fingerprint(), scale]
         if self._averages():
             values += self.averages.view(torch.int32).tolist()
-        return torch.tensor(values, dtype=torch.int64)
+        return torch.tensor(values, dtype=torch.int64, device="cpu")
 
     def _averages(self) -> bool:
         """Whether a direction manages its inputs by a running average."""

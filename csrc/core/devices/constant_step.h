@@ -16,8 +16,9 @@ struct ConstantStep : ProportionalNoise {
     PulsedParams pulsed;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    return construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    return construct_pulsed(p.pulsed, draws);
   }
   template <class F>
   PL_HD void prepare(Crosspoint<F>&) const {}

@@ -26,8 +26,9 @@ struct ExpStep {
     float a_up, a_down, gamma_up, gamma_down, a, b, dw_min_std_add, dw_min_std_slope;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    return construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    return construct_pulsed(p.pulsed, draws);
   }
   PL_HD bool additive_noise() const {
     return p.dw_min_std_add != 0.0f || p.dw_min_std_slope != 0.0f;

@@ -23,16 +23,17 @@ struct LinearStep : StepNoise {
     float gamma_up, gamma_down, gamma_up_dtod, gamma_down_dtod, mult_noise, mean_bound_reference;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    const Philox4 r = draw4(s, kDeviceParameters, row, column, 1);
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    Stored<U> c = construct_pulsed(p.pulsed, draws);
+    using F = decltype(as_float(c.bound));
     const bool mean = p.mean_bound_reference != 0.0f;
-    const float hi = positive_floor(mean ? p.pulsed.w_max : pair_first(c.bound));
-    const float lo = positive_floor(mean ? -p.pulsed.w_min : -pair_second(c.bound));
-    const float up = p.gamma_up * (1.0f + p.gamma_up_dtod * probit(r.v[0]));
-    const float down = p.gamma_down * (1.0f + p.gamma_down_dtod * probit(r.v[1]));
-    c.slope = pack_pair(bf16_nearest(-(pair_first(c.step) * up) / hi),
-                        bf16_nearest((pair_second(c.step) * down) / lo));
+    const F hi = positive_floor(mean ? F(p.pulsed.w_max) : pair_first(c.bound));
+    const F lo = positive_floor(mean ? F(-p.pulsed.w_min) : negate(pair_second(c.bound)));
+    const F one(1.0f);
+    const F up = F(p.gamma_up) * (one + F(p.gamma_up_dtod) * draws.normal(kModelUp));
+    const F down = F(p.gamma_down) * (one + F(p.gamma_down_dtod) * draws.normal(kModelDown));
+    c.slope = stored_pair(negate(pair_first(c.step) * up) / hi, (pair_second(c.step) * down) / lo);
     return c;
   }
   PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }

@@ -26,15 +26,16 @@ struct PiecewiseStep : ProportionalNoise {
     Curve up, down;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    const Philox4 r = draw4(s, kDeviceParameters, row, column, 1);
-    c.slope = pack_pair(bf16_nearest(tilt(p.tilt_up_dtod, r.v[0])),
-                        bf16_nearest(tilt(p.tilt_down_dtod, r.v[1])));
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    Stored<U> c = construct_pulsed(p.pulsed, draws);
+    c.slope = stored_pair(tilt(p.tilt_up_dtod, draws.normal(kModelUp)),
+                          tilt(p.tilt_down_dtod, draws.normal(kModelDown)));
     return c;
   }
-  static PL_HD float tilt(float spread, uint32_t bits) {
-    return max(min(spread * probit(bits), 1.0f), -1.0f);
+  template <class F>
+  static PL_HD F tilt(float spread, F xi) {
+    return max(min(F(spread) * xi, F(1.0f)), F(-1.0f));
   }
   template <class F>
   PL_HD void prepare(Crosspoint<F>& c) const {

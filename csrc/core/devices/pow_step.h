@@ -18,12 +18,13 @@ struct PowParams {
 };
 
 // The pair (p_up, p_down).
-PL_HD uint32_t construct_powers(const PowParams& p, const Philox4& r) {
-  const float gain = 1.0f + p.pow_gamma_dtod * probit(r.v[0]);
-  const float bias = p.pow_up_down_dtod * probit(r.v[1]);
-  const float up = absolute((gain + min(p.pow_up_down, 0.0f)) + bias) * p.pow_gamma;
-  const float down = absolute((gain - max(p.pow_up_down, 0.0f)) - bias) * p.pow_gamma;
-  return pack_pair(bf16_nearest(up), bf16_nearest(down));
+template <class U>
+PL_HD U construct_powers(const PowParams& p, const ParameterDraws<U>& draws) {
+  using F = decltype(as_float(draws.place));
+  const F gain = F(1.0f) + F(p.pow_gamma_dtod) * draws.normal(kModelUp);
+  const F bias = F(p.pow_up_down_dtod) * draws.normal(kModelDown);
+  const UpDown<F> power = up_down(gain, bias, p.pow_up_down, p.pow_gamma);
+  return stored_pair(power.up, power.down);
 }
 
 struct PowBase : ProportionalNoise {
@@ -51,9 +52,10 @@ struct PowStep : PowBase {
     PowParams pow;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    c.slope = construct_powers(p.pow, draw4(s, kDeviceParameters, row, column, 1));
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    Stored<U> c = construct_pulsed(p.pulsed, draws);
+    c.slope = construct_powers(p.pow, draws);
     return c;
   }
 };

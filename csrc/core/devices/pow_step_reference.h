@@ -22,27 +22,30 @@ struct PowStepReference : PowBase {
     float reference_mean, reference_std, subtract_symmetry_point;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    const Philox4 r = draw4(s, kDeviceParameters, row, column, 1);
-    c.slope = construct_powers(p.pow, r);
-    const float hi = pair_first(c.bound), lo = pair_second(c.bound);
-    float ref = p.reference_mean + p.reference_std * probit(r.v[2]);
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    Stored<U> c = construct_pulsed(p.pulsed, draws);
+    using F = decltype(as_float(c.bound));
+    c.slope = construct_powers(p.pow, draws);
+    const F hi = pair_first(c.bound), lo = pair_second(c.bound);
+    F ref = F(p.reference_mean) + F(p.reference_std) * draws.normal(kReference);
     if (p.subtract_symmetry_point != 0.0f) ref = ref + (lo + (hi - lo) * symmetry_point(c));
     ref = max(min(ref, hi), lo);
-    c.bound =
-        pack_pair(bf16_toward_zero(absolute(hi - ref)), bf16_toward_zero(-absolute(lo - ref)));
+    c.bound = stored_bounds(hi - ref, lo - ref);
     return c;
   }
   // As a part of the range.
-  static PL_HD float symmetry_point(const Stored& c) {
-    const float up = log_poly(positive_floor(pair_first(c.step)));
-    const float down = log_poly(positive_floor(-pair_second(c.step)));
-    float x = 0.5f, width = 0.25f;
+  template <class U>
+  static PL_HD auto symmetry_point(const Stored<U>& c) {
+    using F = decltype(as_float(c.bound));
+    const F up = log_poly(positive_floor(pair_first(c.step)));
+    const F down = log_poly(positive_floor(negate(pair_second(c.step))));
+    F x(0.5f);
+    float width = 0.25f;
     for (int i = 0; i < 24; ++i, width *= 0.5f) {
-      const float rising = up + pair_first(c.slope) * log_poly(1.0f - x);
-      const float falling = down + pair_second(c.slope) * log_poly(x);
-      x = rising > falling ? x + width : x - width;
+      const F rising = up + pair_first(c.slope) * log_poly(F(1.0f) - x);
+      const F falling = down + pair_second(c.slope) * log_poly(x);
+      x = select(falling < rising, x + F(width), x - F(width));
     }
     return x;
   }

@@ -8,9 +8,9 @@
 //   s_down = |gain - max(up_down, 0) - r| dw_min
 // A corrupt device (probability corrupt_devices_prob) is stuck at one uniform value within
 // +-corrupt_devices_range: both steps are 0 and one of its bounds is that value.
-// Units: normalised conductance. Every value is rounded to bf16 (bounds toward zero) and the
-// rounded value IS the device: kernels, reference and closed forms all use it.
-#include "core/rng.h"
+// Units: normalised conductance. Every value is rounded to the nearest bf16 (by at most 2^-9 of
+// itself, .2 %) and the rounded value IS the device: kernels, reference and closed forms use it.
+#include "core/parameters.h"
 
 namespace pulseline {
 
@@ -33,43 +33,71 @@ struct Crosspoint {
 };
 
 // The three words that are stored per crosspoint: pairs of bf16 (up, down) (slopes) (hi, lo).
+// U is uint32_t or a SIMD vector of it.
+template <class U>
 struct Stored {
-  uint32_t step, slope, bound;
+  U step, slope, bound;
 };
 
-PL_HD float positive_floor(float x) { return max(x, 0x1p-40f); }  // keeps a slope finite
-
-// Fills `step` and `bound`; the model adds its slopes.
-PL_HD Stored construct_pulsed(const PulsedParams& p, const Philox4& r) {
-  float hi = p.w_max * (1.0f + p.w_max_dtod * probit(r.v[0]));
-  float lo = p.w_min * (1.0f + p.w_min_dtod * probit(r.v[1]));
-  if (lo > hi) {
-    const float t = lo;
-    lo = hi;
-    hi = t;
-  }
-  const float xi = p.dw_min_dtod * probit(r.v[2]), bias = p.up_down_dtod * probit(r.v[3]);
-  const float gain = p.dw_min_dtod_log_normal != 0.0f ? exp2_poly(xi * kLog2e) : 1.0f + xi;
-  const float up = absolute((gain + min(p.up_down, 0.0f)) + bias) * p.dw_min;
-  const float down = absolute((gain - max(p.up_down, 0.0f)) - bias) * p.dw_min;
-  return {pack_pair(bf16_nearest(up), bf16_nearest(-down)), 0u,
-          pack_pair(bf16_toward_zero(absolute(hi)), bf16_toward_zero(-absolute(lo)))};
+template <class F>
+PL_HD F positive_floor(F x) {  // keeps a slope finite
+  return max(x, F(0x1p-40f));
+}
+// The pairs of two steps, slopes or bounds. A bound of 0 is +0 above and -0 below.
+template <class F>
+PL_HD auto stored_pair(F first, F second) {
+  return pack_pair(bf16_nearest(first), bf16_nearest(second));
+}
+template <class F>
+PL_HD auto stored_bounds(F hi, F lo) {
+  return stored_pair(absolute(hi), negate(absolute(lo)));
+}
+// (gain + min(asymmetry, 0) + bias, gain - max(asymmetry, 0) - bias) scale, both as magnitudes: how
+// a spread and an asymmetry make an up and a down value.
+template <class F>
+struct UpDown {
+  F up, down;
+};
+template <class F>
+PL_HD UpDown<F> up_down(F gain, F bias, float asymmetry, float scale) {
+  return {absolute((gain + F(min(asymmetry, 0.0f))) + bias) * F(scale),
+          absolute((gain - F(max(asymmetry, 0.0f))) - bias) * F(scale)};
 }
 
-// One crosspoint of a population: its model's construction, then whether it is corrupt.
-template <class Device>
-PL_HD Stored construct_crosspoint(const Device& device, const Stream& s, uint32_t row,
-                                  uint32_t column) {
+// Fills `step` and `bound`; the model adds its slopes.
+template <class U>
+PL_HD Stored<U> construct_pulsed(const PulsedParams& p, const ParameterDraws<U>& draws) {
+  using F = decltype(as_float(draws.place));
+  const F one(1.0f);
+  const F a = F(p.w_max) * (one + F(p.w_max_dtod) * draws.normal(kUpperBound));
+  const F b = F(p.w_min) * (one + F(p.w_min_dtod) * draws.normal(kLowerBound));
+  const F xi = F(p.dw_min_dtod) * draws.normal(kGain);
+  const F bias = F(p.up_down_dtod) * draws.normal(kAsymmetry);
+  const F gain = p.dw_min_dtod_log_normal != 0.0f ? exp2_poly(xi * F(kLog2e)) : one + xi;
+  const UpDown<F> step = up_down(gain, bias, p.up_down, p.dw_min);
+  return {stored_pair(step.up, negate(step.down)), U(0u), stored_bounds(max(a, b), min(a, b))};
+}
+
+// A device that is stuck at `value`: no steps, and one of its bounds is that value.
+template <class F>
+PL_HD auto construct_stuck(F value) {
+  using U = decltype(as_bits(value));
+  const F zero(0.0f);
+  return Stored<U>{U(0x8000u), U(0u), stored_bounds(max(value, zero), min(value, zero))};
+}
+
+// Crosspoints of a population: their model's construction, then which are corrupt.
+template <class Device, class U>
+PL_HD Stored<U> construct_crosspoint(const Device& device, const ParameterDraws<U>& draws) {
+  using F = decltype(as_float(draws.place));
   const PulsedParams& p = device.p.pulsed;
-  if (p.corrupt_devices_prob > 0.0f) {
-    const Philox4 r = draw4(s, kDeviceParameters, row, column, 2);
-    if (uniform24(r.v[0]) < p.corrupt_devices_prob) {
-      const float value = p.corrupt_devices_range * (2.0f * uniform24(r.v[1]) - 1.0f);
-      const uint32_t v = bf16_toward_zero(value), minus_zero = 0x8000u;
-      return {minus_zero, 0u, value < 0.0f ? v : pack_pair(v, minus_zero)};
-    }
-  }
-  return device.construct(s, row, column);
+  const Stored<U> sound = device.construct(draws);
+  if (!(p.corrupt_devices_prob > 0.0f)) return sound;
+  const auto corrupt = draws.uniform(kCorrupt) < F(p.corrupt_devices_prob);
+  const F place = F(2.0f) * draws.uniform(kStuckAt) - F(1.0f);
+  const Stored<U> stuck = construct_stuck(F(p.corrupt_devices_range) * place);
+  return {select(corrupt, stuck.step, sound.step), select(corrupt, stuck.slope, sound.slope),
+          select(corrupt, stuck.bound, sound.bound)};
 }
 
 // Directions known in advance: `select` needs no mask.

@@ -21,12 +21,12 @@ struct SoftBounds : StepNoise {
     float mult_noise;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    const float hi = positive_floor(pair_first(c.bound)),
-                lo = positive_floor(-pair_second(c.bound));
-    c.slope =
-        pack_pair(bf16_nearest(-pair_first(c.step) / hi), bf16_nearest(pair_second(c.step) / lo));
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    Stored<U> c = construct_pulsed(p.pulsed, draws);
+    const auto hi = positive_floor(pair_first(c.bound));
+    const auto lo = positive_floor(negate(pair_second(c.bound)));
+    c.slope = stored_pair(negate(pair_first(c.step)) / hi, pair_second(c.step) / lo);
     return c;
   }
   PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }

@@ -31,25 +31,27 @@ struct SoftBoundsReference {
     float subtract_symmetry_point;
   } p;
 
-  PL_HD Stored construct(const Stream& s, uint32_t row, uint32_t column) const {
-    Stored c = construct_pulsed(p.pulsed, draw4(s, kDeviceParameters, row, column, 0));
-    const Philox4 r = draw4(s, kDeviceParameters, row, column, 1);
-    const float up = pair_first(c.step), down = pair_second(c.step);
-    const float hi = bound_of(pair_first(c.bound), p.slope_up_dtod * probit(r.v[0]));
-    const float lo = -bound_of(-pair_second(c.bound), p.slope_down_dtod * probit(r.v[1]));
-    const float slope_up = -up / hi, slope_down = -down / lo;
-    float ref = p.reference_mean + p.reference_std * probit(r.v[2]);
+  template <class U>
+  PL_HD Stored<U> construct(const ParameterDraws<U>& draws) const {
+    Stored<U> c = construct_pulsed(p.pulsed, draws);
+    using F = decltype(as_float(c.bound));
+    const F up = pair_first(c.step), down = pair_second(c.step);
+    const F hi = bound_of(pair_first(c.bound), F(p.slope_up_dtod) * draws.normal(kModelUp));
+    const F lo = negate(
+        bound_of(negate(pair_second(c.bound)), F(p.slope_down_dtod) * draws.normal(kModelDown)));
+    const F slope_up = negate(up) / hi, slope_down = negate(down) / lo;
+    F ref = F(p.reference_mean) + F(p.reference_std) * draws.normal(kReference);
     if (p.subtract_symmetry_point != 0.0f)
-      ref = ref - (up + down) / min(slope_up + slope_down, -0x1p-100f);
+      ref = ref - (up + down) / min(slope_up + slope_down, F(-0x1p-100f));
     ref = max(min(ref, hi), lo);
-    c.slope = pack_pair(bf16_nearest(slope_up), bf16_nearest(slope_down));
-    c.bound =
-        pack_pair(bf16_toward_zero(absolute(hi - ref)), bf16_toward_zero(-absolute(lo - ref)));
+    c.slope = stored_pair(slope_up, slope_down);
+    c.bound = stored_bounds(hi - ref, lo - ref);
     return c;
   }
   // The bound's magnitude at a slope 1 + `spread` times as steep, at most 16 times as far.
-  static PL_HD float bound_of(float magnitude, float spread) {
-    return positive_floor(magnitude) / max(absolute(1.0f + spread), 0.0625f);
+  template <class F>
+  static PL_HD F bound_of(F magnitude, F spread) {
+    return positive_floor(magnitude) / max(absolute(F(1.0f) + spread), F(0.0625f));
   }
   PL_HD bool additive_noise() const { return p.mult_noise == 0.0f; }
   template <class F, class Up>

@@ -259,13 +259,13 @@ def _read(theirs: object | None, name: str) -> ReadConfig:
 
 
 def _rounds(theirs: object, inp_res: float) -> int:
-    """Doublings of beta until max_bm_factor, or until the DAC keeps max_bm_res."""
+    """Doublings of beta: the first beta above max_bm_factor or max_bm_res / inp_res still runs."""
     most = float(getattr(theirs, "max_bm_factor", 1000))
     coarsest = float(getattr(theirs, "max_bm_res", 0.25))
     resolution = 1 / inp_res if inp_res > 1 else inp_res
     if resolution > 0 and coarsest > 0:
         most = min(most, coarsest / resolution)
-    return max(0, min(15, math.floor(math.log2(most)))) if most >= 1 else 0
+    return max(1, min(15, math.floor(math.log2(most)) + 1)) if most > 0 else 0
 
 
 def _update(theirs: object | None) -> UpdateConfig:

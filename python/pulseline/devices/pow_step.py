@@ -80,6 +80,8 @@ class PowStepReference(PowStep):
     the bounds.
     """
 
+    other_spreads: ClassVar[tuple[str, ...]] = ("reference_std",)
+
     reference_mean: float = 0.0
     reference_std: float = 0.0
     subtract_symmetry_point: bool = False

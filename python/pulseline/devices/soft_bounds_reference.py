@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from .pulsed import PulsedDevice, require
+from .pulsed import PulsedDevice, nearest_bf16, require
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class SoftBoundsReference(PulsedDevice):
     Other parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0 and the
     mean reference must lie between them.
     """
+
+    other_spreads: ClassVar[tuple[str, ...]] = ("reference_std",)
 
     mult_noise: bool = False
     slope_up_dtod: float = 0.0
@@ -57,4 +60,11 @@ class SoftBoundsReference(PulsedDevice):
         """Sizes of the mean up and down step at weight 0."""
         up, down = super().nominal_steps()
         reference = self.nominal_reference()
-        return up * (1 - reference / self.w_max), down * (1 - reference / self.w_min)
+        if self.varies:
+            return up * (1 - reference / self.w_max), down * (1 - reference / self.w_min)
+        # Every crosspoint keeps the same slopes and bounds of w, whose product is the step at 0.
+        v_max, v_min = nearest_bf16(self.w_max), nearest_bf16(self.w_min)
+        return (
+            nearest_bf16(up / v_max) * nearest_bf16(v_max - reference),
+            nearest_bf16(down / v_min) * nearest_bf16(v_min - reference),
+        )

@@ -51,7 +51,9 @@ class AnalogLinear(nn.Module):
             out_features, in_features, device, io, update, mapping, seed=seed, tile_id=tile_id
         )
         self.weight: AnalogParameter = self.tile.weight
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.bias = None
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(out_features, dtype=torch.float32, device="cpu"))
         if self.tile.hidden is not None:
             self.register_buffer("hidden", self.tile.hidden)
         self.tile.initialise()

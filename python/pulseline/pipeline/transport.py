@@ -42,7 +42,7 @@ def pack(seq: int, k: int, kind: str, message: Tensor, finite: bool = True) -> T
         raise LinkFailed(f"a message of {message.dtype} and {message.dim()} dimensions has no form")
     dtype = _DTYPES.index(message.dtype)
     values = [_MAGIC, seq, k, KINDS[kind], dtype, int(finite), message.dim(), *message.shape]
-    return torch.tensor(values + [0] * (_SIZE - len(values)), dtype=torch.int64)
+    return torch.tensor(values + [0] * (_SIZE - len(values)), dtype=torch.int64, device="cpu")
 
 
 def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, list[int]]:
@@ -66,12 +66,12 @@ def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, li
 
 def poison() -> Tensor:
     """The header that tells a neighbour that its partner failed."""
-    return torch.full((_SIZE,), _POISON, dtype=torch.int64)
+    return torch.full((_SIZE,), _POISON, dtype=torch.int64, device="cpu")
 
 
 def empty_header() -> Tensor:
     """Room for a header to come."""
-    return torch.empty(_SIZE, dtype=torch.int64)
+    return torch.empty(_SIZE, dtype=torch.int64, device="cpu")
 
 
 def lost(peer: int, error: Exception, timeout: float) -> LinkFailed:
@@ -128,7 +128,7 @@ class Channel:
         size = math.prod(shape) * dtype.itemsize
         body = data[HEAD : HEAD + size]
         if not self._seq or size > self._room:
-            body = torch.empty(size, dtype=torch.uint8)
+            body = torch.empty(size, dtype=torch.uint8, device="cpu")
             if size:
                 self._wait(self._receive(body, large=True))
             if not self._seq:
@@ -182,7 +182,7 @@ class Channel:
         self._wait(work)
 
     def _post(self) -> None:
-        data = torch.empty(HEAD + self._room, dtype=torch.uint8)
+        data = torch.empty(HEAD + self._room, dtype=torch.uint8, device="cpu")
         self._posted.append((self._receive(data), data))
 
     def _receive(self, tensor: Tensor, large: bool = False) -> Any:

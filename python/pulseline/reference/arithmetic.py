@@ -22,14 +22,6 @@ _LOG2 = (
     "0x1.e50d78p-3 -0x1.2a63f8p-3",
 )
 _EXP2_SHORT = "1 0x1.62e42ap-1 0x1.ebf9c2p-3 0x1.c6b6dap-5 0x1.3ce8b2p-7 0x1.5bd97ap-10"
-_PROBIT_CENTRE = (
-    "-0x1.ebbe96p-28 -0x1.270164p-28 0x1.4f2fbap-21 -0x1.6a09f6p-19 -0x1.2cb298p-16",
-    "0x1.220b0ap-12 -0x1.360508p-10 -0x1.09f096p-7 0x1.5deb1p-2 0x1.25e47cp+1",
-)
-_PROBIT_TAIL = (
-    "0x1.2cb9a6p-16 0x1.3e62c2p-15 -0x1.5bb22ap-12 0x1.6ad512p-11 -0x1.f872aap-11",
-    "0x1.8b6daep-10 -0x1.7e4586p-9 0x1.301b9cp-8 0x1.6cb4dap+0 0x1.2de4cap+2",
-)
 LOG2E = float.fromhex("0x1.715476p+0")
 _LN2 = float.fromhex("0x1.62e43p-1")
 
@@ -130,27 +122,7 @@ def power_poly(x: Tensor, p: Tensor) -> Tensor:
     return _exp2((p * log2).clamp(min=-120.0), _EXP2_SHORT)
 
 
-def probit(bits: Tensor) -> Tensor:
-    """Standard normal of 32 uniform bits by the inverse distribution; |z| <= 6.34.
-
-    Bit 31 is the sign, the others n give the half-line probability h = (n + 1/2) 2^-32.
-    """
-    n = bits & 0x7FFFFFFF
-    h = (n.to(torch.float32) + 0.5) * 2.0**-32
-    x = ((0x7FFFFFFF - n).to(torch.float32) + 0.5) * 2.0**-31  # 1 - 2h
-    w = -log_poly((4.0 * h) * (1.0 - h))
-    centre = _polynomial(_PROBIT_CENTRE, w - 3.0)
-    tail = _polynomial(_PROBIT_TAIL, square_root(w) - 3.5)
-    z = torch.where(w < 6.25, centre, tail) * x
-    return from_bits(to_bits(z) | (bits & 0x80000000))
-
-
 def bf16_nearest(x: Tensor) -> Tensor:
     """Upper 16 bits of x, rounded to nearest, ties to even."""
     u = to_bits(x)
     return (u + 0x7FFF + ((u >> 16) & 1)) >> 16
-
-
-def bf16_toward_zero(x: Tensor) -> Tensor:
-    """Upper 16 bits of x."""
-    return to_bits(x) >> 16

@@ -27,16 +27,27 @@ from ..devices import (
 from .arithmetic import (
     LOG2E,
     bf16_nearest,
-    bf16_toward_zero,
     exp2_poly,
     f32,
     fma,
     from_bits,
     log_poly,
     power_poly,
-    probit,
 )
-from .rng import DEVICE_PARAMETERS, INITIALISATION, Stream, Words, draw4, uniform24
+from .rng import (
+    ASYMMETRY,
+    CORRUPT,
+    GAIN,
+    INITIALISATION,
+    LOWER_BOUND,
+    MODEL_DOWN,
+    MODEL_UP,
+    REFERENCE,
+    STUCK_AT,
+    UPPER_BOUND,
+    ParameterDraws,
+    Stream,
+)
 
 
 class Stored(NamedTuple):
@@ -76,7 +87,13 @@ class Crosspoints:
 
 
 def _pack(first: Tensor, second: Tensor) -> Tensor:
-    return (first << 16 | second).to(torch.int32)
+    """Two float32 as a pair of the nearest bf16."""
+    return (bf16_nearest(first) << 16 | bf16_nearest(second)).to(torch.int32)
+
+
+def _bounds(hi: Tensor, lo: Tensor) -> Tensor:
+    """The pair (|hi|, -|lo|): 0 is +0 above and -0 below."""
+    return _pack(hi.abs(), -lo.abs())
 
 
 def _first(pair: Tensor) -> Tensor:
@@ -91,83 +108,87 @@ def _positive(x: Tensor) -> Tensor:
     return x.clamp(min=2.0**-40)  # keeps a slope finite
 
 
-def _pulsed(device: PulsedDevice, r: Words) -> tuple[Tensor, Tensor]:
-    """Step and bound pairs of four random words per crosspoint."""
+def _pulsed(device: PulsedDevice, draws: ParameterDraws) -> tuple[Tensor, Tensor]:
+    """Step and bound pairs of every crosspoint."""
     one = f32(1.0)
-    hi = f32(device.w_max) * (one + f32(device.w_max_dtod) * probit(r[0]))
-    lo = f32(device.w_min) * (one + f32(device.w_min_dtod) * probit(r[1]))
+    hi = f32(device.w_max) * (one + f32(device.w_max_dtod) * draws.normal(UPPER_BOUND))
+    lo = f32(device.w_min) * (one + f32(device.w_min_dtod) * draws.normal(LOWER_BOUND))
     hi, lo = torch.maximum(hi, lo), torch.minimum(hi, lo)
-    xi = f32(device.dw_min_dtod) * probit(r[2])
-    bias = f32(device.up_down_dtod) * probit(r[3])
+    xi = f32(device.dw_min_dtod) * draws.normal(GAIN)
+    bias = f32(device.up_down_dtod) * draws.normal(ASYMMETRY)
     gain = exp2_poly(xi * f32(LOG2E)) if device.dw_min_dtod_log_normal else one + xi
     up = ((gain + f32(min(device.up_down, 0.0))) + bias).abs() * f32(device.dw_min)
     down = ((gain - f32(max(device.up_down, 0.0))) - bias).abs() * f32(device.dw_min)
-    bound = _pack(bf16_toward_zero(hi.abs()), bf16_toward_zero(-lo.abs()))
-    return _pack(bf16_nearest(up), bf16_nearest(-down)), bound
+    return _pack(up, -down), _bounds(hi, lo)
 
 
-# ---- what a model adds: (device, step pair, bound pair, second draw) -> stored pairs ----
+# ---- what a model adds: (device, step pair, bound pair, draws) -> stored pairs ----
 
 
-def _as_drawn(_device: PulsedDevice, step: Tensor, bound: Tensor, _r: Words) -> Stored:
+def _as_drawn(_device: PulsedDevice, step: Tensor, bound: Tensor, _draws: ParameterDraws) -> Stored:
     return Stored(step, torch.zeros_like(step), bound)
 
 
-def _linear(device: LinearStep, step: Tensor, bound: Tensor, r: Words) -> Stored:
+def _linear(device: LinearStep, step: Tensor, bound: Tensor, draws: ParameterDraws) -> Stored:
     if device.mean_bound_reference:
         hi, lo = f32(device.w_max), f32(-device.w_min)
     else:
         hi, lo = _first(bound), -_second(bound)
-    up = f32(device.gamma_up) * (1.0 + f32(device.gamma_up_dtod) * probit(r[0]))
-    down = f32(device.gamma_down) * (1.0 + f32(device.gamma_down_dtod) * probit(r[1]))
+    up = f32(device.gamma_up) * (1.0 + f32(device.gamma_up_dtod) * draws.normal(MODEL_UP))
+    down = f32(device.gamma_down) * (1.0 + f32(device.gamma_down_dtod) * draws.normal(MODEL_DOWN))
     slope_up = -(_first(step) * up) / _positive(hi)
     slope_down = (_second(step) * down) / _positive(lo)
-    return Stored(step, _pack(bf16_nearest(slope_up), bf16_nearest(slope_down)), bound)
+    return Stored(step, _pack(slope_up, slope_down), bound)
 
 
-def _soft(_device: SoftBounds, step: Tensor, bound: Tensor, _r: Words) -> Stored:
+def _soft(_device: SoftBounds, step: Tensor, bound: Tensor, _draws: ParameterDraws) -> Stored:
     slope_up = -_first(step) / _positive(_first(bound))
     slope_down = _second(step) / _positive(-_second(bound))
-    return Stored(step, _pack(bf16_nearest(slope_up), bf16_nearest(slope_down)), bound)
+    return Stored(step, _pack(slope_up, slope_down), bound)
 
 
 def _shift(bound_hi: Tensor, bound_lo: Tensor, reference: Tensor) -> Tensor:
     """Bounds of w = v - reference."""
-    hi, lo = (bound_hi - reference).abs(), -(bound_lo - reference).abs()
-    return _pack(bf16_toward_zero(hi), bf16_toward_zero(lo))
+    return _bounds(bound_hi - reference, bound_lo - reference)
 
 
-def _soft_reference(device: SoftBoundsReference, step: Tensor, bound: Tensor, r: Words) -> Stored:
+def _soft_reference(
+    device: SoftBoundsReference, step: Tensor, bound: Tensor, draws: ParameterDraws
+) -> Stored:
     """Soft bounds on v = w + reference: the steps of v, slopes and bounds of w."""
     up, down = _first(step), _second(step)
-    spread_up = (1.0 + f32(device.slope_up_dtod) * probit(r[0])).abs().clamp(min=0.0625)
-    spread_down = (1.0 + f32(device.slope_down_dtod) * probit(r[1])).abs().clamp(min=0.0625)
+    spread_up = (1.0 + f32(device.slope_up_dtod) * draws.normal(MODEL_UP)).abs().clamp(min=0.0625)
+    spread_down = (
+        (1.0 + f32(device.slope_down_dtod) * draws.normal(MODEL_DOWN)).abs().clamp(min=0.0625)
+    )
     hi, lo = _positive(_first(bound)) / spread_up, -(_positive(-_second(bound)) / spread_down)
     slope_up, slope_down = -up / hi, -down / lo
-    reference = f32(device.reference_mean) + f32(device.reference_std) * probit(r[2])
+    reference = f32(device.reference_mean) + f32(device.reference_std) * draws.normal(REFERENCE)
     if device.subtract_symmetry_point:
         reference = reference - (up + down) / (slope_up + slope_down).clamp(max=-(2.0**-100))
     reference = torch.maximum(torch.minimum(reference, hi), lo)
-    slopes = _pack(bf16_nearest(slope_up), bf16_nearest(slope_down))
+    slopes = _pack(slope_up, slope_down)
     return Stored(step, slopes, _shift(hi, lo, reference))
 
 
-def _powers(device: PowStep, r: Words) -> Tensor:
-    gain = 1.0 + f32(device.pow_gamma_dtod) * probit(r[0])
-    bias = f32(device.pow_up_down_dtod) * probit(r[1])
+def _powers(device: PowStep, draws: ParameterDraws) -> Tensor:
+    gain = 1.0 + f32(device.pow_gamma_dtod) * draws.normal(MODEL_UP)
+    bias = f32(device.pow_up_down_dtod) * draws.normal(MODEL_DOWN)
     up = ((gain + f32(min(device.pow_up_down, 0.0))) + bias).abs() * f32(device.pow_gamma)
     down = ((gain - f32(max(device.pow_up_down, 0.0))) - bias).abs() * f32(device.pow_gamma)
-    return _pack(bf16_nearest(up), bf16_nearest(down))
+    return _pack(up, down)
 
 
-def _pow(device: PowStep, step: Tensor, bound: Tensor, r: Words) -> Stored:
-    return Stored(step, _powers(device, r), bound)
+def _pow(device: PowStep, step: Tensor, bound: Tensor, draws: ParameterDraws) -> Stored:
+    return Stored(step, _powers(device, draws), bound)
 
 
-def _pow_reference(device: PowStepReference, step: Tensor, bound: Tensor, r: Words) -> Stored:
+def _pow_reference(
+    device: PowStepReference, step: Tensor, bound: Tensor, draws: ParameterDraws
+) -> Stored:
     """PowStep on v = w + reference: only the bounds know."""
-    powers, hi, lo = _powers(device, r), _first(bound), _second(bound)
-    reference = f32(device.reference_mean) + f32(device.reference_std) * probit(r[2])
+    powers, hi, lo = _powers(device, draws), _first(bound), _second(bound)
+    reference = f32(device.reference_mean) + f32(device.reference_std) * draws.normal(REFERENCE)
     if device.subtract_symmetry_point:
         up, down = log_poly(_positive(_first(step))), log_poly(_positive(-_second(step)))
         x, width = torch.full_like(hi, 0.5), 0.25
@@ -181,12 +202,12 @@ def _pow_reference(device: PowStepReference, step: Tensor, bound: Tensor, r: Wor
     return Stored(step, powers, _shift(hi, lo, reference))
 
 
-def _piecewise(device: PiecewiseStep, step: Tensor, bound: Tensor, r: Words) -> Stored:
+def _piecewise(device: PiecewiseStep, step: Tensor, bound: Tensor, draws: ParameterDraws) -> Stored:
     tilts = (
-        (f32(spread) * probit(word)).clamp(-1.0, 1.0)
-        for spread, word in ((device.tilt_up_dtod, r[0]), (device.tilt_down_dtod, r[1]))
+        (f32(spread) * draws.normal(n)).clamp(-1.0, 1.0)
+        for spread, n in ((device.tilt_up_dtod, MODEL_UP), (device.tilt_down_dtod, MODEL_DOWN))
     )
-    return Stored(step, _pack(*(bf16_nearest(tilt) for tilt in tilts)), bound)
+    return Stored(step, _pack(*tilts), bound)
 
 
 # ---- steps: (device, crosspoints, w, up) -> signed noise-free step at w ----
@@ -253,7 +274,7 @@ class Model(NamedTuple):
     """A device model: the dataclass of its parameters and its functions."""
 
     parameters: type[PulsedDevice]
-    build: Callable[[Any, Tensor, Tensor, Words], Stored]
+    build: Callable[[Any, Tensor, Tensor, ParameterDraws], Stored]
     step: Callable[[Any, Crosspoints, Tensor, Tensor], Tensor]
     noise: Callable[[Any, Crosspoints, Tensor, Tensor, Tensor], Tensor] = step_noise
 
@@ -281,22 +302,17 @@ def construct(
     device: PulsedDevice, rows: int, cols: int, seed: int = 0, tile_id: int = 0
 ) -> Stored:
     """Draw every crosspoint of a (rows, cols) matrix: a function of (seed, tile_id, i, j)."""
-    i, j = torch.arange(rows)[:, None], torch.arange(cols)
-    stream = Stream(seed, tile_id)
-    step, bound = _pulsed(device, draw4(stream, DEVICE_PARAMETERS, i, j, 0))
-    more = draw4(stream, DEVICE_PARAMETERS, i, j, 1)
-    stored = DEVICES[device.name].build(device, step, bound, more)
+    draws = ParameterDraws(Stream(seed, tile_id), rows, cols)
+    step, bound = _pulsed(device, draws)
+    stored = DEVICES[device.name].build(device, step, bound, draws)
     if device.corrupt_devices_prob > 0:
-        chance, place, *_ = draw4(stream, DEVICE_PARAMETERS, i, j, 2)
-        value = f32(device.corrupt_devices_range) * (2.0 * uniform24(place) - 1.0)
-        stuck = uniform24(chance) < f32(device.corrupt_devices_prob)
-        zero, minus_zero = torch.zeros_like(value), torch.full_like(value, -0.0)
-        hi = torch.where(value < 0, zero, value)
-        lo = torch.where(value < 0, value, minus_zero)
+        value = f32(device.corrupt_devices_range) * (2.0 * draws.uniform(STUCK_AT) - 1.0)
+        stuck = draws.uniform(CORRUPT) < f32(device.corrupt_devices_prob)
+        zero = torch.zeros_like(value)
         dead = Stored(
-            _pack(bf16_toward_zero(zero), bf16_toward_zero(minus_zero)),
+            _pack(zero, -zero),
             torch.zeros_like(stored.slope),
-            _pack(bf16_toward_zero(hi), bf16_toward_zero(lo)),
+            _bounds(value.clamp(min=0.0), value.clamp(max=0.0)),
         )
         stored = Stored(*(torch.where(stuck, d, s) for d, s in zip(dead, stored, strict=True)))
     return stored
@@ -304,5 +320,4 @@ def construct(
 
 def initial_normals(rows: int, cols: int, seed: int = 0, tile_id: int = 0) -> Tensor:
     """Standard normals (rows, cols) that initialise weights."""
-    i, j = torch.arange(rows)[:, None], torch.arange(cols)
-    return probit(draw4(Stream(seed, tile_id), INITIALISATION, i, j, 0)[0])
+    return ParameterDraws(Stream(seed, tile_id), rows, cols, INITIALISATION).normal(0)

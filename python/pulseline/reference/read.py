@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..io import Mapping, ReadConfig
 from . import wires
-from .arithmetic import f32, fma, probit, round_even, square_root
+from .arithmetic import f32, fma, round_even, square_root
 from .rng import (
     COLUMN_STRIDE,
     EVALUATION,
@@ -171,11 +171,11 @@ class _Reader:
         c, index = self.config, torch.arange(outs.start, outs.stop)
         k = segment << 1 | int(self.transposed)
         words = draw4(self.stream, READ_LINES, k, index, 0)
-        spread = fma(f32(c.out_noise_std), probit(words[0]), f32(1.0))
+        spread = fma(f32(c.out_noise_std), byte_sum_normal(words[0]), f32(1.0))
         noise = (f32(c.out_noise) * spread).abs() if c.out_noise_std > 0 else f32(c.out_noise)
         if c.out_nonlinearity == 0:
             return noise, torch.zeros(len(outs))
-        spread = fma(f32(c.out_nonlinearity_std), probit(words[1]), f32(1.0))
+        spread = fma(f32(c.out_nonlinearity_std), byte_sum_normal(words[1]), f32(1.0))
         return noise, (f32(c.out_nonlinearity / c.out_bound) * spread).abs()
 
     def finish(

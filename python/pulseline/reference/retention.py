@@ -12,14 +12,18 @@ from torch import Tensor
 
 from ..devices import PulsedDevice
 from ..io import UpdateConfig
-from .arithmetic import bf16_nearest, exp2_poly, f32, fma, from_bits, probit
+from .arithmetic import bf16_nearest, exp2_poly, f32, fma, from_bits
 from .devices import Crosspoints, Stored
 from .rng import (
     COLUMN_STRIDE,
-    DEVICE_PARAMETERS,
+    DIFFUSIVITY,
+    DRIFT_EXPONENT,
+    LIFETIME,
     PULSES,
+    RESET_POINT,
     ROW_STRIDE,
     Keys,
+    ParameterDraws,
     Stream,
     byte_sum_normal,
     draw4,
@@ -44,8 +48,8 @@ def retention(
     device: PulsedDevice, rows: int, cols: int, seed: int = 0, tile_id: int = 0
 ) -> Retention:
     """Draw every crosspoint of a (rows, cols) matrix."""
-    i, j = torch.arange(rows)[:, None], torch.arange(cols)
-    r = [probit(word) for word in draw4(Stream(seed, tile_id), DEVICE_PARAMETERS, i, j, 3)]
+    draws = ParameterDraws(Stream(seed, tile_id), rows, cols)
+    r = [draws.normal(n) for n in (LIFETIME, RESET_POINT, DIFFUSIVITY, DRIFT_EXPONENT)]
     time = (f32(device.lifetime) * (1.0 + f32(device.lifetime_dtod) * r[0])).clamp(min=1.0)
     values = (
         1.0 / time if device.lifetime > 0 else torch.zeros_like(time),

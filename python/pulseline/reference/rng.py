@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, tile_id, purpose, k, index, draw); see csrc/core/rng.h.
 
-Philox4x32-10 (Salmon et al., SC'11) gives keys and device parameters, a keyed hash the inner
-loops. Words are int64 tensors in [0, 2^32).
+Philox4x32-10 (Salmon et al., SC'11) gives keys, a keyed hash everything that is drawn
+per crosspoint. Words are int64 tensors in [0, 2^32).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch import Tensor
 from .arithmetic import MASK32, f32, fma, from_bits
 
 DEVICE_PARAMETERS, INITIALISATION = 0, 1
+# Numbers of the parameters of a crosspoint; see csrc/core/parameters.h.
+UPPER_BOUND, LOWER_BOUND, GAIN, ASYMMETRY, MODEL_UP, MODEL_DOWN, REFERENCE = range(7)
+CORRUPT, STUCK_AT, LIFETIME, RESET_POINT, DIFFUSIVITY, DRIFT_EXPONENT = range(8, 14)
 FORWARD, BACKWARD, EVALUATION = 2, 4, 6  # outputs; + 1: inputs
 PULSES, CYCLE_NOISE, SLOT_NOISE, GROUP_NOISE = 8, 9, 10, 11
 ROW_RANK, COLUMN_RANK = 16, 17
@@ -124,7 +127,7 @@ def rank_noise(rows: int, cols: int, stream: Stream, k: int, draw: int) -> Tenso
 
 
 def byte_sum_normal(h: Tensor) -> Tensor:
-    """Read and group noise: weighted sum of the four bytes of a hash through an odd polynomial."""
+    """A normal: weighted sum of the four bytes of a hash through an odd polynomial."""
     total = sum((h >> 8 * i & 255) * weight for i, weight in enumerate((32, 31, 29, 27)))
     y = fma((total - torch.tensor(15172)).to(torch.float32), f32(2.1744084e-4), f32(-1.087e-4))
     z = y * y
@@ -132,3 +135,22 @@ def byte_sum_normal(h: Tensor) -> Tensor:
     for coefficient in (-2.45236e-3, 1.91013e-2, 1.0):
         p = fma(p, z, f32(coefficient))
     return y * p
+
+
+class ParameterDraws:
+    """What a (rows, cols) crossbar draws per crosspoint, each parameter with keys of its own."""
+
+    def __init__(self, stream: Stream, rows: int, cols: int, purpose: int = DEVICE_PARAMETERS):
+        self._stream, self._purpose = stream, purpose
+        self._place = torch.arange(rows)[:, None] * ROW_STRIDE + torch.arange(cols) * COLUMN_STRIDE
+
+    def _words(self, parameter: int) -> Tensor:
+        return hash32(self._place, draw_keys(self._stream, self._purpose, 0, parameter))
+
+    def normal(self, parameter: int) -> Tensor:
+        """Standard normals, float32 (rows, cols)."""
+        return byte_sum_normal(self._words(parameter))
+
+    def uniform(self, parameter: int) -> Tensor:
+        """Uniform in [0, 1), float32 (rows, cols)."""
+        return uniform24(self._words(parameter))

@@ -63,6 +63,31 @@ def manage(
     return Train(torch.where(fires, bl, f32(0.0)).to(torch.int64), scale_x, scale_d)
 
 
+class MeanPulses(NamedTuple):
+    """``E[n] = rate |x| |d|``, each magnitude at most up to where its line fires in every slot."""
+
+    rate: Tensor
+    most_x: Tensor
+    most_d: Tensor
+
+
+def mean_pulses(
+    x_max: Tensor, d_max: Tensor, lr: float, granularity: float, config: UpdateConfig
+) -> MeanPulses:
+    """The mean number of coincidences of samples with these largest magnitudes."""
+    train = manage(x_max, d_max, lr, granularity, config)
+    rate, g = f32(lr), f32(granularity)
+    fixed = config.fixed_bl or config.update_bl_management
+    stretched = not fixed and bool(g * f32(config.desired_bl) < rate)
+    mean = train.bl.to(torch.float32) if stretched else (rate / g).expand_as(train.scale_x)
+    silent, zero = train.bl == 0, f32(0.0)
+    return MeanPulses(
+        torch.where(silent, zero, mean),
+        torch.where(silent, zero, 1.0 / train.scale_x),
+        torch.where(silent, zero, 1.0 / train.scale_d),
+    )
+
+
 def pulse_train(p16: Tensor, line: Tensor, key: Keys, slots: int) -> Tensor:
     """Which of ``slots`` (at most 31) fire: bool (slots, lines).
 

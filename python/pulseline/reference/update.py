@@ -23,7 +23,7 @@ from .rng import (
     draw_keys,
     rank_noise,
 )
-from .trains import manage, sample_trains
+from .trains import manage, mean_pulses, sample_trains
 
 
 def _clip(w: Tensor, c: Crosspoints) -> Tensor:
@@ -84,10 +84,18 @@ def _pulsed_sample(
 
 
 def _expected_sample(
-    w: Tensor, c: Crosspoints, x: Tensor, d: Tensor, device: PulsedDevice, lr: float
+    w: Tensor,
+    c: Crosspoints,
+    x: Tensor,
+    d: Tensor,
+    device: PulsedDevice,
+    config: UpdateConfig,
+    lr: float,
 ) -> Tensor:
-    """``clip(w + |lr x d| / g f)``: no trains, no noise (Wu et al. 2024)."""
-    pulses = ((f32(lr) * d.abs()) / f32(device.granularity))[:, None] * x.abs()
+    """``clip(w + E[n] f)``: no trains, no noise (Wu et al. 2024); E[n] saturates as trains do."""
+    mean = mean_pulses(x.abs().max(), d.abs().max(), lr, device.granularity, config)
+    rate = mean.rate * torch.minimum(d.abs(), mean.most_d)
+    pulses = rate[:, None] * torch.minimum(x.abs(), mean.most_x)
     f = DEVICES[device.name].step(device, c, w, (x < 0) != (d < 0)[:, None])
     return torch.where(pulses > 0, _clip(fma(pulses, f, w), c), w)
 
@@ -131,7 +139,7 @@ def update(
         return relaxed_update(w, c, x, d, device, config, lr, stream, k) + 0.0
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):
         if fidelity == "expected":
-            w = _expected_sample(w, c, xs, ds, device, lr)
+            w = _expected_sample(w, c, xs, ds, device, config, lr)
         else:
             w = _pulsed_sample(w, c, xs, ds, device, config, fidelity, lr, stream, k + b)
     return w + 0.0  # a stored weight is never -0
