@@ -106,7 +106,6 @@ def live(tile: pl.Tile, where: str, batch: int) -> None:
     for n in range(3):
         x, d = inputs("gauss_bl31", batch + n, rows, cols)
         tile.update(x.to(where), d.to(where), 1e-4)
-        tile.end_of_batch()
         if n == 1:
             tile.reset(torch.arange(0, cols, 3, device=where))
 
@@ -117,7 +116,7 @@ def within(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear, limit: torch.Tensor
 
 
 def between_pulses(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
-    ageing: dict[str, Any] = {"lifetime": 40.0, "lifetime_dtod": 0.3, "reset": 0.05}
+    ageing: dict[str, Any] = {"batch": 100, "lifetime": 40.0, "lifetime_dtod": 0.3, "reset": 0.05}
     ageing |= {"reset_std": 0.02, "diffusion": 0.004, "drift_nu": 0.06, "drift_nu_dtod": 0.3}
     device = SoftBounds(**ageing, write_noise_std=5.0, corrupt_devices_prob=0.1)
     for fidelity, desired_bl in (("exact", 31), ("grouped", 70), ("expected", 31)):
@@ -261,18 +260,16 @@ def captured_update() -> bool:
 
 
 def captured_ageing() -> bool:
-    """Write noise, decay, drift and diffusion of one mini-batch, replayed once."""
-    ageing: dict[str, Any] = {"lifetime": 9.0, "diffusion": 0.01, "drift_nu": 0.1}
+    """Write noise, decay, drift and diffusion of 700 samples, replayed once."""
+    ageing: dict[str, Any] = {"batch": 700, "lifetime": 9.0, "diffusion": 0.01, "drift_nu": 0.1}
     device = SoftBounds(**ageing, write_noise_std=5.0)
     cpu, gpu = pair(65, 129, device, UpdateConfig())
     x, d = inputs("gauss_bl31", 700, 65, 129)
     xg, dg, graph = x.to(GPU), d.to(GPU), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         gpu.tile.update(xg, dg, 1e-4)
-        gpu.tile.end_of_batch()
     graph.replay()
     cpu.tile.update(x, d, 1e-4)
-    cpu.tile.end_of_batch()
     return difference(cpu, gpu)[0] == 0
 
 

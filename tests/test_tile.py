@@ -129,7 +129,7 @@ def test_counters_count_samples() -> None:
     t.backward(normals(4, ROWS))
     t.update(normals(2, COLS), normals(2, ROWS), 0.1)
     t.update(normals(6, COLS), normals(6, ROWS), 0.1)
-    assert (t.forward_count, t.backward_count, t.update_count, t.update_calls) == (3, 4, 8, 2)
+    assert (t.forward_count, t.backward_count, t.update_count, t.age_count) == (3, 4, 8, 0)
 
 
 @pytest.mark.parametrize("cuts", [(5,), (1, 4), (2, 0, 3), (1, 1, 1, 1, 1)])

@@ -1,16 +1,16 @@
 #pragma once
-// What happens to a crosspoint between pulses, once per mini-batch, in this order:
+// What happens to a crosspoint between pulses, once per `batch` samples, in this order:
 //   decay      w <- w - (w - b) / T        T = max(lifetime (1 + lifetime_dtod xi), 1)
 //                                          b = reset + reset_dtod xi
 //   drift      w <- w 2^(-nu l)            nu = drift_nu (1 + drift_nu_dtod xi)
 //                                          l = log2((t + 1) / t)
 //   diffusion  w <- w + D xi               D = |diffusion (1 + diffusion_dtod xi)|
-// then the clip. Over mini-batches t = 1 .. n drift alone multiplies by (n + 1)^-nu.
+// then the clip. Over events t = 1 .. n drift alone multiplies by (n + 1)^-nu.
 //   reset      w <- clip(b + reset_std xi), when asked for
 // 1/T, b, D, nu are drawn once per crosspoint and stored as bf16. A stuck device does nothing.
 // Write noise: what is read is w + write_noise_std dw_min xi, xi of the last sample whose pulses
 // reached the crosspoint.
-// Units: normalised conductance, mini-batches. Source: Gokmen & Vlasov 2016 and later work.
+// Units: normalised conductance, events. Source: Gokmen & Vlasov 2016 and later work.
 #include "core/update.h"
 
 namespace pulseline {

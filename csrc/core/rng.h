@@ -29,8 +29,8 @@ enum Purpose : uint32_t {
   kCycleNoise = 9,        // exact: draw = word
   kSlotNoise = 10,        // strict: draw = word << 5 | slot
   kGroupNoise = 11,       // grouped, moments: k of the group's first sample
-  kDiffusion = 12,        // k = number of the mini-batch
-  kReset = 13,            // k = number of the mini-batch
+  kDiffusion = 12,        // k = number of the event
+  kReset = 13,            // k = samples seen so far
   kWriteNoise = 14,       // k of the sample whose pulses came last
   kProgramming = 15,      // write noise of programming: k = samples pulsed so far
   kRowRank = 16,          // low-rank noise, index = row; k, draw as kCycleNoise or kGroupNoise

@@ -30,7 +30,7 @@ Status read(const ReadArgs& args, int threads);
 // The same with options of the converter chain. `average` is written unless a value is not finite.
 Status read_chain(const ReadArgs& args, const Chain& chain, int threads);
 
-// Between pulses, see core/retention.h: the stored words [2][rows][cols]; one mini-batch or a
+// Between pulses, see core/retention.h: the stored words [2][rows][cols]; one event or a
 // reset.
 void construct_between(const RetentionParams& params, const Stream& stream, int64_t rows,
                        int64_t cols, uint32_t* words, int threads);

@@ -1,4 +1,4 @@
-// What happens between pulses: one mini-batch, a reset, write noise. Included by kernels.inl.
+// What happens between pulses: one event, a reset, write noise. Included by kernels.inl.
 #include "core/retention.h"
 
 namespace pulseline::cpu {

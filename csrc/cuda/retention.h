@@ -1,5 +1,5 @@
 #pragma once
-// What happens between pulses on the GPU: decay, drift and diffusion of a mini-batch, a reset,
+// What happens between pulses on the GPU: decay, drift and diffusion of an event, a reset,
 // write noise. Equations: core/retention.h, with the bits of the CPU; here are the loops.
 #include "core/retention.h"
 #include "cuda/update.h"

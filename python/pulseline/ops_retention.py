@@ -1,6 +1,6 @@
 """Operators that act between pulses: ``pulseline::retain_``, ``reset_``, ``disturb_``, ``redraw_``.
 
-Decay, drift and diffusion once per mini-batch, resets, and write noise: see
+Decay, drift and diffusion of one event, resets, and write noise: see
 :mod:`pulseline.devices.pulsed`. All change their first argument in place, with the same bits on
 CUDA, where they run on torch's current stream and nothing waits.
 """

@@ -51,10 +51,6 @@ class AnalogSGD(torch.optim.Optimizer):
                         p.analog_tile.step_pending(lr)
                     elif p.grad is not None:
                         p.data.sub_(p.grad, alpha=lr)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if isinstance(p, AnalogParameter):
-                    p.analog_tile.end_of_batch()
         for after in self._optimizer_step_post_hooks.values():
             after(self, (), {})
         return loss

@@ -57,8 +57,8 @@ ReRamSB = SoftBoundsReference(
     write_noise_std=56.0,
 )
 
-# Capacitor cell with leakage, fit to Li et al., VLSI 2018. The lifetime counts mini-batches: it
-# depends on how long one takes and is the user's to set.
+# Capacitor cell with leakage, fit to Li et al., VLSI 2018. The lifetime counts events, one per
+# `batch` samples: it depends on how long those take and is the user's to set.
 Capacitor = LinearStep(
     dw_min=0.005,
     dw_min_dtod=0.1,

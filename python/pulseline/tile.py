@@ -23,7 +23,7 @@ _FORWARD, _BACKWARD, _EVALUATION = (
 )
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
 _HEAD = ("format", "numbering", "seed", "tile_id")
-_STATE = (*_HEAD, "forward", "backward", "update", "calls", "crc", "scale")
+_STATE = (*_HEAD, "forward", "backward", "update", "age", "crc", "scale")
 
 
 class AnalogParameter(nn.Parameter):
@@ -124,8 +124,8 @@ class Tile:
         self.update_config = UpdateConfig() if update is None else update
         self.mapping = Mapping() if mapping is None else mapping
         self.seed, self.tile_id = seed, tile_id
-        self.forward_count = self.backward_count = self.update_count = self.update_calls = 0
-        self.evaluation_count = 0
+        self.forward_count = self.backward_count = self.evaluation_count = 0
+        self.update_count = self.age_count = 0
         self.out_scale = 1.0
         # Of average_abs_max: forward, backward; 0: none yet.
         self.averages = torch.zeros(2, dtype=torch.float32, device="cpu")
@@ -294,7 +294,19 @@ class Tile:
     # ---- operations: (samples, features) in, (samples, features) out ----
 
     def forward(self, x: Tensor) -> Tensor:
-        """Analog ``y = out_scale W x`` of every sample; advances the forward counter."""
+        """Analog ``y = out_scale W x`` of every sample; advances the forward counter.
+
+        A frozen weight (``requires_grad`` is False) ages with them.
+        """
+        if self._retention is None or self.weight.requires_grad:
+            return self._forward(x)
+        parts = []
+        for part in self._until_events(x.shape[0]):
+            parts.append(self._forward(x[part]))
+            self.age(parts[-1].shape[0])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _forward(self, x: Tensor) -> Tensor:
         key = (self.seed, self.tile_id, self.forward_count, _FORWARD, *self._sizes)
         y = self._read(x, False, key, self._forward_io)
         self.forward_count += x.shape[0]
@@ -325,7 +337,7 @@ class Tile:
         self.evaluation_count = 0
 
     def update(self, x: Tensor, d: Tensor, lr: float) -> None:
-        """Pulse ``W <- W - lr/out_scale d x^T``, samples in order; advances the update counter.
+        """Pulse ``W <- W - lr/out_scale d x^T``, samples in order; advances update counter and age.
 
         Args:
             x: (samples, cols) inputs. d: (samples, rows) errors. lr: learning rate >= 0.
@@ -334,6 +346,26 @@ class Tile:
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
         self._train[0] = check_lr(lr) / self.out_scale
+        parts = self._until_events(x.shape[0])
+        if len(parts) == 1 or x.shape[0] != d.shape[0]:
+            self._pulse(x, d)
+            self.age(x.shape[0])
+            return
+        x, d = self._all_or_nothing(x, d)
+        for part in parts:
+            self._pulse(x[part], d[part])
+            self.age(part.stop - part.start)
+
+    def _all_or_nothing(self, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs of an update in several calls, such that all are refused or none."""
+        finite = torch.isfinite(x).all() & torch.isfinite(d).all()
+        if x.is_cpu and not finite:  # the whole call says which sample it is
+            self._pulse(x, d)
+        # On a GPU the host does not wait: a NaN in the last sample is one in every sample.
+        return (x, d) if x.is_cpu else (torch.where(finite, x, float("nan")), d)
+
+    def _pulse(self, x: Tensor, d: Tensor) -> None:
+        """Pulses of samples between which nothing else happens."""
         key = (self.seed, self.tile_id, self.update_count, self._fidelity)
         ops.update_(
             self.weight if self.hidden is None else self.hidden,
@@ -358,31 +390,53 @@ class Tile:
         if self.fired is not None:
             self.fired[2] += x.shape[0]
         self.update_count += x.shape[0]
-        self.update_calls += self._retention is None  # else it numbers mini-batches
 
-    def end_of_batch(self) -> None:
-        """Decay, drift and diffusion of one mini-batch; nothing for devices without them.
+    def age(self, samples: int) -> None:
+        """Let decay, drift and diffusion happen as often as ``samples`` more samples make due.
 
-        The optimizer calls it after its pulses. Draws and the age of the drift follow
-        ``update_calls``, which then counts mini-batches.
+        Updates, and training reads of a frozen weight, do so themselves. Event n falls behind
+        sample n ``device.batch``; its number keys its draws and is the time of the drift. Nothing
+        for devices that do not age.
+
+        Args:
+            samples: how many, >= 0.
+
+        Raises:
+            ConfigError: samples is negative.
         """
-        if self._retention is None:
+        if samples < 0:
+            raise ConfigError(f"samples is {samples}; use a number >= 0")
+        if self._retention is None or not isinstance(self.device, PulsedDevice):
             return
+        first = self.age_count // self.device.batch
+        self.age_count += samples
+        for event in range(first, self.age_count // self.device.batch):
+            self._pass_time(event)
+
+    def _pass_time(self, event: int) -> None:
+        """Decay, drift and diffusion, once."""
         ops.settle()
-        drift = ops_retention.drift_log2(self.update_calls + 1)
-        key = (self.seed, self.tile_id, self.update_calls)
+        drift = ops_retention.drift_log2(event + 1)
+        key = (self.seed, self.tile_id, event)
         cells = self.cells
         before = None if self.hidden is None else cells.clone()
         ops_retention.retain_(cells, self.step, self.bound, self._retention, drift, key)
         if before is not None:  # the noise of the last write stays as it is
             self.weight.data.add_(cells - before)
-        self.update_calls += 1
+
+    def _until_events(self, samples: int) -> list[slice]:
+        """The samples of a call, cut where an event falls between two of them."""
+        if self._retention is None or not isinstance(self.device, PulsedDevice):
+            return [slice(0, samples)]
+        batch = self.device.batch
+        edges = [*range(batch - self.age_count % batch, samples, batch), samples]
+        return [slice(a, b) for a, b in zip([0, *edges], edges, strict=False)]
 
     @torch.no_grad()
     def reset(self, columns: Tensor | None = None) -> None:
         """Set crosspoints to ``b + reset_std xi``, within their bounds; stuck ones stay.
 
-        Two resets within a mini-batch draw the same noise.
+        Two resets without a sample of :meth:`age` between them draw the same noise.
 
         Args:
             columns: indices of the columns; None: all.
@@ -395,7 +449,7 @@ class Tile:
         ops.settle()
         words = self._build_retention() if self._retention is None else self._retention
         fresh = self.cells.clone()
-        key = (self.seed, self.tile_id, self.update_calls)
+        key = (self.seed, self.tile_id, self.age_count)
         ops_retention.reset_(fresh, self.step, self.bound, words, self.device.reset_std, key)
         where = slice(None) if columns is None else columns
         for held in {id(t): t for t in (self.cells, self.weight.data)}.values():
@@ -435,7 +489,7 @@ class Tile:
         if not self.weight.is_cpu:
             ops.check_updates()  # a refused update would be saved as if it had been done
         scale = struct.unpack("<q", struct.pack("<d", self.out_scale))[0]
-        counts = (self.forward_count, self.backward_count, self.update_count, self.update_calls)
+        counts = (self.forward_count, self.backward_count, self.update_count, self.age_count)
         head = (_FORMAT, ops.NUMBERING, self.seed, self.tile_id)
         values = [*head, *counts, self.fingerprint(), scale]
         if self._averages():
@@ -484,7 +538,7 @@ class Tile:
         moved = (self.seed, self.tile_id) != (values["seed"], values["tile_id"])
         self.seed, self.tile_id = values["seed"], values["tile_id"]
         self.forward_count, self.backward_count = values["forward"], values["backward"]
-        self.update_count, self.update_calls = values["update"], values["calls"]
+        self.update_count, self.age_count = values["update"], values["age"]
         self.pending.clear()
         self._set_scale(_as_float(values["scale"]))
         if self._averages():

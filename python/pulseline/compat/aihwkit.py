@@ -101,11 +101,16 @@ class Configuration(NamedTuple):
     mapping: Mapping
 
 
-def from_aihwkit(rpu_config: object) -> Configuration:
+def from_aihwkit(rpu_config: object, batch: int | None = None) -> Configuration:
     """(device, io, update, mapping) of a single-device ``rpu_config`` of aihwkit.
 
     ``ir_drop`` becomes the closed form (``ir_drop="approx"``) with a wire resistance of
     ``ir_drop / ir_drop_g_ratio``; the limits ``max_bm_factor`` and ``max_bm_res`` become rounds.
+
+    Args:
+        rpu_config: a configuration of a single device.
+        batch: samples of a mini-batch in the training that it is for; needed where weights decay or
+            diffuse, which happens once per mini-batch there and per ``batch`` samples here.
 
     Raises:
         ConfigError: a field has no counterpart here (the message names it), or its value is bad.
@@ -114,6 +119,13 @@ def from_aihwkit(rpu_config: object) -> Configuration:
     if theirs is None:
         raise _refusal("device", None, "pass a configuration of a single device")
     device = _device(theirs)
+    if isinstance(device, devices.PulsedDevice) and device.ages:
+        if batch is None:
+            raise ConfigError(
+                "batch is None, but weights of this device decay or diffuse once per mini-batch; "
+                "pass its number of samples"
+            )
+        device = dataclasses.replace(device, batch=batch)
     for part, word in _OFF_PARTS.items():
         kind = getattr(getattr(rpu_config, part, None), word, None)
         if kind is not None and _plain(kind) != "None":

@@ -14,7 +14,7 @@ nearest bfloat16: the stored value is the device. So a step, a slope or a bound 
 comparison with theory should use. xi of parameters lies within +-4.85 (Kolmogorov distance to a
 normal .0005).
 
-Once per mini-batch, T, b, D and nu drawn per crosspoint (see ``Tile.end_of_batch``)::
+Once per ``batch`` samples that a crossbar sees, T, b, D and nu drawn per crosspoint::
 
     decay      w <- w - (w - b) / T       T = lifetime (1 + lifetime_dtod xi)
                                           b = reset + reset_dtod xi
@@ -22,9 +22,11 @@ Once per mini-batch, T, b, D and nu drawn per crosspoint (see ``Tile.end_of_batc
     diffusion  w <- w + D xi              D = |diffusion (1 + diffusion_dtod xi)|
 
 and, when asked for, reset: ``w <- b + reset_std xi``. A weight that nothing else moves drifts as
-``w_0 t^-nu``; t counts mini-batches of the tile, not since the last write. With write noise the
-weight that is read is ``hidden + write_noise_std dw_min xi``, xi drawn anew when pulses arrive;
-pulses move the hidden weight.
+``w_0 t^-nu``; t counts these events of the crossbar, not since the last write. Samples are those of
+updates, and of training reads where the weight is frozen; the events fall on multiples of ``batch``
+of them, between two samples of a call, so that no bit depends on how samples are cut into calls.
+With write noise the weight that is read is ``hidden + write_noise_std dw_min xi``, xi drawn anew
+when pulses arrive; pulses move the hidden weight.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ RETENTION = (
     "drift_nu",
     "drift_nu_dtod",
 )
-_BETWEEN_PULSES = (*RETENTION, "write_noise_std")
+_BETWEEN_PULSES = (*RETENTION, "batch", "write_noise_std")
 
 
 def require(condition: bool, owner: object, field: str, fix: str) -> None:
@@ -80,9 +82,10 @@ class PulsedDevice:
         w_max_dtod, w_min_dtod: device-to-device spread of the bounds, relative.
         corrupt_devices_prob: part of the devices that are stuck, each at one value.
         corrupt_devices_range: that value is uniform within +-range.
-        lifetime, lifetime_dtod: decay time in mini-batches (0: no decay), its spread, relative.
+        batch: samples from one event of decay, drift and diffusion to the next.
+        lifetime, lifetime_dtod: decay time in events (0: no decay), its spread, relative.
         reset, reset_dtod, reset_std: where decay and reset lead, its spread, noise of a reset.
-        diffusion, diffusion_dtod: random walk per mini-batch, its spread, relative.
+        diffusion, diffusion_dtod: random walk per event, its spread, relative.
         drift_nu, drift_nu_dtod: exponent of the drift, its spread, relative.
         write_noise_std: noise of what is read, in units of dw_min.
 
@@ -106,6 +109,7 @@ class PulsedDevice:
     w_min_dtod: float = 0.3
     corrupt_devices_prob: float = 0.0
     corrupt_devices_range: float = 1.0
+    batch: int = 1
     lifetime: float = 0.0
     lifetime_dtod: float = 0.0
     reset: float = 0.0
@@ -139,8 +143,10 @@ class PulsedDevice:
         require(ok, self, "corrupt_devices_prob", "use a probability")
         for name in ("corrupt_devices_range", "diffusion", "drift_nu"):
             require(getattr(self, name) >= 0, self, name, "use a value >= 0")
+        ok = isinstance(self.batch, int) and not isinstance(self.batch, bool) and self.batch >= 1
+        require(ok, self, "batch", "use a whole number of samples >= 1")
         ok = self.lifetime == 0 or self.lifetime > 1
-        require(ok, self, "lifetime", "use more than 1 mini-batch, or 0 for no decay")
+        require(ok, self, "lifetime", "use more than 1 event, or 0 for no decay")
 
     @property
     def name(self) -> str:
@@ -165,7 +171,7 @@ class PulsedDevice:
 
     @property
     def ages(self) -> bool:
-        """Whether weights change by themselves once per mini-batch."""
+        """Whether weights change by themselves, once per ``batch`` samples."""
         return self.lifetime > 0 or self.diffusion > 0 or self.drift_nu > 0
 
     def nominal_steps(self) -> tuple[float, float]:

@@ -77,7 +77,7 @@ def _finish(before: Tensor, after: Tensor, c: Crosspoints) -> Tensor:
 def age(
     w: Tensor, stored: Stored, r: Retention, drift: float, k: int, seed: int = 0, tile_id: int = 0
 ) -> Tensor:
-    """One mini-batch, number k: decay, drift by 2^(-nu drift), diffusion; the new weights."""
+    """Event number k: decay, drift by 2^(-nu drift), diffusion; the new weights."""
     xi = _normals(w.shape, draw_keys(Stream(seed, tile_id), DIFFUSION, k, 0))
     moved = fma(-r.rate, w - r.bias, w)
     moved = moved * exp2_poly(-(r.nu * f32(drift)))
