@@ -57,7 +57,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Tile:
-    """A column of devices in which every update is one pulse."""
+    """A column of devices in which every update is one pulse, and no time passes."""
+    device = replace(device, lifetime=0.0, diffusion=0.0, drift_nu=0.0)
     one = UpdateConfig(
         desired_bl=1, update_management=False, update_bl_management=False, fidelity=fidelity
     )
