@@ -40,6 +40,12 @@ class Kernels:
                 yield isa, threads
 
 
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """What is made without a seed does not depend on the tests that ran before."""
+    pl.manual_seed(0)
+
+
 @pytest.fixture
 def kernels() -> Iterator[Kernels]:
     """A switch between instruction sets and thread counts."""

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 import delayed
 import executor_cases as cases
 from pulseline.errors import BackendError, ConfigError, StageFailed
+from pulseline.nn import AnalogLinear
+from pulseline.optim import AnalogSGD
 from pulseline.pipeline import Pipeline, asynchronous, distributed, shared
 from pulseline.pipeline.stage import Stage
 from test_pipeline_errors import Poison
@@ -106,6 +108,20 @@ def refuses() -> None:
             pipe.once(complain)
         assert pipe.once(lambda: RANK) == 0
         assert pipe.share(RANK) == list(range(WORLD))
+
+
+def twins() -> None:
+    """Layers that are the same devices only from one process to the next."""
+    layers = [AnalogLinear(3, 3, seed=0 if m == RANK else m + 1) for m in range(WORLD)]
+    with pytest.raises(ConfigError, match="layer 0 of stage 1 and layer 1 of stage 2 are the same"):
+        Pipeline.from_model(
+            nn.Sequential(*layers),
+            WORLD,
+            optimizer=AnalogSGD,
+            loss=nn.functional.mse_loss,
+            executor="dist",
+        )
+    cases.build(WORLD, asynchronous(), executor="dist").close()
 
 
 def _spoil(stage: int, module: nn.Module, timeout: float = 60.0) -> Pipeline:

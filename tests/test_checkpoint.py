@@ -188,7 +188,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "flipped number": (flipped, "json is damaged"),
     "foreign": (rewritten(kind="other"), "no checkpoint of pulseline"),
     "a list": (lambda r: (r / "checkpoint-000001.json").write_text("[]"), "no checkpoint of"),
-    "newer version": (rewritten(format=2), "has format 2 .* use the version that wrote it"),
+    "newer version": (rewritten(format=3), "has format 3 .* use the version that wrote it"),
     "other draws": (rewritten(numbering=99), "draw numbering 99"),
 }
 

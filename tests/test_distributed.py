@@ -30,7 +30,7 @@ def said(done: launch.Done, case: str) -> str:
 
 def test_two_ranks() -> None:
     """... do what one thread does; a rank that hangs is noticed, with everybody's last word."""
-    done = launch.ranks(2, SCRIPT, "equal", "memory", "refuses", "stall")
+    done = launch.ranks(2, SCRIPT, "equal", "memory", "refuses", "twins", "stall")
     assert [rank.code for rank in done] == [0, 0], done
     texts = [said(rank, "stall") for rank in done]
     assert texts[0] == texts[1]

@@ -27,8 +27,10 @@ CSRC = ROOT / "csrc"
 # Lowest first. A part may import those of earlier rows, never its own row's other parts.
 ROWS = (
     ("errors",),
-    ("devices", "digest"),
+    ("settings", "identity", "digest"),
+    ("devices",),
     ("io",),
+    ("state",),
     ("presets", "reference", "hardware", "ops", "compat"),
     ("tile",),
     ("mapping",),
@@ -43,13 +45,16 @@ ROWS = (
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 # What is written against torch alone, or without it, stays that way.
 ONLY = {
+    "devices": {"errors", "settings"},
+    "state": {"errors", "settings", "identity"},
     "presets": {"errors", "devices", "io"},
     "compat": {"errors", "devices", "io"},
     "reference": {"errors", "devices", "io"},
     "hardware": {"errors", "devices", "io"},
     "ops": {"errors", "devices", "io", "_cpu", "_cuda"},
 }
-NO_TORCH = ("errors", "devices", "io", "presets", "compat", "hardware")
+NO_TORCH = ("errors", "settings", "identity", "state", "devices", "io", "presets", "compat")
+NO_TORCH += ("hardware",)
 COMPILED = {"_cpu", "_cuda"}
 
 

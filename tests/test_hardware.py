@@ -195,12 +195,12 @@ def test_matrices_of_modules() -> None:
         [Matrix(30, 20, 1, 7.0), Matrix(40, 30, 1, 7.0), Matrix(5, 40, 1, 7.0)]
     ]
     assert [len(m) for m in matrices(list(net))] == [1, 0, 1, 0, 1]
-    counters = [net[i].tile.state().clone() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
+    counters = [net[i].tile.state() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
     net[2].eval()
     assert matrices(list(net), torch.zeros(6, 20)) == matrices(list(net))
     assert matrices([net], torch.zeros(6, 4, 20))[0][0].positions == 4
     after = [net[i].tile.state() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
-    assert all(map(torch.equal, counters, after))
+    assert counters == after
     assert [part.training for part in net] == [True, True, False, True, True]
     conv = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(512, 10))
     assert matrices([conv], torch.zeros(2, 3, 8, 8)) == [[Matrix(8, 27, 64.0), Matrix(10, 512)]]

@@ -254,7 +254,7 @@ def _bare() -> list[Stage]:
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 2), "stages=2 is more than the 1 layers"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 0), "stages must be an integer >= 1"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 1, [2]), r"balance=\[2\] must give each"),
-        (lambda: digest({"a": [1, 2]}), "state entry a has type list"),
+        (lambda: digest({"a": [1, 2j]}), r"state entry a\.1 has type complex"),
     ],
 )
 def test_errors_are_one_sentence(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import io as bytesio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+import pulseline as pl
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, UpdateConfig
+from pulseline.identity import Identity
+from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
+from pulseline.state import check, pack
 from test_nn import network, normals, train
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -25,12 +30,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def saved(model: nn.Module) -> dict[str, Tensor]:
-    """The state as it comes back from a file, with nothing but tensors allowed."""
+def saved(model: nn.Module) -> dict[str, Any]:
+    """The state as it comes back from a file, with nothing but tensors and plain values allowed."""
     buffer = bytesio.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
-    state: dict[str, Tensor] = torch.load(buffer, weights_only=True)
+    state: dict[str, Any] = torch.load(buffer, weights_only=True)
     return state
 
 
@@ -39,7 +44,7 @@ def saved(model: nn.Module) -> dict[str, Tensor]:
 def test_round_trip_continues_bit_for_bit(options: dict[str, Any], assign: bool) -> None:
     original = network(seed=1, **options)
     train(original, 4, seed=0)
-    fresh = network(seed=2, **options)
+    fresh = network(seed=None, **options)
     fresh.load_state_dict(saved(original), assign=assign)
     assert digest(fresh.state_dict()) == digest(original.state_dict())
     for model in (original, fresh):
@@ -76,58 +81,164 @@ def test_loaded_weights_are_clipped() -> None:
     assert torch.equal(model[0].weight.data, model[0].tile.bounds[1])
 
 
-@pytest.mark.parametrize("options", [*SETTINGS.values()][1:], ids=[*SETTINGS][1:])
-def test_another_configuration_is_refused(options: dict[str, Any]) -> None:
-    model = network(**options)
+# What is refused, for a model of default settings that loads a state of these.
+OTHER: dict[str, tuple[dict[str, Any], str]] = {
+    "model": (SETTINGS["constant"], "device was saved as 'ConstantStep' and is 'SoftBounds' here"),
+    "device": (
+        {"device": SoftBounds(dw_min=0.002)},
+        "device.dw_min was saved as 0.002 and is 0.001",
+    ),
+    "forward": (
+        {"io": IOConfig(ReadConfig(out_noise=0.0))},
+        "io.forward.out_noise was saved as 0.0 and is 0.06 here",
+    ),
+    "backward": (
+        {"io": IOConfig(backward=ReadConfig(inp_res=0.0))},
+        "io.backward.inp_res was saved as 0.0 and is 0.00793",
+    ),
+    "update": (
+        {"update": UpdateConfig(desired_bl=7)},
+        "update.desired_bl was saved as 7 and is 31 here",
+    ),
+    "tile sizes": (
+        {"mapping": Mapping(tile_in=3)},
+        "mapping.tile_in was saved as 3 and is 512 here",
+    ),
+    "seed": ({"seed": 1}, "seed was saved as 1 and is 0 here.*without seed="),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), OTHER.values(), ids=OTHER.keys())
+def test_another_configuration_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    model = network()
     train(model, 1, seed=0)
     before = digest(model.state_dict())
-    with pytest.raises(ConfigError, match="another device or io configuration"):
-        model.load_state_dict(saved(network()))
+    with pytest.raises(ConfigError, match=rf"^layer 0: {message}") as error:
+        model.load_state_dict(saved(network(**options)))
+    assert "\n" not in str(error.value)
     assert digest(model.state_dict()) == before
 
+
+# ---- identities ----
+
+
+def test_a_request_for_devices_is_kept_and_no_request_takes_over_the_saved_ones() -> None:
+    source = AnalogLinear(7, 5, seed=3, tile_id=2)
+    state = source.state_dict()
+    for same in ({}, {"tile_id": 2}, {"seed": 3, "tile_id": 2}):
+        layer = AnalogLinear(7, 5, **same)
+        layer.load_state_dict(state)
+        assert layer.tile.identity.key == source.tile.identity.key
+        assert torch.equal(layer.tile.bounds[0], source.tile.bounds[0])
+    for other, name in (({"seed": 3}, "tile_id"), ({"seed": 4, "tile_id": 2}, "seed")):
+        with pytest.raises(ConfigError, match=f"layer: {name} was saved as"):
+            AnalogLinear(7, 5, **other).load_state_dict(state)
+    with pytest.raises(ConfigError, match="layer: tile_id was saved as 2 and is 1 here"):
+        AnalogLinear(7, 5, tile_id=1).load_state_dict(state)
+
+
+def test_an_array_of_another_number_is_refused() -> None:
+    state = pl.Tile(2, 3, seed=Identity(1, 2, array=1)).state()
+    with pytest.raises(ConfigError, match="tile: array was saved as 1 and is 0 here"):
+        pl.Tile(2, 3).load_state(state)
+    tile = pl.Tile(2, 3, seed=Identity(8, 8, array=1))  # nobody asked for this seed and id
+    tile.load_state(state)
+    assert tile.identity == Identity(1, 2, 1)
+
+
+# ---- damage ----
 
 EXTRA = "3._extra_state"
 
 
-def field(index: int, value: int) -> dict[str, Tensor]:
-    extra = saved(network())[EXTRA]
-    extra[index] = value
-    return {EXTRA: extra}
+def changed(*path: str, to: Any) -> Callable[[], dict[str, Any]]:
+    """The last tile's state with one entry changed."""
+
+    def make() -> dict[str, Any]:
+        extra = saved(network(seed=None))[EXTRA]
+        part = extra
+        for name in path[:-1]:
+            part = part[name]
+        part[path[-1]] = to
+        return {EXTRA: extra}
+
+    return make
 
 
-NAN_BITS = torch.tensor(float("nan"), dtype=torch.float64).view(torch.int64).item()
-DAMAGE: dict[str, tuple[dict[str, Any], str]] = {
-    "truncated": ({EXTRA: torch.zeros(5, dtype=torch.int64)}, r"shape \(5,\)"),
-    "not a state": ({EXTRA: torch.zeros(10)}, "no tile's state"),
-    "a list": ({EXTRA: [1, 2]}, "list"),
-    "no counters": ({EXTRA: None}, "3._extra_state"),
-    "no weight": ({"3.weight": None}, "3.weight"),
-    "wrong shape": ({"3.weight": torch.zeros(2, 2)}, r"3.weight.*\(2, 2\)"),
-    "wrong bias": ({"3.bias": torch.zeros(2)}, r"3.bias.*\(2,\)"),
-    "not finite": ({"3.weight": torch.full((3, 6), float("nan"))}, "3.weight"),
-    "format": (field(0, 99), "format 99"),
-    "numbering": (field(1, 99), "draw numbering 99"),
-    "negative seed": (field(2, -5), "-5"),
-    "negative id": (field(3, -5), "-5"),
-    "large id": (field(3, 1 << 32), str(1 << 32)),
-    "negative counter": (field(6, -7), "-7"),
-    "no scale": (field(9, 0), "damaged"),
-    "scale not a number": (field(9, int(NAN_BITS)), "damaged"),
+def just(name: str, value: Any) -> Callable[[], dict[str, Any]]:
+    return lambda: {name: value}
+
+
+DAMAGE: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+    "empty": (just(EXTRA, {}), "layer 3: a dict is no tile's state"),
+    "a tensor": (just(EXTRA, torch.zeros(10)), "a Tensor is no tile's state"),
+    "a list": (just(EXTRA, [1, 2]), "a list is no"),
+    "no counters": (just(EXTRA, None), "3._extra_state"),
+    "no weight": (just("3.weight", None), "3.weight"),
+    "wrong shape": (just("3.weight", torch.zeros(2, 2)), r"3.weight.*\(2, 2\)"),
+    "wrong bias": (just("3.bias", torch.zeros(2)), r"3.bias.*\(2,\)"),
+    "not finite": (just("3.weight", torch.full((3, 6), float("nan"))), "3.weight"),
+    "format": (changed("format", to=99), "format 99"),
+    "numbering": (changed("numbering", to=99), "draw numbering 99"),
+    "rows": (changed("identity", "rows", to=4), "layer 3: rows was saved as 4 and is 3 here"),
+    "cols": (changed("identity", "cols", to=7), "layer 3: cols was saved as 7 and is 6 here"),
+    "negative seed": (changed("identity", "seed", to=-5), "seed is -5"),
+    "large seed": (changed("identity", "seed", to=1 << 32), "seed is 4294967296"),
+    "negative id": (changed("identity", "tile_id", to=-5), "tile_id is -5"),
+    "large id": (changed("identity", "tile_id", to=1 << 24), "tile_id is 16777216"),
+    "no identity": (changed("identity", to=None), "identity = None; it is damaged"),
+    "no device": (changed("device", to=3), "device = 3; it is damaged"),
+    "no settings": (changed("update", to={}), "update.desired_bl is not in the state"),
+    "negative counter": (changed("counters", "update", to=-7), "counters.update = -7"),
+    "fraction of a read": (changed("counters", "forward", to=1.5), "counters.forward = 1.5"),
+    "no scale": (changed("out_scale", to=0.0), "out_scale = 0.0; it is damaged"),
+    "scale not a number": (changed("out_scale", to=float("nan")), "out_scale = nan"),
+    "averages": (changed("averages", to=[1.0]), r"averages = \[1.0\]"),
+    "newer": (changed("algorithm", to={"name": "new"}), "algorithm = .*does not know"),
+    "newer device": (changed("device", "leak", to=0.5), "3: device: its state has leak = 0.5"),
+    "newer read": (changed("forward", "jitter", to=0), "io.forward: its state has jitter = 0"),
+    "newer counter": (changed("counters", "column", to=0), "counters: its state has column"),
+    "newer identity": (changed("identity", "die", to=0), "identity: its state has die = 0"),
+    "tensor in a setting": (
+        changed("device", "dw_min", to=torch.ones(2)),
+        "device.dw_min was saved as tensor",
+    ),
 }
 
 
 @pytest.mark.parametrize(("changes", "message"), DAMAGE.values(), ids=DAMAGE.keys())
-def test_damaged_state_is_refused_whole(changes: dict[str, Any], message: str) -> None:
+def test_damaged_state_is_refused_whole(
+    changes: Callable[[], dict[str, Any]], message: str
+) -> None:
     """The damage is in the last tile; the first keeps its weights too."""
     source = network(seed=1)
     train(source, 2, seed=0)
-    state: dict[str, Any] = {**saved(source), **changes}
-    model = network(seed=2)
+    state: dict[str, Any] = {**saved(source), **changes()}
+    model = network(seed=None)
     before = digest(model.state_dict())
     with pytest.raises(ConfigError, match=message) as error:
         model.load_state_dict({k: v for k, v in state.items() if v is not None})
     assert "\n" not in str(error.value)
     assert digest(model.state_dict()) == before
+
+
+def test_counters_and_averages_that_a_state_lacks_have_not_begun() -> None:
+    tile = pl.Tile(2, 3)
+    tile.forward(torch.ones(4, 3))
+    state = tile.state()
+    assert state["counters"]["forward"] == 4
+    del state["counters"]["forward"], state["averages"]
+    tile.load_state(state)
+    assert tile.state()["counters"]["forward"] == 0
+    assert tile.averages.tolist() == [0.0, 0.0]
+
+
+def test_checking_changes_nothing_and_gives_what_is_saved() -> None:
+    tile = pl.Tile(2, 3, seed=5, tile_id=6)
+    own = tile.check_state(tile.state())
+    older = replace(own, out_scale=2.5, counters={**own.counters, "update": 9})
+    assert check(pack(older), own, "tile") == older
+    assert tile.out_scale == 1.0
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -144,7 +255,7 @@ def test_a_digital_state_is_refused(strict: bool) -> None:
 def test_a_shortened_state_is_refused() -> None:
     model = network()
     before = digest(model.state_dict())
-    first = {k: v for k, v in saved(network(seed=3)).items() if k.startswith("0.")}
+    first = {k: v for k, v in saved(network()).items() if k.startswith("0.")}
     with pytest.raises(ConfigError, match=r"3\.weight"):
         model.load_state_dict(first)
     assert digest(model.state_dict()) == before
@@ -153,8 +264,8 @@ def test_a_shortened_state_is_refused() -> None:
 def test_a_single_layer_is_loaded_whole_or_not_at_all() -> None:
     """A layer made by hand checks itself, inside any module."""
     source = AnalogLinear(7, 5, device=SoftBounds(dw_min=0.002), seed=3)
-    layer = AnalogLinear(7, 5, seed=4)
+    layer = AnalogLinear(7, 5)
     before = digest(layer.state_dict())
-    with pytest.raises(ConfigError, match="another device"):
+    with pytest.raises(ConfigError, match=r"layer 0: device\.dw_min was saved as 0\.002"):
         nn.Sequential(layer).load_state_dict(saved(nn.Sequential(source)))
     assert digest(layer.state_dict()) == before

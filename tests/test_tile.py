@@ -11,14 +11,14 @@ from torch import Tensor
 
 import pulseline as pl
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
+from pulseline.io import IOConfig, Mapping, UpdateConfig
 
 ROWS, COLS = 5, 7
 PLAIN = ConstantStep(w_max=1.0, w_min=-1.0, w_max_dtod=0.0, w_min_dtod=0.0)  # bounds are +-1
 
 
 def tile(**options: object) -> pl.Tile:
-    made = pl.Tile(ROWS, COLS, **options)  # type: ignore[arg-type]
+    made = pl.Tile(ROWS, COLS, **{"seed": 0, **options})  # type: ignore[arg-type]
     made.initialise()
     return made
 
@@ -154,7 +154,7 @@ def test_evaluation_is_reproducible_and_free() -> None:
     t.begin_evaluation()
     assert torch.equal(torch.cat([t.evaluate(part) for part in x.split((1, 3, 2))]), y)
     t.evaluate(d, transposed=True)
-    assert torch.equal(t.state(), before)
+    assert t.state() == before
     assert not torch.equal(t.forward(x), y)  # training reads have other draws
 
 
@@ -187,7 +187,7 @@ def test_no_pending_pair_no_update() -> None:
     before = t.weight.data.clone(), t.state()
     t.step_pending(0.1)
     assert torch.equal(t.weight.data, before[0])
-    assert torch.equal(t.state(), before[1])
+    assert t.state() == before[1]
 
 
 def test_lr_zero_moves_nothing_but_counts() -> None:
@@ -209,10 +209,10 @@ def worked(**options: object) -> pl.Tile:
     return t
 
 
-def continued(t: pl.Tile) -> tuple[Tensor, ...]:
+def continued(t: pl.Tile) -> tuple[list[Tensor], dict[str, object]]:
     y, g = t.forward(normals(2, COLS, seed=5)), t.backward(normals(2, ROWS, seed=6))
     t.update(normals(3, COLS, seed=7), normals(3, ROWS, seed=8), 0.05)
-    return y, g, t.weight.data.clone(), t.state()
+    return [y, g, t.weight.data.clone()], t.state()
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
@@ -222,19 +222,21 @@ def test_copies_are_independent_and_continue_equally(clone: object) -> None:
     assert type(copied.weight) is type(original.weight)
     assert copied.weight.analog_tile is copied
     before = original.weight.data.clone()
-    results = continued(copied)
+    results, state = continued(copied)
     assert torch.equal(original.weight.data, before)
-    for a, b in zip(results, continued(original), strict=True):
-        assert torch.equal(a, b)
+    theirs, their_state = continued(original)
+    assert all(map(torch.equal, results, theirs))
+    assert state == their_state
 
 
 def test_state_moves_identity_devices_and_counters() -> None:
-    original, other = worked(seed=4, tile_id=9), tile(seed=5)
+    original, other = worked(seed=4, tile_id=9), tile(seed=None)
     other.load_state(original.state())
     other.weight.data.copy_(original.weight.data)
     assert torch.equal(other.bounds[0], original.bounds[0])
-    for a, b in zip(continued(original), continued(other), strict=True):
-        assert torch.equal(a, b)
+    (results, state), (theirs, their_state) = continued(original), continued(other)
+    assert all(map(torch.equal, results, theirs))
+    assert state == their_state
 
 
 def test_state_carries_out_scale() -> None:
@@ -242,27 +244,6 @@ def test_state_carries_out_scale() -> None:
     original.program(normals(ROWS, COLS))
     other.load_state(original.state())
     assert other.out_scale == original.out_scale != 1.0
-
-
-def test_equal_settings_have_equal_fingerprints() -> None:
-    a = tile(device=SoftBounds(w_max=1, w_min=-1), io=IOConfig(ReadConfig(out_noise=0)))
-    b = tile(device=SoftBounds(w_max=1.0, w_min=-1.0), io=IOConfig(ReadConfig(out_noise=0.0)))
-    assert a.device == b.device
-    assert a.fingerprint() == b.fingerprint()
-
-
-CHANGED = {
-    "device": {"device": SoftBounds(dw_min=0.002)},
-    "model": {"device": ConstantStep()},
-    "io": {"io": IOConfig.perfect()},
-    "update": {"update": UpdateConfig(desired_bl=7)},
-    "mapping": {"mapping": Mapping(tile_in=2)},
-}
-
-
-@pytest.mark.parametrize("options", CHANGED.values(), ids=CHANGED.keys())
-def test_fingerprints_tell_settings_apart(options: dict[str, object]) -> None:
-    assert tile(**options).fingerprint() != tile().fingerprint()
 
 
 def test_auto_fidelity_is_strict_for_coarse_devices() -> None:

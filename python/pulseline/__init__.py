@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import compat, devices, io, nn, ops, optim, pipeline, presets
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
+from .identity import Identity, manual_seed
 from .ops import set_cuda_products
 from .tile import Tile
 
@@ -22,12 +23,14 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "BackendError",
     "ConfigError",
+    "Identity",
     "StageFailed",
     "Tile",
     "compat",
     "devices",
     "digest",
     "io",
+    "manual_seed",
     "nn",
     "ops",
     "optim",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, cli_device, cli_lab, cli_schedule, cli_train, ops, plots
-from .cli_arguments import directory, whole
+from .cli_arguments import directory, seed_number, whole
 from .cli_train import bar, window
 from .errors import BackendError, ConfigError, StageFailed
 from .lab import digits
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     demo.add_argument("--out", type=Path, default=Path("pulseline-demo"), metavar="DIR")
     demo.add_argument("--epochs", type=whole(1), default=None)
-    demo.add_argument("--seed", type=whole(0), default=0)
+    demo.add_argument("--seed", type=seed_number, default=0)
 
     cli_train.add(commands)
 

@@ -27,6 +27,9 @@ def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
     return convert
 
 
+seed_number = whole(0, (1 << 32) - 1)
+
+
 def positive(text: str) -> float:
     """Converter for finite numbers > 0."""
     value = _number(text)

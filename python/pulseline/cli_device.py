@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import devices, plots_device, presets
-from .cli_arguments import whole
+from .cli_arguments import seed_number, whole
 from .devices import PulsedDevice
 from .errors import ConfigError
 from .io import IOConfig, Mapping, ReadConfig, UpdateConfig
@@ -28,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     device.add_argument("name", metavar="NAME", help="a model or a preset, such as soft_bounds")
     device.add_argument("--pulses", type=whole(1), default=1000, help="up, then as many down")
     device.add_argument("--devices", type=whole(1), default=20)
-    device.add_argument("--seed", type=whole(0), default=0)
+    device.add_argument("--seed", type=seed_number, default=0)
     device.add_argument("--out", type=Path, default=Path("curve.png"), metavar="PNG")
     device.add_argument(
         "--csv",
@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="FIELD=VALUE",
         help="a setting of the read, such as out_noise=0.1 or ir_drop=approx; repeatable",
     )
-    mvm.add_argument("--seed", type=whole(0), default=0)
+    mvm.add_argument("--seed", type=seed_number, default=0)
     mvm.add_argument("--out", type=Path, default=Path("mvm.png"), metavar="PNG")
 
 

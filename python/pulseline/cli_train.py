@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import plots
-from .cli_arguments import directory, positive, whole
+from .cli_arguments import directory, positive, seed_number, whole
 from .errors import ConfigError
 from .hardware import RunReport
 from .hardware.presets import DEFAULT, PRESETS
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         help="a model or a preset, such as exp_step or reram_sb; ideal or digital",
     )
     train.add_argument("--epochs", type=whole(1), default=5)
-    train.add_argument("--seed", type=whole(0), default=0)
+    train.add_argument("--seed", type=seed_number, default=0)
     train.add_argument("--lr", type=positive, default=None, help="learning rate of epoch 1")
     train.add_argument(
         "--batch-size", type=whole(1, 1 << 31), default=1, help="samples per micro-batch"
@@ -152,10 +152,10 @@ def run_train(args: argparse.Namespace) -> None:
 def _hardware_report(pipe: Pipeline, hardware: str) -> RunReport:
     """Modelled time and energy of the run; counts of pulses come from all processes."""
     mine = modelled.tiles(stage.module for stage in pipe.local)
-    found = pipe.share([(tile.tile_id, tile.fired) for tile in mine])
-    counts = {tile_id: fired for part in found for tile_id, fired in part}
+    found = pipe.share([(tile.identity.key, tile.fired) for tile in mine])
+    counts = {key: fired for part in found for key, fired in part}
     for tile in modelled.tiles(stage.module for stage in pipe.stages):
-        tile.fired = counts[tile.tile_id]
+        tile.fired = counts[tile.identity.key]
     return modelled.report(pipe, hardware)
 
 

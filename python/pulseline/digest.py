@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ def digest(state: Mapping[str, object]) -> str:
     """Hex sha256 over name, dtype, shape and bytes of every tensor in ``state``.
 
     ``state`` is a ``state_dict()``; nested mappings (what a module's ``get_extra_state`` returns)
-    count with their joined names, plain numbers and strings by their type and value. Raises
-    ConfigError for an entry of another type.
+    and lists count with their joined names, plain numbers and strings by their type and value.
+    Raises ConfigError for an entry of another type.
     """
     total = hashlib.sha256()
     for name, value in sorted(_flatten("", state).items()):
@@ -34,10 +35,12 @@ def digest(state: Mapping[str, object]) -> str:
     return total.hexdigest()
 
 
-def _flatten(prefix: str, state: Mapping[str, object]) -> dict[str, object]:
+def _flatten(prefix: str, state: Mapping[Any, object]) -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in state.items():
         name = f"{prefix}{key}"
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             flat.update(_flatten(f"{name}.", value))
         elif isinstance(value, (Tensor, bool, int, float, str)) or value is None:

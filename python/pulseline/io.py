@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from .devices.pulsed import require
+from .settings import setting
 
 NOISE_MANAGEMENTS = ("none", "abs_max", "constant", "average_abs_max")  # order of compiled enums
 BOUND_MANAGEMENTS = ("none", "iterative")
@@ -60,30 +61,30 @@ class ReadConfig:
         ConfigError: a value is not finite, negative where it must not be, or unknown.
     """
 
-    inp_res: float = 1 / 126
-    inp_bound: float = 1.0
-    inp_noise: float = 0.0
-    out_res: float = 1 / 510
-    out_bound: float = 12.0
-    out_noise: float = 0.06
-    w_noise: float = 0.0
-    noise_management: str = "abs_max"
-    bound_management: str = "iterative"
-    max_rounds: int = 10
-    nm_thres: float = 0.0
-    nm_decay: float = 0.001
-    inp_sto_round: bool = False
-    out_sto_round: bool = False
-    mv_type: str = "one_pass"
-    inp_asymmetry: float = 0.0
-    out_asymmetry: float = 0.0
-    w_noise_type: str = "additive_constant"
-    out_noise_std: float = 0.0
-    out_nonlinearity: float = 0.0
-    out_nonlinearity_std: float = 0.0
-    ir_drop: str = "none"
-    wire_resistance: float = 0.0
-    ir_tolerance: float = 1e-6
+    inp_res: float = setting(1 / 126, inert=0.0)
+    inp_bound: float = setting(1.0, inert=0.0)
+    inp_noise: float = setting(0.0, inert=0.0)
+    out_res: float = setting(1 / 510, inert=0.0)
+    out_bound: float = setting(12.0, inert=0.0)
+    out_noise: float = setting(0.06, inert=0.0)
+    w_noise: float = setting(0.0, inert=0.0)
+    noise_management: str = setting("abs_max", inert="none")
+    bound_management: str = setting("iterative", inert="none")
+    max_rounds: int = setting(10, inert=0)
+    nm_thres: float = setting(0.0, inert=0.0)
+    nm_decay: float = setting(0.001)
+    inp_sto_round: bool = setting(False, inert=False)
+    out_sto_round: bool = setting(False, inert=False)
+    mv_type: str = setting("one_pass", inert="one_pass")
+    inp_asymmetry: float = setting(0.0, inert=0.0)
+    out_asymmetry: float = setting(0.0, inert=0.0)
+    w_noise_type: str = setting("additive_constant", inert="additive_constant")
+    out_noise_std: float = setting(0.0, inert=0.0)
+    out_nonlinearity: float = setting(0.0, inert=0.0)
+    out_nonlinearity_std: float = setting(0.0, inert=0.0)
+    ir_drop: str = setting("none", inert="none")
+    wire_resistance: float = setting(0.0, inert=0.0)
+    ir_tolerance: float = setting(1e-6)
 
     def __post_init__(self) -> None:
         for field, known in _NAMES.items():
@@ -252,13 +253,13 @@ class UpdateConfig:
             with a fidelity that draws other noise.
     """
 
-    desired_bl: int = 31
-    fixed_bl: bool = True
-    update_management: bool = True
-    update_bl_management: bool = True
-    fidelity: str = "auto"
-    group_size: int = 0
-    noise: str = "iid"
+    desired_bl: int = setting(31)
+    fixed_bl: bool = setting(True)
+    update_management: bool = setting(True, inert=False)
+    update_bl_management: bool = setting(True, inert=False)
+    fidelity: str = setting("auto")
+    group_size: int = setting(0, inert=0)
+    noise: str = setting("iid", inert="iid")
 
     def __post_init__(self) -> None:
         for name in ("fixed_bl", "update_management", "update_bl_management"):
@@ -300,9 +301,9 @@ class Mapping:
         ConfigError: a size < 1 or omega < 0.
     """
 
-    tile_in: int = 512
-    tile_out: int = 512
-    omega: float = 0.0
+    tile_in: int = setting(512)
+    tile_out: int = setting(512)
+    omega: float = setting(0.0, inert=0.0)
 
     def __post_init__(self) -> None:
         for field in ("tile_in", "tile_out"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .devices import Ideal
 from .errors import ConfigError
+from .nn.tiles import refuse_twin_tiles
 from .ops_cuda import together
 from .tile import AnalogParameter, check_lr
 
@@ -26,12 +27,30 @@ class AnalogSGD(torch.optim.Optimizer):
         lr: learning rate >= 0; torch's lr schedulers apply.
 
     Raises:
-        ConfigError: lr is negative or not finite, or see :meth:`step`.
+        ConfigError: lr is negative or not finite, two tiles are the same devices (equal seed and
+            id), or see :meth:`step`.
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
         check_lr(lr)
         super().__init__(params, {"lr": lr})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; refuses tiles that are the same devices as others, nothing added then."""
+        super().add_param_group(param_group)
+        try:
+            refuse_twin_tiles(self._named())
+        except ConfigError:
+            self.param_groups.pop()
+            raise
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, parameter) of all groups; without names, what it is and where."""
+        for g, group in enumerate(self.param_groups):
+            names = group.get("param_names")
+            for n, p in enumerate(group["params"]):
+                text = f"parameter {n} of group {g} ({' x '.join(map(str, p.shape))})"
+                yield (names[n] if names else text), p
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply all pending updates; returns the closure's loss, if there is one."""

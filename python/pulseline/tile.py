@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import struct
-import zlib
-from dataclasses import astuple
+from collections.abc import Mapping as Table
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,16 +13,16 @@ from torch import Tensor, nn
 from . import ops, ops_retention
 from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
+from .identity import Identity, check_integer, identify
 from .io import NOISES, IOConfig, Mapping, UpdateConfig
+from .state import Saved, check, pack
 
-_FORMAT = 1
+_COUNTERS = ("forward", "backward", "update", "age")
 _LARGEST = torch.finfo(torch.float32).max
 _FORWARD, _BACKWARD, _EVALUATION = (
     ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
 )
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
-_HEAD = ("format", "numbering", "seed", "tile_id")
-_STATE = (*_HEAD, "forward", "backward", "update", "age", "crc", "scale")
 
 
 class AnalogParameter(nn.Parameter):
@@ -47,34 +46,11 @@ class AnalogParameter(nn.Parameter):
         return result
 
 
-def _check_integers(rows: int, cols: int, seed: int, tile_id: int) -> None:
-    for name, value, bits, end in (
-        ("rows", rows, 31, "2^31 - 1"),
-        ("cols", cols, 31, "2^31 - 1"),
-        ("tile_id", tile_id, 32, "2^32 - 1"),
-        ("seed", seed, 63, "2^63 - 1"),
-    ):
-        if not isinstance(value, int) or not 0 <= value < 1 << bits:
-            raise ConfigError(f"{name} is {value!r}; use an integer from 0 to {end}")
-
-
 def check_lr(lr: float | Tensor) -> float:
     """The learning rate as a number; ConfigError unless it is finite (as float32) and >= 0."""
     if not hasattr(lr, "__float__") or not 0 <= float(lr) <= _LARGEST:
         raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
     return float(lr)
-
-
-def _as_float(bits: int) -> float:
-    value: float = struct.unpack("<d", struct.pack("<q", bits))[0]
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """1, 1.0 and True are one setting."""
-    if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
-    return float(value) if isinstance(value, (int, float)) else value
 
 
 def _check_kinds(*values: object) -> None:
@@ -89,7 +65,7 @@ def _check_kinds(*values: object) -> None:
 class Tile:
     """One matrix ``W[rows, cols]`` on crossbars of one device population.
 
-    Every random number is a function of (seed, tile_id, running counters): the same bits on any
+    Every random number is a function of its identity and running counters: the same bits on any
     instruction set, thread count or executor. Rows are outputs, columns are inputs. Forward
     ``y = out_scale W x``, backward ``g = out_scale W^T d``, update ``W <- W - lr/out_scale d x^T``
     by pulses.
@@ -98,8 +74,10 @@ class Tile:
         rows, cols: shape of the matrix.
         device: device model, see :mod:`pulseline.devices`.
         io, update, mapping: see :mod:`pulseline.io`.
-        seed: 64-bit seed of the run.
-        tile_id: number of the tile in its model; draws of different ids are independent.
+        seed: below 2^32: a request for certain devices and noise, the same ones when asked again.
+            None: the next of the process (:func:`pulseline.manual_seed`), independent of the
+            others. An :class:`pulseline.Identity`: that.
+        tile_id: below 2^24, by default 0; draws of different ids are independent.
 
     Raises:
         ConfigError: a size, seed or id out of range.
@@ -114,16 +92,17 @@ class Tile:
         update: UpdateConfig | None = None,
         mapping: Mapping | None = None,
         *,
-        seed: int = 0,
-        tile_id: int = 0,
+        seed: int | Identity | None = None,
+        tile_id: int | None = None,
     ) -> None:
-        _check_integers(rows, cols, seed, tile_id)
+        check_integer("rows", rows, 31)
+        check_integer("cols", cols, 31)
         _check_kinds(device, io, update, mapping)
         self.device: Device = SoftBounds() if device is None else device
         self.io = IOConfig() if io is None else io
         self.update_config = UpdateConfig() if update is None else update
         self.mapping = Mapping() if mapping is None else mapping
-        self.seed, self.tile_id = seed, tile_id
+        self._identity = identify(seed, tile_id)
         self.forward_count = self.backward_count = self.evaluation_count = 0
         self.update_count = self.age_count = 0
         self.out_scale = 1.0
@@ -156,9 +135,7 @@ class Tile:
         self._deviation = 0.0
         if isinstance(self.device, PulsedDevice):
             self._params = self.device.parameters()
-            pairs = ops.construct(
-                self.device.name, self._params, rows, cols, self.seed, self.tile_id
-            )
+            pairs = ops.construct(self.device.name, self._params, rows, cols, *self._identity.key)
             self.step, self.slope, self.bound = (t.to(self.weight.device) for t in pairs)
             self._deviation = self.device.write_noise_std * self.device.dw_min
             if self.device.ages:
@@ -190,9 +167,7 @@ class Tile:
         assert isinstance(self.device, PulsedDevice)
         rows, cols = self.weight.shape
         values = self.device.retention()
-        words: Tensor = ops_retention.construct_retention(
-            values, rows, cols, self.seed, self.tile_id
-        )
+        words: Tensor = ops_retention.construct_retention(values, rows, cols, *self._identity.key)
         return words.to(self.weight.device)
 
     def _set_scale(self, out_scale: float) -> None:
@@ -201,6 +176,40 @@ class Tile:
         self._backward_io = self.io.backward.values(out_scale)
         chains = [config.chain() for config in (self.io.forward, self.io.backward)]
         self._chains = [(chain, (*chain[:2], 0.0, *chain[3:])) for chain in chains]
+
+    @property
+    def identity(self) -> Identity:
+        """Whose random numbers the tile draws."""
+        return self._identity
+
+    @property
+    def seed(self) -> int:
+        """Seed of the tile."""
+        return self._identity.seed
+
+    @property
+    def tile_id(self) -> int:
+        """Number of the matrix in its model."""
+        return self._identity.tile_id
+
+    def reseed(self, seed: int | Identity | None = None) -> None:
+        """Give the tile an identity of its own, which a copy of a layer lacks; its id stays.
+
+        The weights are programmed onto other devices, which have read and pulsed nothing yet.
+
+        Args:
+            seed: as in the constructor.
+
+        Raises:
+            ConfigError: a seed out of range; nothing is changed.
+        """
+        fresh, old, weights = identify(seed), self._identity, self.cells * self.out_scale
+        if not isinstance(seed, Identity):
+            fresh = replace(fresh, tile_id=old.tile_id, array=old.array)
+        self._identity = fresh
+        self._count({})
+        self._build()
+        self.program(weights)
 
     @property
     def shape(self) -> torch.Size:
@@ -251,7 +260,7 @@ class Tile:
         self.cells.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
         if self.hidden is not None:
-            key = (self.seed, self.tile_id, self.update_count)
+            key = (*self._identity.key, self.update_count)
             ops_retention.disturb_(self.weight.data, self.hidden, self.step, self._deviation, key)
 
     def adopt(self, parameter: nn.Parameter) -> AnalogParameter:
@@ -274,7 +283,7 @@ class Tile:
     def initialise(self) -> None:
         """Program normals of standard deviation 1/sqrt(cols), a function of (seed, tile_id)."""
         rows, cols = self.weight.shape
-        normals = ops.initial_normals(rows, cols, self.seed, self.tile_id)
+        normals = ops.initial_normals(rows, cols, *self._identity.key)
         self.program((normals / max(cols, 1) ** 0.5).to(self.weight.device))
 
     def effective_weight(self) -> Tensor:
@@ -307,14 +316,14 @@ class Tile:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _forward(self, x: Tensor) -> Tensor:
-        key = (self.seed, self.tile_id, self.forward_count, _FORWARD, *self._sizes)
+        key = (*self._identity.key, self.forward_count, _FORWARD, *self._sizes)
         y = self._read(x, False, key, self._forward_io)
         self.forward_count += x.shape[0]
         return y
 
     def backward(self, d: Tensor) -> Tensor:
         """Analog ``g = out_scale W^T d``; advances the backward counter."""
-        key = (self.seed, self.tile_id, self.backward_count, _BACKWARD, *self._sizes[::-1])
+        key = (*self._identity.key, self.backward_count, _BACKWARD, *self._sizes[::-1])
         g = self._read(d, True, key, self._backward_io)
         self.backward_count += d.shape[0]
         return g
@@ -326,7 +335,7 @@ class Tile:
         not depend on how its samples are cut into batches.
         """
         sizes = self._sizes[::-1] if transposed else self._sizes
-        key = (self.seed, self.tile_id, self.evaluation_count, _EVALUATION, *sizes)
+        key = (*self._identity.key, self.evaluation_count, _EVALUATION, *sizes)
         io = self._backward_io if transposed else self._forward_io
         y = self._read(v, transposed, key, io)
         self.evaluation_count += v.shape[0]
@@ -366,7 +375,7 @@ class Tile:
 
     def _pulse(self, x: Tensor, d: Tensor) -> None:
         """Pulses of samples between which nothing else happens."""
-        key = (self.seed, self.tile_id, self.update_count, self._fidelity)
+        key = (*self._identity.key, self.update_count, self._fidelity)
         ops.update_(
             self.weight if self.hidden is None else self.hidden,
             self.step,
@@ -417,7 +426,7 @@ class Tile:
         """Decay, drift and diffusion, once."""
         ops.settle()
         drift = ops_retention.drift_log2(event + 1)
-        key = (self.seed, self.tile_id, event)
+        key = (*self._identity.key, event)
         cells = self.cells
         before = None if self.hidden is None else cells.clone()
         ops_retention.retain_(cells, self.step, self.bound, self._retention, drift, key)
@@ -449,7 +458,7 @@ class Tile:
         ops.settle()
         words = self._build_retention() if self._retention is None else self._retention
         fresh = self.cells.clone()
-        key = (self.seed, self.tile_id, self.age_count)
+        key = (*self._identity.key, self.age_count)
         ops_retention.reset_(fresh, self.step, self.bound, words, self.device.reset_std, key)
         where = slice(None) if columns is None else columns
         for held in {id(t): t for t in (self.cells, self.weight.data)}.values():
@@ -478,61 +487,51 @@ class Tile:
 
     # ---- state ----
 
-    def fingerprint(self) -> int:
-        """A number that differs between device and read configurations."""
-        parts = (self.device, self.io.forward, self.io.backward, self.update_config, self.mapping)
-        text = repr([(type(part).__name__, _plain(astuple(part))) for part in parts])
-        return zlib.crc32(text.encode())
+    def _counts(self) -> dict[str, int]:
+        counts = (self.forward_count, self.backward_count, self.update_count, self.age_count)
+        return dict(zip(_COUNTERS, counts, strict=True))
 
-    def state(self) -> Tensor:
-        """Identity and counters as int64: what, beside the weights, continues a run."""
+    def _count(self, counts: Table[str, int]) -> None:
+        """Set the counters; those that are not given begin at 0."""
+        values = [counts.get(name, 0) for name in _COUNTERS]
+        self.forward_count, self.backward_count, self.update_count, self.age_count = values
+
+    def _saved(self) -> Saved:
+        reads = (self.io.forward, self.io.backward)
+        return Saved(
+            ops.NUMBERING,
+            tuple(self.weight.shape),
+            self._identity,
+            (self.device, *reads, self.update_config, self.mapping),
+            self._counts(),
+            self.out_scale,
+            self.averages.tolist(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Identity, settings and counters: what, beside the weights, continues a run."""
         if not self.weight.is_cpu:
             ops.check_updates()  # a refused update would be saved as if it had been done
-        scale = struct.unpack("<q", struct.pack("<d", self.out_scale))[0]
-        counts = (self.forward_count, self.backward_count, self.update_count, self.age_count)
-        head = (_FORMAT, ops.NUMBERING, self.seed, self.tile_id)
-        values = [*head, *counts, self.fingerprint(), scale]
-        if self._averages():
-            values += self.averages.view(torch.int32).tolist()
-        return torch.tensor(values, dtype=torch.int64, device="cpu")
+        return pack(self._saved())
 
-    def _averages(self) -> bool:
-        """Whether a direction manages its inputs by a running average."""
-        both = (self.io.forward, self.io.backward)
-        return any(config.noise_management == "average_abs_max" for config in both)
+    def check_state(self, state: object, name: str = "tile") -> Saved:
+        """What a :meth:`state` holds; changes nothing.
 
-    def check_state(self, state: object) -> dict[str, int]:
-        """The entries of a :meth:`state` by name; changes nothing.
+        Args:
+            state: the state. name: what messages call this tile.
 
         Raises:
-            ConfigError: another format, draw numbering or configuration, or a value out of range.
+            ConfigError: see :func:`pulseline.state.check`.
         """
-        if not isinstance(state, Tensor) or state.dtype is not torch.int64:
-            raise ConfigError(f"tile state is a {type(state).__name__}; it is no tile's state")
-        if state.shape != (len(_STATE) + 2 * self._averages(),):
-            raise ConfigError(f"tile state has shape {tuple(state.shape)}; it is no tile's state")
-        values = dict(zip(_STATE, state.tolist(), strict=False))
-        if values["format"] != _FORMAT or values["numbering"] != ops.NUMBERING:
-            raise ConfigError(
-                f"tile state has format {values['format']} and draw numbering "
-                f"{values['numbering']}; this version reads {_FORMAT} and {ops.NUMBERING}"
-            )
-        if values["crc"] != self.fingerprint():
-            raise ConfigError(
-                f"tile {values['tile_id']} was saved with another device or io configuration; "
-                "build the model with the one it was trained with"
-            )
-        low = min(values[name] for name in _STATE if name != "scale")
-        scale = _as_float(values["scale"])
-        if low < 0 or values["tile_id"] >= 1 << 32 or not 0 < scale < float("inf"):
-            raise ConfigError(f"tile state is {state.tolist()}; it is damaged, load an intact one")
-        return values
+        return check(state, self._saved(), name)
 
-    def load_state(self, state: Tensor) -> None:
+    def load_state(self, state: object) -> None:
         """Take over identity and counters of :meth:`state`; device parameters follow the identity.
 
+        A seed or id that was asked for must be the saved one.
+
         Raises:
-            ConfigError: see :meth:`check_state`; nothing is changed.
+            ConfigError: see :func:`pulseline.state.check`; nothing is changed.
         """
         values = self.check_state(state)
         moved = (self.seed, self.tile_id) != (values["seed"], values["tile_id"])
@@ -540,9 +539,8 @@ class Tile:
         self.forward_count, self.backward_count = values["forward"], values["backward"]
         self.update_count, self.age_count = values["update"], values["age"]
         self.pending.clear()
-        self._set_scale(_as_float(values["scale"]))
-        if self._averages():
-            self.averages.copy_(state[-2:].to(torch.int32).view(torch.float32))
+        self._set_scale(saved.out_scale)
+        self.averages.copy_(torch.tensor(saved.averages, dtype=torch.float32, device="cpu"))
         if moved:
             self._build()
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..settings import setting
 from .pulsed import PulsedDevice, require
 
 
@@ -34,14 +35,14 @@ class ExpStep(PulsedDevice):
 
     affine: ClassVar[bool] = False
 
-    a_up: float = 0.00081
-    a_down: float = 0.36833
-    gamma_up: float = 12.44625
-    gamma_down: float = 12.78785
-    a: float = 0.244
-    b: float = 0.2425
-    dw_min_std_add: float = 0.0
-    dw_min_std_slope: float = 0.0
+    a_up: float = setting(0.00081)
+    a_down: float = setting(0.36833)
+    gamma_up: float = setting(12.44625)
+    gamma_down: float = setting(12.78785)
+    a: float = setting(0.244)
+    b: float = setting(0.2425)
+    dw_min_std_add: float = setting(0.0, inert=0.0)
+    dw_min_std_slope: float = setting(0.0, inert=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..settings import setting
 from .pulsed import PulsedDevice, require
 
 
@@ -27,12 +28,12 @@ class LinearStep(PulsedDevice):
     Other parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0.
     """
 
-    gamma_up: float = 0.0
-    gamma_down: float = 0.0
-    gamma_up_dtod: float = 0.05
-    gamma_down_dtod: float = 0.05
-    mult_noise: bool = True
-    mean_bound_reference: bool = True
+    gamma_up: float = setting(0.0, inert=0.0)
+    gamma_down: float = setting(0.0, inert=0.0)
+    gamma_up_dtod: float = setting(0.05, inert=0.0)
+    gamma_down_dtod: float = setting(0.05, inert=0.0)
+    mult_noise: bool = setting(True)
+    mean_bound_reference: bool = setting(True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

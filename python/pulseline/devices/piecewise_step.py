@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..settings import setting
 from .pulsed import PulsedDevice, require
 
 MOST_NODES = 16
@@ -36,10 +37,10 @@ class PiecewiseStep(PulsedDevice):
 
     affine: ClassVar[bool] = False
 
-    tilt_up_dtod: float = 0.0
-    tilt_down_dtod: float = 0.0
-    piecewise_up: tuple[float, ...] = (1.0, 1.0)
-    piecewise_down: tuple[float, ...] = (1.0, 1.0)
+    tilt_up_dtod: float = setting(0.0, inert=0.0)
+    tilt_down_dtod: float = setting(0.0, inert=0.0)
+    piecewise_up: tuple[float, ...] = setting((1.0, 1.0))
+    piecewise_down: tuple[float, ...] = setting((1.0, 1.0))
 
     def __post_init__(self) -> None:
         super().__post_init__()

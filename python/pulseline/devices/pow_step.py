@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..settings import setting
 from .pulsed import PulsedDevice, require
 
 
@@ -33,10 +34,10 @@ class PowStep(PulsedDevice):
 
     affine: ClassVar[bool] = False
 
-    pow_gamma: float = 1.0
-    pow_gamma_dtod: float = 0.1
-    pow_up_down: float = 0.0
-    pow_up_down_dtod: float = 0.0
+    pow_gamma: float = setting(1.0)
+    pow_gamma_dtod: float = setting(0.1, inert=0.0)
+    pow_up_down: float = setting(0.0, inert=0.0)
+    pow_up_down_dtod: float = setting(0.0, inert=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,9 +83,9 @@ class PowStepReference(PowStep):
 
     other_spreads: ClassVar[tuple[str, ...]] = ("reference_std",)
 
-    reference_mean: float = 0.0
-    reference_std: float = 0.0
-    subtract_symmetry_point: bool = False
+    reference_mean: float = setting(0.0, inert=0.0)
+    reference_std: float = setting(0.0, inert=0.0)
+    subtract_symmetry_point: bool = setting(False, inert=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -36,6 +36,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from ..errors import ConfigError
+from ..settings import setting
 
 # Fields that act between pulses: not parameters of the compiled pulse model.
 RETENTION = (
@@ -97,29 +98,29 @@ class PulsedDevice:
     other_spreads: ClassVar[tuple[str, ...]] = ()  # fields beside ``*_dtod`` that make devices vary
     affine: ClassVar[bool] = True  # the step changes linearly with the weight, or not at all
 
-    dw_min: float = 0.001
-    dw_min_dtod: float = 0.3
-    dw_min_std: float = 0.3
-    dw_min_dtod_log_normal: bool = False
-    up_down: float = 0.0
-    up_down_dtod: float = 0.01
-    w_max: float = 0.6
-    w_min: float = -0.6
-    w_max_dtod: float = 0.3
-    w_min_dtod: float = 0.3
-    corrupt_devices_prob: float = 0.0
-    corrupt_devices_range: float = 1.0
-    batch: int = 1
-    lifetime: float = 0.0
-    lifetime_dtod: float = 0.0
-    reset: float = 0.0
-    reset_dtod: float = 0.0
-    reset_std: float = 0.01
-    diffusion: float = 0.0
-    diffusion_dtod: float = 0.0
-    drift_nu: float = 0.0
-    drift_nu_dtod: float = 0.0
-    write_noise_std: float = 0.0
+    dw_min: float = setting(0.001)
+    dw_min_dtod: float = setting(0.3, inert=0.0)
+    dw_min_std: float = setting(0.3, inert=0.0)
+    dw_min_dtod_log_normal: bool = setting(False, inert=False)
+    up_down: float = setting(0.0, inert=0.0)
+    up_down_dtod: float = setting(0.01, inert=0.0)
+    w_max: float = setting(0.6)
+    w_min: float = setting(-0.6)
+    w_max_dtod: float = setting(0.3, inert=0.0)
+    w_min_dtod: float = setting(0.3, inert=0.0)
+    corrupt_devices_prob: float = setting(0.0, inert=0.0)
+    corrupt_devices_range: float = setting(1.0)
+    batch: int = setting(1, inert=1)
+    lifetime: float = setting(0.0, inert=0.0)
+    lifetime_dtod: float = setting(0.0, inert=0.0)
+    reset: float = setting(0.0, inert=0.0)
+    reset_dtod: float = setting(0.0, inert=0.0)
+    reset_std: float = setting(0.01, inert=0.0)
+    diffusion: float = setting(0.0, inert=0.0)
+    diffusion_dtod: float = setting(0.0, inert=0.0)
+    drift_nu: float = setting(0.0, inert=0.0)
+    drift_nu_dtod: float = setting(0.0, inert=0.0)
+    write_noise_std: float = setting(0.0, inert=0.0)
 
     def __post_init__(self) -> None:
         for field in fields(self):

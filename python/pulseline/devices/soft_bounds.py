@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
+from ..settings import setting
 from .pulsed import PulsedDevice, require
 
 
@@ -24,7 +25,7 @@ class SoftBounds(PulsedDevice):
     Parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0.
     """
 
-    mult_noise: bool = True
+    mult_noise: bool = setting(True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..settings import setting
 from .pulsed import PulsedDevice, nearest_bf16, require
 
 
@@ -34,12 +35,12 @@ class SoftBoundsReference(PulsedDevice):
 
     other_spreads: ClassVar[tuple[str, ...]] = ("reference_std",)
 
-    mult_noise: bool = False
-    slope_up_dtod: float = 0.0
-    slope_down_dtod: float = 0.0
-    reference_mean: float = 0.0
-    reference_std: float = 0.0
-    subtract_symmetry_point: bool = False
+    mult_noise: bool = setting(False)
+    slope_up_dtod: float = setting(0.0, inert=0.0)
+    slope_down_dtod: float = setting(0.0, inert=0.0)
+    reference_mean: float = setting(0.0, inert=0.0)
+    reference_std: float = setting(0.0, inert=0.0)
+    subtract_symmetry_point: bool = setting(False, inert=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .convert import to_analog
 from .linear import AnalogLinear
+from .tile_ids import tile_ids
 
-__all__ = ["AnalogLinear", "to_analog"]
+__all__ = ["AnalogLinear", "tile_ids", "to_analog"]

@@ -11,8 +11,11 @@ from torch import nn
 
 from ..devices import Device
 from ..errors import ConfigError
+from ..identity import Identity, identify
 from ..io import IOConfig, Mapping, UpdateConfig
 from .linear import AnalogLinear
+from .tile_ids import tile_ids
+from .tiles import refuse_twin_tiles
 
 
 def _refuse_traced(model: nn.Module) -> None:
@@ -27,12 +30,28 @@ def _refuse_traced(model: nn.Module) -> None:
             )
 
 
-def _layers(model: nn.Module) -> list[nn.Linear]:
-    """Every nn.Linear in module order, each checked."""
+def _refuse_computed(model: nn.Module) -> None:
+    """A weight that torch computes before every forward pass has no place on a crossbar."""
+    for name, layer in model.named_modules():
+        if type(layer) is nn.Linear and "weight" not in layer._parameters:
+            raise ConfigError(
+                f"the weight of {name or 'model'!r} is computed from others (pruning, weight_norm, "
+                "spectral_norm); make it a parameter first, as prune.remove does"
+            )
+
+
+def _numbers(model: nn.Module) -> dict[int, int]:
+    """Id of every parameter that holds matrices -> number of its first."""
+    parameters = dict(model.named_parameters())
+    return {id(parameters[name]): first for name, first, _ in tile_ids(model)}
+
+
+def _layers(model: nn.Module) -> list[tuple[nn.Linear, int]]:
+    """Every nn.Linear in module order with the number of its matrix, each checked."""
     order = [m for m in model.modules() if type(m) is nn.Linear]
     if not order:
         raise ConfigError("model has no nn.Linear; give a model with at least one")
-    weights: set[int] = set()
+    numbers, found = _numbers(model), {}
     for layer in order:
         weight = layer.weight
         if weight.dtype is not torch.float32 or weight.device.type != "cpu":
@@ -40,10 +59,10 @@ def _layers(model: nn.Module) -> list[nn.Linear]:
                 f"a weight of {layer} is {weight.dtype} on {weight.device}; "
                 "convert a float32 model on the CPU"
             )
-        if id(weight) in weights:
+        if id(weight) in found:
             raise ConfigError(f"{layer} shares its weight with another; share the layer instead")
-        weights.add(id(weight))
-    return order
+        found[id(weight)] = numbers[id(weight)]
+    return list(zip(order, found.values(), strict=True))
 
 
 def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -68,25 +87,35 @@ def to_analog(
     update: UpdateConfig | None = None,
     mapping: Mapping | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> nn.Module:
     """A copy of ``model`` in which every ``nn.Linear`` is an :class:`AnalogLinear`.
 
     Weights are programmed (clipped to each crosspoint's bounds), biases stay digital. ``tile_id``
-    is the position of the matrix in ``model.modules()`` order, whatever is cut later, so that a
-    model draws the same devices on one stage or on many. Subclasses of nn.Linear stay digital: what
-    owns them (nn.MultiheadAttention) reads their weights itself. If a tile cannot take its part
-    of a state_dict, nothing is loaded.
+    is the number of the matrix in the digital model (:func:`pulseline.nn.tile_ids`), whatever stays
+    digital and whatever is cut later, so that a model draws the same devices on one stage or on
+    many. Subclasses of nn.Linear stay digital: what owns them (nn.MultiheadAttention) reads their
+    weights itself. If a tile cannot take its part of a state_dict, nothing is loaded.
+
+    Args:
+        model: float32, on the CPU.
+        device, io, update, mapping: of all layers, see :class:`pulseline.Tile`.
+        seed: of all layers: a request for certain devices, the same ones when asked again, which a
+            state_dict must then be of. None: the next of the process, see
+            :func:`pulseline.manual_seed`; a state_dict's identities are then taken over.
 
     Raises:
-        ConfigError: there is no nn.Linear, a weight is not float32 or belongs to two layers, or the
-            model was traced.
+        ConfigError: there is no nn.Linear, a weight is not float32, is no parameter or belongs to
+            two layers, the model was traced, or an analog layer of it has a new one's devices.
     """
     _refuse_traced(model)
+    _refuse_computed(model)
     holder = nn.ModuleList([copy.deepcopy(model)])
     order = _layers(holder)
+    requested = () if seed is None else ("seed", "tile_id")
+    seed = identify(seed).seed
     made: dict[int, AnalogLinear] = {}
-    for tile_id, layer in enumerate(order):
+    for layer, number in order:
         analog = AnalogLinear(
             layer.in_features,
             layer.out_features,
@@ -95,8 +124,7 @@ def to_analog(
             io=io,
             update=update,
             mapping=mapping,
-            seed=seed,
-            tile_id=tile_id,
+            seed=Identity(seed, number, requested=requested),
         )
         analog.tile.program(layer.weight.data)
         if layer.bias is not None and analog.bias is not None:
@@ -108,5 +136,6 @@ def to_analog(
     for parent, name, layer in _slots(holder):
         parent._modules[name] = made[id(layer)]
     converted = holder[0]
+    refuse_twin_tiles(converted.named_parameters())
     converted.register_load_state_dict_pre_hook(_check_state)
     return converted

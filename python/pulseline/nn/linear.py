@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..devices import Device
 from ..errors import ConfigError
+from ..identity import Identity
 from ..io import IOConfig, UpdateConfig
 from ..io import Mapping as TileMapping
 from ..ops_checks import check_tensor
@@ -23,10 +24,12 @@ class AnalogLinear(nn.Module):
 
     Shapes as torch.nn.Linear: (*, in_features) to (*, out_features), float32. In ``eval()`` mode
     reads use draws of their own and advance no counter; the draws restart when the mode is entered.
+    A deep copy is the same devices; ``layer.tile.reseed()`` gives it its own.
 
     Args:
         in_features, out_features, bias: as torch.nn.Linear.
-        device, io, update, mapping, seed, tile_id: see :class:`pulseline.Tile`.
+        device, io, update, mapping, seed, tile_id: see :class:`pulseline.Tile`. Without a seed
+            every layer has devices and noise of its own.
 
     Raises:
         ConfigError: a bad size, dtype or shape, in one sentence.
@@ -42,8 +45,8 @@ class AnalogLinear(nn.Module):
         io: IOConfig | None = None,
         update: UpdateConfig | None = None,
         mapping: TileMapping | None = None,
-        seed: int = 0,
-        tile_id: int = 0,
+        seed: int | Identity | None = None,
+        tile_id: int | None = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -83,11 +86,11 @@ class AnalogLinear(nn.Module):
         super().train(mode)
         return self
 
-    def get_extra_state(self) -> Tensor:
-        """Identity and counters of the tile."""
+    def get_extra_state(self) -> dict[str, Any]:
+        """Identity, settings and counters of the tile."""
         return self.tile.state()
 
-    def set_extra_state(self, state: Tensor) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over identity and counters; refuses those of another configuration."""
         self.tile.load_state(state)
 
@@ -115,7 +118,7 @@ class AnalogLinear(nn.Module):
         for name, parameter in own.items():
             value = state[prefix + name]
             if parameter is None:
-                self.tile.check_state(value)
+                self.tile.check_state(value, f"layer {prefix[:-1]}" if prefix else "layer")
             elif value.shape != parameter.shape:
                 shapes = f"{tuple(value.shape)}; this layer holds {tuple(parameter.shape)}"
                 raise ConfigError(f"state holds {prefix}{name} of shape {shapes}")

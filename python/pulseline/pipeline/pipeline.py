@@ -14,6 +14,8 @@ from ..digest import digest
 from ..errors import ConfigError
 from ..hardware import Hardware
 from ..hardware.presets import DEFAULT
+from ..identity import refuse_twins
+from ..nn.tiles import tiles_of
 from ..optim import check_averaging
 from ..tile import check_lr
 from .clock import Event, Span
@@ -81,6 +83,20 @@ class Pipeline:
             stage.spans = deque(maxlen=65536) if measure else None
         self._planner = Planner(schedule, len(self.stages))
         self._executor = make(executor, self.stages, schedule, timeout)
+        try:
+            self._refuse_twins()
+        except ConfigError:
+            self.close()
+            raise
+
+    def _refuse_twins(self) -> None:
+        """Refuse tiles of the same devices, in the stages of all processes."""
+        mine = []
+        for stage in self.local:
+            named = ((stage.full_name(name), p) for name, p in stage.module.named_parameters())
+            for name, tile in tiles_of(named):
+                mine.append((f"layer {name} of stage {stage.index}", tile.identity))
+        refuse_twins(one for part in self.share(mine) for one in part)
 
     @classmethod
     def from_model(

@@ -189,14 +189,15 @@ class Stage:
 
         A stage without ``names`` puts its number in front.
         """
-        return {self._full(name): value for name, value in self.module.state_dict().items()}
+        return {self.full_name(name): value for name, value in self.module.state_dict().items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` gave; raises what ``load_state_dict`` raises."""
-        short = {self._full(name): name for name in self.module.state_dict()}
+        short = {self.full_name(name): name for name in self.module.state_dict()}
         self.module.load_state_dict({short.get(name, name): v for name, v in state.items()})
 
-    def _full(self, name: str) -> str:
+    def full_name(self, name: str) -> str:
+        """What an entry of the module is called in the whole model."""
         if self.names is None:
             return f"{self.index}.{name}"
         child, _, rest = name.partition(".")

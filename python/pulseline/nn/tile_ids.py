@@ -1,0 +1,65 @@
+"""The matrices of a digital model and their numbers, which decide the devices they get.
+
+Matrices are numbered before anything is converted: a number depends on the model alone, not on
+which layers become analog nor on where the model is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from ..errors import ConfigError
+
+__all__ = ["TileIds", "tile_ids"]
+
+
+class TileIds(NamedTuple):
+    """A parameter that holds matrices: its name, the id of the first, their number."""
+
+    name: str
+    first: int
+    number: int
+
+
+def tile_ids(model: nn.Module) -> list[TileIds]:
+    """Every parameter of two or more dimensions in ``named_parameters()`` order, numbered.
+
+    A shared parameter counts once, under its first name; embeddings count, as do frozen and analog
+    ones. ``in_proj_weight`` of attention holds three matrices (q, k, v), a parameter of three
+    dimensions one per entry of its first (stacked experts), the weight of a convolution one.
+
+    Raises:
+        ConfigError: a lazy parameter has no shape yet.
+    """
+    found: list[TileIds] = []
+    first = 0
+    for name, owner, parameter in _parameters(model):
+        count = _count(name, owner, parameter)
+        if count is not None:
+            found.append(TileIds(name, first, count))
+            first += count
+    return found
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
+    """(name, owner, parameter) in ``named_parameters()`` order."""
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        yield name, modules[name.rpartition(".")[0]], parameter
+
+
+def _count(name: str, owner: nn.Module, parameter: Tensor) -> int | None:
+    """Matrices in a parameter; None if it is a vector or a number."""
+    if is_lazy(parameter):
+        raise ConfigError(f"{name} has no shape yet; run the model once before it is converted")
+    if parameter.dim() < 2:
+        return None
+    if isinstance(owner, nn.MultiheadAttention) and name.endswith("in_proj_weight"):
+        return 3
+    stacked = parameter.dim() == 3 and not isinstance(owner, _ConvNd)
+    return parameter.shape[0] if stacked else 1
