@@ -6,6 +6,7 @@ The same bits under every default dtype and default device, and a guard over the
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +58,11 @@ def numbers(*shape: int) -> Tensor:
     return ((n * 0.37) % 2 - 1).reshape(shape)
 
 
-def trained(device: pl.devices.Device) -> dict[str, Tensor]:
-    """Everything that six steps of two layers leave behind, made under the settings of now."""
+def trained(device: pl.devices.Device) -> tuple[dict[str, Tensor], str]:
+    """Everything that six steps of two layers leave behind, made under the settings of now.
+
+    Tensors by name, and the digest of the state, counters and settings included.
+    """
     io = pl.io.IOConfig(AVERAGE, WIRES)
     mapping = pl.io.Mapping(tile_in=40, tile_out=30)
     sizes = ((70, 50), (50, 3))
@@ -74,16 +78,18 @@ def trained(device: pl.devices.Device) -> dict[str, Tensor]:
         (net(x) ** 2).sum().backward()
         optimizer.step()
     net.eval()
-    left = {name: t for name, t in net.state_dict().items() if isinstance(t, Tensor)}
-    return {**left, "y": net(x).detach()}
+    state = net.state_dict()
+    left = {name: t for name, t in state.items() if isinstance(t, Tensor)}
+    return {**left, "y": net(x).detach()}, pl.digest(state)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_same_bits_under_any_default(setting: str, device: str) -> None:
-    want = trained(DEVICES[device])
+    want, digest = trained(DEVICES[device])
     with SETTINGS[setting]():  # type: ignore[attr-defined]
-        got = trained(DEVICES[device])
+        got, its_digest = trained(DEVICES[device])
+    assert its_digest == digest
     assert got.keys() == want.keys()
     for name, t in want.items():
         assert got[name].dtype == t.dtype, name
@@ -111,6 +117,21 @@ def test_pipeline_and_conversion_under_any_default(setting: str) -> None:
     want = run()
     with SETTINGS[setting]():  # type: ignore[attr-defined]
         assert run() == want
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_states_load_under_any_default(setting: str) -> None:
+    io = pl.io.IOConfig(AVERAGE, AVERAGE)
+    layer = pl.nn.AnalogLinear(7, 5, device=DEVICES["soft_bounds"], io=io)
+    layer(numbers(3, 7)).sum().backward()
+    state, y = copy.deepcopy(layer.state_dict()), layer.eval()(numbers(3, 7))
+    with SETTINGS[setting]():  # type: ignore[attr-defined]
+        other = pl.nn.AnalogLinear(7, 5, device=DEVICES["soft_bounds"], io=io)
+        other.load_state_dict(state)
+        assert pl.digest(other.state_dict()) == pl.digest(state)
+        assert torch.equal(other.eval()(numbers(3, 7)), y)
+        other.tile.reseed(9)
+    assert other.tile.weight.dtype == torch.float32
 
 
 def test_devices_drawn_under_any_default() -> None:

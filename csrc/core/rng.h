@@ -61,9 +61,11 @@ PL_HD Philox4 philox4x32(uint32_t k0, uint32_t k1, uint32_t c0, uint32_t c1, uin
   return {{c0, c1, c2, c3}};
 }
 
-struct Stream {  // whose randomness: one crossbar of one run
+// Whose randomness: one crossbar of one run. Seeds are below 2^32, so that (seed, tile) is the key
+// and no two streams share one.
+struct Stream {
   uint64_t seed;
-  uint32_t tile;
+  uint32_t tile;  // tile_id | array << 24, see identity.py
 };
 
 PL_HD Philox4 draw4(const Stream& s, uint32_t purpose, uint64_t k, uint32_t index, uint32_t draw) {
