@@ -140,7 +140,8 @@ def solved_reads(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
     config = ReadConfig(inp_noise=0.01, w_noise=0.02, **wires)
     io, mapping = IOConfig(config, config), Mapping(tile_in=64, tile_out=48)
     for rows, cols, batch in shapes:
-        cpu = pl.nn.AnalogLinear(cols, rows, bias=False, device=Ideal(), io=io, mapping=mapping)
+        options: dict[str, Any] = {"device": Ideal(), "io": io, "mapping": mapping}
+        cpu = pl.nn.AnalogLinear(cols, rows, bias=False, seed=0, **options)
         gpu = copy.deepcopy(cpu).to(GPU)
         x, d = inputs("gauss_bl31", min(batch, 40), rows, cols)
         want = (cpu.tile.forward(x), cpu.tile.backward(d))

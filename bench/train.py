@@ -83,7 +83,7 @@ def build(name: str, arm: str):
     if arm == "digital":
         return stepper(model, x, y, torch.optim.SGD(model.parameters(), lr=lr)), model
     device, io = ARMS[arm]
-    model = pl.nn.to_analog(model, device=device, io=io)
+    model = pl.nn.to_analog(model, device=device, io=io, seed=0)
     return stepper(model, x, y, pl.optim.AnalogSGD(model.parameters(), lr=lr)), model
 
 

@@ -25,8 +25,9 @@ SHORT = {
 
 
 def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Tile:
-    """A tile with small random weights."""
-    tile = pl.Tile(rows, cols, SHORT[device], update=pl.io.UpdateConfig(fidelity=fidelity))
+    """A tile with small random weights, the same at every call."""
+    config = pl.io.UpdateConfig(fidelity=fidelity)
+    tile = pl.Tile(rows, cols, SHORT[device], update=config, seed=0)
     tile.initialise()
     return tile
 

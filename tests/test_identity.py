@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -302,7 +303,7 @@ def refused(make: Callable[[], Any], *words: str) -> None:
 def test_twins_are_refused_in_an_optimizer(make: Callable[[], list[nn.Module]]) -> None:
     model = nn.Sequential(*make(), nn.Linear(3, 3))
     refused(lambda: AnalogSGD(model.parameters()), "parameter 0 of group 0 (3 x 3)", "parameter 2")
-    refused(lambda: AnalogSGD(model.named_parameters()), "0 and 1 are the same")
+    refused(lambda: AnalogSGD(model.named_parameters()), "layer 0 and layer 1 are")
     groups = [{"params": [model[n].weight]} for n in (0, 1)]
     refused(lambda: AnalogSGD(groups), "parameter 0 of group 0 (3 x 3)", "of group 1")
     optimizer = AnalogSGD([model[0].weight])
@@ -311,6 +312,25 @@ def test_twins_are_refused_in_an_optimizer(make: Callable[[], list[nn.Module]]) 
     model[1].tile.reseed()
     optimizer.add_param_group(groups[1])
     AnalogSGD(model.parameters())
+
+
+def test_twins_made_later_are_refused_at_the_next_step() -> None:
+    """Loading one layer's state into another makes them equal behind the optimizer's back."""
+    layers = [AnalogLinear(3, 3) for _ in range(2)]
+    optimizer = AnalogSGD(nn.Sequential(*layers).named_parameters(), lr=0.1)
+    state, weights = layers[0].state_dict(), layers[0].weight.data.clone()
+    own = copy.deepcopy(layers[1].state_dict())
+    layers[1].load_state_dict(state)
+    layers[0](torch.ones(1, 3)).sum().backward()
+    refused(optimizer.step, "layer 0 and layer 1 are")
+    assert torch.equal(layers[0].weight.data, weights)
+    layers[1].load_state_dict(own)
+    optimizer.step()
+    assert not torch.equal(layers[0].weight.data, weights)
+    layers[1].tile.reseed(layers[0].tile.seed)
+    refused(optimizer.step, "layer 0 and layer 1 are")
+    again = pickle.loads(pickle.dumps(optimizer))  # compares when it is used
+    refused(again.step, "layer 0 and layer 1 are")
 
 
 @pytest.mark.parametrize("executor", ["sim", "threads"])
@@ -334,7 +354,7 @@ def test_twins_are_refused_in_a_pipeline(
 
 def test_twins_are_refused_on_conversion() -> None:
     model = nn.Sequential(AnalogLinear(3, 3, seed=4, tile_id=1), nn.Linear(3, 3))
-    refused(lambda: to_analog(model, seed=4), "0 and 1")
+    refused(lambda: to_analog(model, seed=4), "layer 0 and layer 1 are")
     assert [m.tile.tile_id for m in to_analog(model, seed=5)] == [1, 1]
     to_analog(model)
 

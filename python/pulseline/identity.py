@@ -35,7 +35,15 @@ from functools import cached_property
 
 from .errors import ConfigError
 
-__all__ = ["Identity", "check_integer", "identify", "manual_seed", "refuse_twins"]
+__all__ = [
+    "Identity",
+    "changed",
+    "changes",
+    "check_integer",
+    "identify",
+    "manual_seed",
+    "refuse_twins",
+]
 
 _SEED_BITS, _ID_BITS, _ARRAY_BITS = 32, 24, 8
 
@@ -104,6 +112,7 @@ def _permuted(number: int, key: int) -> int:
 
 
 _seeds = _Seeds()
+_changes = 0
 
 
 def manual_seed(seed: int) -> None:
@@ -147,6 +156,17 @@ def identify(seed: int | Identity | None, tile_id: int | None = None) -> Identit
     return Identity(_seeds.draw(), number, requested=() if tile_id is None else ("tile_id",))
 
 
+def changed() -> None:
+    """Say that an existing tile has taken another identity."""
+    global _changes
+    _changes += 1
+
+
+def changes() -> int:
+    """Number that grows when an existing tile takes another identity: time to compare again."""
+    return _changes
+
+
 def refuse_twins(named: Iterable[tuple[str, Identity]]) -> None:
     """Raise ConfigError if two of these draw the same random numbers.
 
@@ -159,6 +179,6 @@ def refuse_twins(named: Iterable[tuple[str, Identity]]) -> None:
             raise ConfigError(
                 f"{seen[one.key]} and {name} are the same devices with the same noise (seed "
                 f"{one.seed}, tile_id {one.tile_id}); build them without seed=, or with different "
-                "ones, and call layer.tile.reseed() on a copy"
+                "ones, or give a copy its own by layer.tile.reseed()"
             )
         seen[one.key] = name

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .devices import Ideal
 from .errors import ConfigError
+from .identity import changes
 from .nn.tiles import refuse_twin_tiles
 from .ops_cuda import together
 from .tile import AnalogParameter, check_lr
@@ -31,6 +32,8 @@ class AnalogSGD(torch.optim.Optimizer):
             id), or see :meth:`step`.
     """
 
+    _compared = -1  # identity.changes() when the tiles were last compared
+
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
         check_lr(lr)
         super().__init__(params, {"lr": lr})
@@ -39,10 +42,15 @@ class AnalogSGD(torch.optim.Optimizer):
         """As torch's; refuses tiles that are the same devices as others, nothing added then."""
         super().add_param_group(param_group)
         try:
-            refuse_twin_tiles(self._named())
+            self._refuse_twins()
         except ConfigError:
             self.param_groups.pop()
             raise
+
+    def _refuse_twins(self) -> None:
+        now = changes()
+        refuse_twin_tiles(self._named())
+        self._compared = now
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         """(name, parameter) of all groups; without names, what it is and where."""
@@ -50,7 +58,7 @@ class AnalogSGD(torch.optim.Optimizer):
             names = group.get("param_names")
             for n, p in enumerate(group["params"]):
                 text = f"parameter {n} of group {g} ({' x '.join(map(str, p.shape))})"
-                yield (names[n] if names else text), p
+                yield (f"layer {names[n]}" if names else text), p
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply all pending updates; returns the closure's loss, if there is one."""
@@ -60,6 +68,8 @@ class AnalogSGD(torch.optim.Optimizer):
                 loss = closure()
         for before in self._optimizer_step_pre_hooks.values():
             before(self, (), {})
+        if self._compared != changes():  # a state was loaded, or a tile reseeded
+            self._refuse_twins()
         for group in self.param_groups:
             check_lr(group["lr"])
         with together():  # tiles on a GPU share launches

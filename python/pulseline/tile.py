@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import ops, ops_retention
 from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
-from .identity import Identity, check_integer, identify
+from .identity import Identity, changed, check_integer, identify
 from .io import NOISES, IOConfig, Mapping, UpdateConfig
 from .state import Saved, check, pack
 
@@ -207,6 +207,7 @@ class Tile:
         if not isinstance(seed, Identity):
             fresh = replace(fresh, tile_id=old.tile_id, array=old.array)
         self._identity = fresh
+        changed()
         self._count({})
         self._build()
         self.program(weights)
@@ -505,7 +506,7 @@ class Tile:
             (self.device, *reads, self.update_config, self.mapping),
             self._counts(),
             self.out_scale,
-            self.averages.tolist(),
+            [0.0, 0.0] if self.averages.is_meta else self.averages.tolist(),
         )
 
     def state(self) -> dict[str, Any]:
@@ -542,6 +543,7 @@ class Tile:
         self._set_scale(saved.out_scale)
         self.averages.copy_(torch.tensor(saved.averages, dtype=torch.float32, device="cpu"))
         if moved:
+            changed()
             self._build()
 
     def __repr__(self) -> str:

@@ -136,6 +136,6 @@ def to_analog(
     for parent, name, layer in _slots(holder):
         parent._modules[name] = made[id(layer)]
     converted = holder[0]
-    refuse_twin_tiles(converted.named_parameters())
+    refuse_twin_tiles((f"layer {name}", p) for name, p in converted.named_parameters())
     converted.register_load_state_dict_pre_hook(_check_state)
     return converted

@@ -46,7 +46,8 @@ class Pipeline:
     the same bits, as far as the matrix products run on tiles. ``timeout``: seconds that a stage
     of "threads" or "dist" waits for another. ``measure``: keep wall-clock times, see
     :meth:`spans`. Under "dist" every process builds the whole pipeline and makes the same calls;
-    only the stage of its rank lives there (:attr:`local`).
+    only the stage of its rank lives there (:attr:`local`). Layers that are the same devices (equal
+    seed and id), in any stages and processes, raise ConfigError.
     """
 
     def __init__(
