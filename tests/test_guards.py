@@ -27,10 +27,10 @@ CSRC = ROOT / "csrc"
 # Lowest first. A part may import those of earlier rows, never its own row's other parts.
 ROWS = (
     ("errors",),
-    ("settings", "identity", "digest"),
+    ("digest", "identity", "settings"),
     ("devices",),
     ("io",),
-    ("state",),
+    ("state", "parameter"),
     ("presets", "reference", "hardware", "ops", "compat"),
     ("tile",),
     ("mapping",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from pulseline.digest import digest
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
-from pulseline.settings import inert_values
+from pulseline.settings import inert_values, saved_fields, setting
 from test_nn import network
 from test_state import saved
 
@@ -43,7 +43,7 @@ def test_every_field_says_what_its_absence_means(kind: type) -> None:
     needed = set(NEEDED.get(kind.__name__, ()))
     if kind in DEVICES.values():
         needed |= NEEDED["PulsedDevice"]
-    assert {one.name for one in fields(kind)} - set(inert_values(kind)) == needed  # type: ignore[arg-type]
+    assert {one.name for one in saved_fields(kind)} - set(inert_values(kind)) == needed
 
 
 def test_inert_reads_are_perfect_and_inert_devices_alike() -> None:
@@ -80,7 +80,7 @@ SECTION = {ReadConfig: "forward", UpdateConfig: "update", Mapping: "mapping"}
 def test_a_state_without_a_field_has_its_inert_value(kind: type) -> None:
     inert, section = inert_values(kind), SECTION.get(kind, "device")
     old, default = tile_of(kind, **inert), tile_of(kind)
-    for one in fields(kind):  # type: ignore[arg-type]
+    for one in saved_fields(kind):
         state = old.state()
         del state[section][one.name]
         if one.name not in inert:
@@ -102,7 +102,7 @@ def test_a_state_without_a_field_has_its_inert_value(kind: type) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_is_saved_and_compared(kind: type) -> None:
     section, tile = SECTION.get(kind, "device"), tile_of(kind)
-    assert list(tile.state()[section]) == [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    assert list(tile.state()[section]) == [one.name for one in saved_fields(kind)]
     for name, value in tile.state()[section].items():
         state = copy.deepcopy(tile.state())
         state[section][name] = "other" if isinstance(value, str) else 77
@@ -123,6 +123,16 @@ def test_floats_come_back_exactly_and_equal_numbers_are_equal_settings() -> None
     b = network(device=SoftBounds(w_max=1.0, w_min=-1.0, up_down=0.0, mult_noise=True))
     assert digest(a.state_dict()) == digest(b.state_dict())
     b.load_state_dict(saved(a))
+
+
+def test_a_field_that_is_no_physics_is_in_no_state() -> None:
+    @dataclass(frozen=True)
+    class Crossbar(Mapping):
+        products: str = setting("torch", physics=False)
+
+    tile = pl.Tile(2, 3, mapping=Crossbar(products="fused"))
+    assert tile.state() == pl.Tile(2, 3, seed=tile.identity).state()
+    tile.load_state(pl.Tile(2, 3).state())
 
 
 def test_how_it_is_computed_is_no_part_of_the_state() -> None:

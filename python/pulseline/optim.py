@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .identity import changes
 from .nn.tiles import refuse_twin_tiles
 from .ops_cuda import together
-from .tile import AnalogParameter, check_lr
+from .parameter import AnalogParameter, check_lr
 
 
 class AnalogSGD(torch.optim.Optimizer):

@@ -10,19 +10,35 @@ from __future__ import annotations
 from dataclasses import Field, field, fields
 from typing import Any
 
-__all__ = ["inert_values", "setting"]
+from .errors import ConfigError
+
+__all__ = ["check_kind", "inert_values", "saved_fields", "setting"]
 
 _NONE = object()
 
 
-def setting(default: Any, *, inert: Any = _NONE) -> Any:
+def setting(default: Any, *, inert: Any = _NONE, physics: bool = True) -> Any:
     """A dataclass field.
 
     Args:
         default: the value it has where none is given.
         inert: the value of states that lack it; without one such a state is refused.
+        physics: False for what only says how a result is computed, which no state holds.
     """
-    return field(default=default, metadata={} if inert is _NONE else {"inert": inert})
+    what = {} if inert is _NONE else {"inert": inert}
+    return field(default=default, metadata={**what, "physics": physics})
+
+
+def check_kind(name: str, value: object, *kinds: type) -> None:
+    """Raise ConfigError unless ``value`` is None or an instance of one of ``kinds``."""
+    if value is not None and not isinstance(value, kinds):
+        what = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"{name} is {value!r:.60}; use an instance of {what}")
+
+
+def saved_fields(kind: Any) -> list[Field[Any]]:
+    """The fields of a settings class, or of one of its instances, that a state holds."""
+    return [one for one in fields(kind) if one.metadata.get("physics", True)]
 
 
 def inert_values(kind: Any) -> dict[str, Any]:

@@ -7,19 +7,19 @@ A state holds the identity, the counters, and every field of every setting. On l
 - settings must be equal; one that the state lacks counts as its inert value (``settings``),
 - one that this version does not know is refused: nobody here can tell what it did.
 
-How a tile is computed (threads, executor, products) is no part of it.
+How a tile is computed (threads, executor, fields that are no physics) is no part of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, dataclass, replace
 from typing import Any
 
 from .errors import ConfigError
 from .identity import Identity
-from .settings import inert_values
+from .settings import inert_values, saved_fields
 
 __all__ = ["FORMAT", "Saved", "check", "pack", "values_of"]
 
@@ -71,7 +71,7 @@ def _plain(field: Field[Any], value: Any) -> Any:
 
 def values_of(settings: Any) -> dict[str, Any]:
     """Every field of a settings dataclass as a plain value."""
-    return {one.name: _plain(one, getattr(settings, one.name)) for one in fields(settings)}
+    return {one.name: _plain(one, getattr(settings, one.name)) for one in saved_fields(settings)}
 
 
 def pack(saved: Saved) -> dict[str, Any]:

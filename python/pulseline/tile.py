@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping as Table
 from dataclasses import replace
 from typing import Any
@@ -15,51 +14,15 @@ from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
 from .identity import Identity, changed, check_integer, identify
 from .io import NOISES, IOConfig, Mapping, UpdateConfig
+from .parameter import AnalogParameter, check_lr
+from .settings import check_kind
 from .state import Saved, check, pack
 
 _COUNTERS = ("forward", "backward", "update", "age")
-_LARGEST = torch.finfo(torch.float32).max
 _FORWARD, _BACKWARD, _EVALUATION = (
     ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
 )
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
-
-
-class AnalogParameter(nn.Parameter):
-    """The weight of a tile, in normalised conductance units; only its tile may move it."""
-
-    analog_tile: Tile
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return AnalogParameter, (self.data, self.requires_grad), {"analog_tile": self.analog_tile}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.analog_tile = state["analog_tile"]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AnalogParameter:
-        if id(self) in memo:
-            copied: AnalogParameter = memo[id(self)]
-            return copied
-        result = AnalogParameter(self.data.clone(), self.requires_grad)
-        memo[id(self)] = result
-        result.analog_tile = copy.deepcopy(self.analog_tile, memo)
-        return result
-
-
-def check_lr(lr: float | Tensor) -> float:
-    """The learning rate as a number; ConfigError unless it is finite (as float32) and >= 0."""
-    if not hasattr(lr, "__float__") or not 0 <= float(lr) <= _LARGEST:
-        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
-    return float(lr)
-
-
-def _check_kinds(*values: object) -> None:
-    names = ("device", "io", "update", "mapping")
-    kinds = ((PulsedDevice, Ideal), (IOConfig,), (UpdateConfig,), (Mapping,))
-    for name, value, kind in zip(names, values, kinds, strict=True):
-        if value is not None and not isinstance(value, kind):
-            what = " or ".join(k.__name__ for k in kind)
-            raise ConfigError(f"{name} is {value!r:.60}; use an instance of {what}")
 
 
 class Tile:
@@ -75,8 +38,8 @@ class Tile:
         device: device model, see :mod:`pulseline.devices`.
         io, update, mapping: see :mod:`pulseline.io`.
         seed: below 2^32: a request for certain devices and noise, the same ones when asked again.
-            None: the next of the process (:func:`pulseline.manual_seed`), independent of the
-            others. An :class:`pulseline.Identity`: that.
+            None: the next of the process, see :func:`pulseline.manual_seed`. An
+            :class:`pulseline.Identity`: that.
         tile_id: below 2^24, by default 0; draws of different ids are independent.
 
     Raises:
@@ -97,7 +60,10 @@ class Tile:
     ) -> None:
         check_integer("rows", rows, 31)
         check_integer("cols", cols, 31)
-        _check_kinds(device, io, update, mapping)
+        check_kind("device", device, PulsedDevice, Ideal)
+        check_kind("io", io, IOConfig)
+        check_kind("update", update, UpdateConfig)
+        check_kind("mapping", mapping, Mapping)
         self.device: Device = SoftBounds() if device is None else device
         self.io = IOConfig() if io is None else io
         self.update_config = UpdateConfig() if update is None else update
@@ -192,21 +158,19 @@ class Tile:
         """Number of the matrix in its model."""
         return self._identity.tile_id
 
-    def reseed(self, seed: int | Identity | None = None) -> None:
-        """Give the tile an identity of its own, which a copy of a layer lacks; its id stays.
+    def reseed(self, seed: int | None = None) -> None:
+        """Give the tile devices and noise of its own, which a copy of a layer lacks.
 
-        The weights are programmed onto other devices, which have read and pulsed nothing yet.
+        The weights are programmed onto them; they have read and pulsed nothing yet.
 
         Args:
-            seed: as in the constructor.
+            seed: as in the constructor; ``tile_id`` stays.
 
         Raises:
             ConfigError: a seed out of range; nothing is changed.
         """
-        fresh, old, weights = identify(seed), self._identity, self.cells * self.out_scale
-        if not isinstance(seed, Identity):
-            fresh = replace(fresh, tile_id=old.tile_id, array=old.array)
-        self._identity = fresh
+        old, weights = self._identity, self.cells * self.out_scale
+        self._identity = replace(identify(seed), tile_id=old.tile_id, array=old.array)
         changed()
         self._count({})
         self._build()
@@ -488,10 +452,6 @@ class Tile:
 
     # ---- state ----
 
-    def _counts(self) -> dict[str, int]:
-        counts = (self.forward_count, self.backward_count, self.update_count, self.age_count)
-        return dict(zip(_COUNTERS, counts, strict=True))
-
     def _count(self, counts: Table[str, int]) -> None:
         """Set the counters; those that are not given begin at 0."""
         values = [counts.get(name, 0) for name in _COUNTERS]
@@ -499,15 +459,12 @@ class Tile:
 
     def _saved(self) -> Saved:
         reads = (self.io.forward, self.io.backward)
-        return Saved(
-            ops.NUMBERING,
-            tuple(self.weight.shape),
-            self._identity,
-            (self.device, *reads, self.update_config, self.mapping),
-            self._counts(),
-            self.out_scale,
-            [0.0, 0.0] if self.averages.is_meta else self.averages.tolist(),
-        )
+        counts = (self.forward_count, self.backward_count, self.update_count, self.age_count)
+        settings = (self.device, *reads, self.update_config, self.mapping)
+        counters = dict(zip(_COUNTERS, counts, strict=True))
+        averages = [0.0, 0.0] if self.averages.is_meta else self.averages.tolist()
+        head = (ops.NUMBERING, tuple(self.weight.shape), self._identity)
+        return Saved(*head, settings, counters, self.out_scale, averages)
 
     def state(self) -> dict[str, Any]:
         """Identity, settings and counters: what, beside the weights, continues a run."""
@@ -516,14 +473,7 @@ class Tile:
         return pack(self._saved())
 
     def check_state(self, state: object, name: str = "tile") -> Saved:
-        """What a :meth:`state` holds; changes nothing.
-
-        Args:
-            state: the state. name: what messages call this tile.
-
-        Raises:
-            ConfigError: see :func:`pulseline.state.check`.
-        """
+        """What ``state`` holds, see :func:`pulseline.state.check`; ``name`` is for its sentence."""
         return check(state, self._saved(), name)
 
     def load_state(self, state: object) -> None:
@@ -534,11 +484,10 @@ class Tile:
         Raises:
             ConfigError: see :func:`pulseline.state.check`; nothing is changed.
         """
-        values = self.check_state(state)
-        moved = (self.seed, self.tile_id) != (values["seed"], values["tile_id"])
-        self.seed, self.tile_id = values["seed"], values["tile_id"]
-        self.forward_count, self.backward_count = values["forward"], values["backward"]
-        self.update_count, self.age_count = values["update"], values["age"]
+        saved = self.check_state(state)
+        moved = self._identity.key != saved.identity.key
+        self._identity = saved.identity
+        self._count(saved.counters)
         self.pending.clear()
         self._set_scale(saved.out_scale)
         self.averages.copy_(torch.tensor(saved.averages, dtype=torch.float32, device="cpu"))

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..parameter import AnalogParameter
 from ..pipeline import Pipeline, Stage
-from ..tile import AnalogParameter
 from .teacher import pairs_of_gradient
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..tile import AnalogParameter
+from ..parameter import AnalogParameter
 from .draw import new_figure, plain_ticks
 from .engine import Experiment, Row, Rows, Summary
 from .probe import Probe, rms

@@ -15,7 +15,8 @@ from ..identity import Identity
 from ..io import IOConfig, UpdateConfig
 from ..io import Mapping as TileMapping
 from ..ops_checks import check_tensor
-from ..tile import AnalogParameter, Tile
+from ..parameter import AnalogParameter
+from ..tile import Tile
 from .function import Read
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..identity import refuse_twins
-from ..tile import AnalogParameter, Tile
+from ..parameter import AnalogParameter
+from ..tile import Tile
 
 __all__ = ["refuse_twin_tiles", "tiles_of"]
 

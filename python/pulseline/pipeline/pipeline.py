@@ -17,7 +17,7 @@ from ..hardware.presets import DEFAULT
 from ..identity import refuse_twins
 from ..nn.tiles import tiles_of
 from ..optim import check_averaging
-from ..tile import check_lr
+from ..parameter import check_lr
 from .clock import Event, Span
 from .executors import EXECUTORS, make
 from .plan import one_of
