@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import pulseline as pl
+from operators import read_arguments, update_arguments
 from pulseline import devices
 from pulseline.devices import ConstantStep, ExpStep, Ideal, LinearStep, SoftBounds
 from pulseline.errors import BackendError, ConfigError, StageFailed
@@ -100,21 +101,9 @@ def test_operators(make: Callable[[int], Tensor], word: str) -> None:
     w = normals(ROWS, COLS)
     before = w.clone()
     read, update = torch.ops.pulseline.read.default, torch.ops.pulseline.update_.default
-    io, train = list(ReadConfig().values(1.0)), [0.1, 0.001, 31.0, 1.0, 1.0, 1.0, 0.0, 0.001]
-    refused(lambda: read(make(COLS), w, False, [0, 0, 0, 1, 512, 512], io), "x", word)
-    arguments = (
-        w,
-        None,
-        None,
-        None,
-        make(COLS),
-        normals(3, ROWS),
-        "Ideal",
-        [],
-        train,
-        [0, 0, 0, 1],
-    )
-    refused(lambda: update(*arguments), "x", word)
+    refused(lambda: read(*read_arguments(make(COLS), w, ReadConfig(), (0, 0, 0))), "x", word)
+    rest = (make(COLS), normals(3, ROWS), Ideal(), UpdateConfig(), 0.1, (0, 0, 0))
+    refused(lambda: update(*update_arguments(w, None, *rest)), "x", word)
     assert torch.equal(w, before)
 
 

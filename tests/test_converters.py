@@ -20,6 +20,7 @@ from torch import Tensor
 
 import pulseline as pl
 from conftest import Kernels
+from operators import chain_arguments, read_arguments
 from pulseline import ops, reference
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig
@@ -75,21 +76,28 @@ class Problem(NamedTuple):
 
     def kernel(self, *sizes: int) -> Tensor:
         """Run the kernels in use, the batch cut into ``sizes``."""
-        tiles = (self.mapping.tile_in, self.mapping.tile_out)
-        tiles = tiles[::-1] if self.transposed else tiles
-        values, chain = self.config.values(1.7), self.config.chain()
-        if self.purpose == rng.EVALUATION:
-            chain = (*chain[:2], 0.0, *chain[3:])
         average, pieces = torch.tensor([self.average]), []
         for x, first in zip(
             self.x.split(list(sizes) or [len(self.x)]),
             itertools.accumulate((0, *sizes)),
             strict=False,
         ):
-            key = (SEED, TILE_ID, K + first, self.purpose, *tiles)
-            read = ops.read_chain_(x, self.weight, average, self.transposed, key, values, chain)
-            pieces.append(read)
+            pieces.append(ops.read_chain_(*self.arguments(x, average, K + first)))
         return torch.cat(pieces)
+
+    def arguments(self, x: Tensor, average: Tensor, k: int = K) -> tuple[Any, ...]:
+        """Of the operator."""
+        return chain_arguments(
+            x,
+            self.weight,
+            average,
+            self.config,
+            (SEED, TILE_ID, k),
+            transposed=self.transposed,
+            mapping=self.mapping,
+            purpose=self.purpose,
+            out_scale=1.7,
+        )
 
     def reference(self, fused: bool = True) -> Tensor:
         return reference.read(
@@ -160,17 +168,16 @@ def test_sizes(kernels: Kernels, size: int) -> None:
 
 def test_without_options_it_is_the_plain_read(isa: str) -> None:
     """Forced through the chain: the same bits; rounds of bound management included."""
-    off = (0.0, 0.001, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, *[0.0] * 7)
     for out_bound in (12.0, 1.5):
         config = ReadConfig(inp_noise=0.01, w_noise=0.02, out_bound=out_bound)
-        assert config.chain() == ()
+        assert config.plain
         p = problem(70, 90, 67, config)
         for transposed in (False, True):
             x = p.weight.t().contiguous() if transposed else p.x
-            key = (SEED, TILE_ID, K, rng.FORWARD, 64, 48)
-            values = config.values(0.7)
-            plain = ops.read(x, p.weight, transposed, key, values)
-            chain = ops.read_chain_(x, p.weight, None, transposed, key, values, off)
+            options: dict[str, Any] = {"transposed": transposed, "mapping": Mapping(64, 48)}
+            key = (SEED, TILE_ID, K)
+            plain = ops.read(*read_arguments(x, p.weight, config, key, **options))
+            chain = ops.read_chain_(*chain_arguments(x, p.weight, None, config, key, **options))
             assert torch.equal(bits(plain), bits(chain))
 
 

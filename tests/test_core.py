@@ -139,7 +139,12 @@ def test_train_words_known_answers(bl: int, answer: list[int]) -> None:
     assert packed(pulse_train(words(p16), words(line), REF_KEY, bl)) == answer
 
 
-# train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management
+def pulses(*flags: float) -> ops.PulseSettings:
+    """granularity, desired_bl, fixed_bl, update_management, update_bl_management"""
+    return ops.PulseSettings(*flags, group_size=0.0, coarseness=1.0, noise=0.0)
+
+
+# lr, then the pulses
 MANAGED: list[tuple[list[float], float, float, tuple[int, str, str]]] = [
     ([0.01, 0.001, 31, 1, 1, 1], 1.0, 0.5, (5, "0x1.fffffcp-1", "0x1.fffffcp+0")),
     ([0.01, 0.001, 31, 1, 1, 1], 3.0, 0.001, (1, "0x1.d8f722p-5", "0x1.5a68fcp+7")),
@@ -151,12 +156,13 @@ MANAGED: list[tuple[list[float], float, float, tuple[int, str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("train", "x_max", "d_max", "answer"), MANAGED)
+@pytest.mark.parametrize(("settings", "x_max", "d_max", "answer"), MANAGED)
 def test_management_known_answers(
-    train: list[float], x_max: float, d_max: float, answer: tuple[int, str, str]
+    settings: list[float], x_max: float, d_max: float, answer: tuple[int, str, str]
 ) -> None:
     expected = (answer[0], *(float.fromhex(v) for v in answer[1:]))
-    assert core.manage(train, x_max, d_max) == expected
+    lr, *flags = settings
+    assert core.manage(lr, pulses(*flags), x_max, d_max) == expected
 
 
 @given(
@@ -173,7 +179,7 @@ def test_management_equals_reference(
 ) -> None:
     config = UpdateConfig(bl, fixed, um, ublm)
     train = manage(torch.tensor(x), torch.tensor(d), lr, 0.001, config)
-    compiled = core.manage([lr, 0.001, bl, fixed, um, ublm], x, d)
+    compiled = core.manage(lr, pulses(0.001, bl, fixed, um, ublm), x, d)
     assert compiled == tuple(v.item() for v in train)
     # BL A B x d = lr x d / g unless a probability is clipped
     k = lr * x * d / 0.001

@@ -29,7 +29,7 @@ from pulseline.errors import ConfigError
 from pulseline.io import Mapping, ReadConfig
 from pulseline.reference import rng
 from test_converters import K, Problem, bits, problem
-from test_cuda_read import arguments, in_order
+from test_cuda_read import in_order
 
 FMA = [name for name in ISAS if name != "baseline"]
 U = 2.0**-24
@@ -107,9 +107,7 @@ def fused(p: Problem, *sizes: int) -> Tensor:
     average, pieces = torch.tensor([p.average]), []
     starts = itertools.accumulate((0, *sizes))
     for x, first in zip(p.x.split(list(sizes) or [len(p.x)]), starts, strict=False):
-        a = list(arguments(p, x, average))
-        a[4] = (*a[4][:2], K + first, *a[4][3:])
-        pieces.append(ops_read_cuda.read_chain(*a))
+        pieces.append(ops_read_cuda.read(*p.arguments(x, average, K + first)))
     return torch.cat(pieces)
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from conftest import ISAS, Kernels
 from emulated import Emulated, build
+from operators import chain_arguments
 from pulseline import nn, ops, ops_cuda, ops_read_cuda
 from pulseline.devices import Ideal
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig
 from pulseline.reference import rng
 from test_converters import CONFIGS, SEED, TILE_ID, Problem, bits, problem
-from test_cuda_read import arguments
 
 FUSED = [name for name in ISAS if name != "baseline"]
 WIRES: dict[str, Any] = {"ir_drop": "exact", "wire_resistance": 5e-3}
@@ -72,7 +72,7 @@ def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
 
 
 def gpu(p: Problem) -> Tensor:
-    return ops_read_cuda.read_chain(*arguments(p, p.x, torch.tensor([p.average])))
+    return ops_read_cuda.read(*p.arguments(p.x, torch.tensor([p.average])))
 
 
 def same(p: Problem) -> Tensor:
@@ -190,10 +190,16 @@ def test_a_tile_that_is_too_large(backend: Emulated, monkeypatch: pytest.MonkeyP
     """Offsets of the kernel are 32 bits wide: said before anything is read."""
     weight = torch.zeros(1, 1).expand(1 << 16, 1 << 15)
     monkeypatch.setattr(ops_read_cuda, "check", lambda *_: None)
-    key = (SEED, TILE_ID, 0, rng.FORWARD, 1 << 15, 1 << 16)
-    values, chain = PERFECT.values(1.0), PERFECT.chain()
+    arguments = chain_arguments(
+        torch.zeros(1, 1 << 15),
+        weight,
+        None,
+        PERFECT,
+        (SEED, TILE_ID, 0),
+        mapping=Mapping(1 << 15, 1 << 16),
+    )
     with pytest.raises(ConfigError, match=r"^a tile has 2147483648 crosspoints, .*Mapping of smal"):
-        ops_read_cuda.read_chain(torch.zeros(1, 1 << 15), weight, None, False, key, values, chain)
+        ops_read_cuda.read(*arguments)
 
 
 def test_layers_read_to_the_same_bits(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +215,6 @@ def test_layers_read_to_the_same_bits(backend: Emulated, monkeypatch: pytest.Mon
         return [y.detach(), x.grad, layer.eval()(x).detach()]
 
     on_cpu = read()
-    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read_chain)
+    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read)
     for a, b in zip(on_cpu, read(), strict=True):
         assert torch.equal(bits(a), bits(b))

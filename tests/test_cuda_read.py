@@ -22,7 +22,7 @@ from pulseline.errors import BackendError, ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.reference import rng
 from pulseline.reference.arithmetic import fma
-from test_converters import CONFIGS, SEED, TILE_ID, K, Problem, bits, problem
+from test_converters import CONFIGS, Problem, bits, problem
 
 FUSED = [name for name in ISAS if name != "baseline"]
 READS = {
@@ -82,19 +82,10 @@ def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     return emulated
 
 
-def arguments(p: Problem, x: Tensor, average: Tensor) -> tuple[Any, ...]:
-    tiles = (p.mapping.tile_in, p.mapping.tile_out)
-    tiles = tiles[::-1] if p.transposed else tiles
-    values, chain = p.config.values(1.7), p.config.chain()
-    if chain and p.purpose == rng.EVALUATION:
-        chain = (*chain[:2], 0.0, *chain[3:])
-    return x, p.weight, average, p.transposed, (SEED, TILE_ID, K, p.purpose, *tiles), values, chain
-
-
 def gpu(p: Problem, x: Tensor | None = None) -> Tensor:
     """What CUDA tensors would give."""
     average = torch.tensor([p.average])
-    return ops_read_cuda.read_chain(*arguments(p, p.x if x is None else x, average))
+    return ops_read_cuda.read(*p.arguments(p.x if x is None else x, average))
 
 
 def same(p: Problem) -> None:
@@ -139,8 +130,8 @@ def test_running_average(backend: Emulated, batch: int) -> None:
         p = problem(9, 20, batch, config, purpose=purpose, average=0.4)
         same(p)
         ours, theirs = torch.tensor([0.4]), torch.tensor([0.4])
-        ops_read_cuda.read_chain(*arguments(p, p.x, ours))
-        ops.read_chain_(*arguments(p, p.x, theirs))
+        ops_read_cuda.read(*p.arguments(p.x, ours))
+        ops.read_chain_(*p.arguments(p.x, theirs))
         assert torch.equal(ours, theirs)
         assert bool(ours != 0.4) == (purpose == rng.FORWARD)
 
@@ -291,7 +282,7 @@ def test_layers_train_to_the_same_bits(
 
     on_cpu = trained()
     monkeypatch.setattr(ops, "read", ops_read_cuda.read)
-    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read_chain)
+    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read)
     monkeypatch.setattr(ops, "update_", ops._update_cuda)
     on_gpu = trained()
     for a, b in zip(on_cpu, on_gpu, strict=True):

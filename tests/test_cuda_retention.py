@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from emulated import Emulated, build
+from operators import redraw_arguments
 from pulseline import nn, ops, ops_cuda, optim, presets, reference
 from pulseline import ops_retention as between
 from pulseline.devices import ConstantStep, SoftBounds
@@ -74,14 +75,14 @@ def check_between(backend: Emulated, device: Any, rows: int, cols: int) -> None:
     weight, *rest = cells(device, rows, cols)
     amounts = (between.drift_log2(1), between.drift_log2(5), 0.02)
     for n, amount in enumerate(amounts):
-        key = (SEED, TILE_ID, K + n)
+        key = (K + n, (SEED, TILE_ID))
         reset = n == 2
         want = weight.clone()
-        (between.reset_ if reset else between.retain_)(want, *rest, amount, key)
+        (between.reset_ if reset else between.retain_)(want, *rest, amount, *key)
         for opposite in (False, True):
             got = weight.clone()
             with backend.settings(reverse=opposite):
-                (between._reset_cuda if reset else between._retain_cuda)(got, *rest, amount, key)
+                (between._reset_cuda if reset else between._retain_cuda)(got, *rest, amount, *key)
             assert torch.equal(bits(got), bits(want)), (n, opposite)
         assert weight.numel() < 50 or (want != weight).float().mean() > 0.3
         weight = want
@@ -106,8 +107,8 @@ def test_models(backend: Emulated, name: str) -> None:
 def test_everything_stuck(backend: Emulated) -> None:
     weight, *rest = cells(SoftBounds(**ALL, corrupt_devices_prob=1.0), 9, 33)
     got = weight.clone()
-    between._retain_cuda(got, *rest, 1.0, (SEED, TILE_ID, K))
-    between._reset_cuda(got, *rest, 0.1, (SEED, TILE_ID, K))
+    between._retain_cuda(got, *rest, 1.0, K, (SEED, TILE_ID))
+    between._reset_cuda(got, *rest, 0.1, K, (SEED, TILE_ID))
     assert torch.equal(bits(got), bits(weight))
 
 
@@ -119,23 +120,20 @@ def test_programming(backend: Emulated, rows: int, cols: int) -> None:
     hidden, step, *_ = cells(SoftBounds(corrupt_devices_prob=0.2), rows, cols)
     got, want = (torch.full_like(hidden, 9.0) for _ in range(2))
     for t, disturb in ((got, between._disturb_cuda), (want, between.disturb_)):
-        disturb(t, hidden, step, 0.01, (SEED, TILE_ID, K))
+        disturb(t, hidden, step, 0.01, K, (SEED, TILE_ID))
     assert torch.equal(bits(got), bits(want))
     assert hidden.numel() < 50 or 0.7 < (want != hidden).float().mean() < 0.95
 
 
-def redraw_arguments(p: Problem, visible: Tensor) -> tuple[Any, ...]:
-    c = p.config
-    flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management)
-    train = [p.lr, p.device.granularity, *(float(v) for v in flags)]
-    key = (SEED, TILE_ID, K, ops.FIDELITY_INDEX[c.fidelity])
-    return visible, p.weight, p.stored.step, p.x, p.d, train, 0.01, key
+def redrawing(p: Problem, visible: Tensor) -> tuple[Any, ...]:
+    rest = (p.x, p.d, p.device, p.config, p.lr, 0.01, (SEED, TILE_ID, K))
+    return redraw_arguments(visible, p.weight, p.stored.step, *rest)
 
 
 def redrawn(p: Problem) -> Tensor:
     """By the CPU, from a matrix of nines."""
     visible = torch.full_like(p.weight, 9.0)
-    between.redraw_(*redraw_arguments(p, visible))
+    between.redraw_(*redrawing(p, visible))
     return visible
 
 
@@ -144,7 +142,7 @@ def check_redraw(backend: Emulated, p: Problem) -> Tensor:
     for opposite in (False, True):
         got = torch.full_like(p.weight, 9.0)
         with backend.settings(reverse=opposite, eager=opposite):
-            between._redraw_cuda(*redraw_arguments(p, got))
+            between._redraw_cuda(*redrawing(p, got))
         wrong = int((bits(got) != bits(want)).sum())
         assert wrong == 0, f"{wrong} of {want.numel()} differ, reversed {opposite}"
     return want
@@ -218,7 +216,7 @@ def test_a_refused_update_writes_no_noise(backend: Emulated, fidelity: str, valu
     p = problem(20, 37, 5, SoftBounds(), fidelity)
     p.d[3, 19] = value
     got = torch.full_like(p.weight, 9.0)
-    between._redraw_cuda(*redraw_arguments(p, got))
+    between._redraw_cuda(*redrawing(p, got))
     assert reached(got) == 0.0
 
 
@@ -231,7 +229,7 @@ def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
     assert 0.1 < reached(redrawn(p)) < 0.9
     got = torch.full_like(p.weight, 9.0)
     with backend.settings(launch=2, skip=barrier, every=2, eager=barrier == 1):
-        between._redraw_cuda(*redraw_arguments(p, got))
+        between._redraw_cuda(*redrawing(p, got))
     assert not torch.equal(bits(got), bits(redrawn(p)))
 
 
@@ -293,9 +291,10 @@ def test_tiles_share_launches(as_cuda: Emulated, monkeypatch: pytest.MonkeyPatch
     launched: list[tuple[int, int]] = []
     redraw = as_cuda.module.redraw
 
-    def counted(tasks: list[Any], fidelity: int, *rest: int) -> None:
-        launched.append((len(tasks), fidelity))
-        redraw(tasks, fidelity, *rest)
+    def counted(tasks: list[Any], *rest: int) -> None:
+        ((_, _, _, key, *_), *_), *_ = tasks
+        launched.append((len(tasks), key.fidelity))
+        redraw(tasks, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(as_cuda.module, "redraw", counted)
@@ -345,19 +344,19 @@ def test_layers_move_with_all_they_hold() -> None:
 
 def test_refusals() -> None:
     weight, step, bound, words = cells(SoftBounds(**ALL), 3, 4)
-    key = (SEED, TILE_ID, 0)
+    key = (0, (SEED, TILE_ID))
     with pytest.raises(
         ConfigError, match=r"^words has shape \(2, 4, 3\) and dtype torch\.int32; u"
     ):
-        between._retain_cuda(weight, step, bound, words.reshape(2, 4, 3), 1.0, key)
+        between._retain_cuda(weight, step, bound, words.reshape(2, 4, 3), 1.0, *key)
     with pytest.raises(ConfigError, match=r"^step is on meta and the weight on the CPU; move it w"):
-        between._reset_cuda(weight, step.to("meta"), bound, words, 1.0, key)
+        between._reset_cuda(weight, step.to("meta"), bound, words, 1.0, *key)
     with pytest.raises(ConfigError, match=r"^hidden is on meta and the weight on the CPU"):
-        between._disturb_cuda(weight, weight.to("meta"), step, 1.0, key)
+        between._disturb_cuda(weight, weight.to("meta"), step, 1.0, *key)
     p = problem(3, 4, 2, SoftBounds())
     p = p._replace(d=p.d.to("meta"))
     with pytest.raises(ConfigError, match=r"^d is on meta and the weight on the CPU"):
-        between._redraw_cuda(*redraw_arguments(p, p.weight.clone()))
+        between._redraw_cuda(*redrawing(p, p.weight.clone()))
 
 
 def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,4 +364,4 @@ def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops_cuda, "_load", lambda: (None, "this build has no CUDA kernels"))
     weight, *rest = cells(SoftBounds(**ALL), 3, 4)
     with pytest.raises(BackendError, match=r"^a CUDA tensor came in, but this build has no CUDA"):
-        between._retain_cuda(weight, *rest, 1.0, (SEED, TILE_ID, 0))
+        between._retain_cuda(weight, *rest, 1.0, 0, (SEED, TILE_ID))

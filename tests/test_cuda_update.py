@@ -23,9 +23,11 @@ from torch import Tensor
 
 import pulseline as pl
 from emulated import Emulated, build
+from operators import update_arguments
 from pulseline import ops, ops_cuda
+from pulseline.devices import Ideal
 from pulseline.errors import BackendError, ConfigError
-from pulseline.io import NOISES
+from pulseline.io import UpdateConfig
 from pulseline.reference.devices import DEVICES, Crosspoints
 from pulseline.reference.relax import moments_counts
 from pulseline.reference.rng import Stream
@@ -68,14 +70,8 @@ def install(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(p: Problem, weight: Tensor, fired: Tensor | None = None) -> tuple[Any, ...]:
-    c = p.config
-    flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management, c.group_size)
-    coarseness = p.device.granularity / (p.device.w_max - p.device.w_min)
-    noise = float(NOISES.index(c.noise))
-    train = [p.lr, p.device.granularity, *(float(v) for v in flags), coarseness, noise]
-    key = (SEED, TILE_ID, K, ops.FIDELITY_INDEX[c.fidelity])
-    parameters = p.device.parameters()
-    return (weight, *p.stored, p.x, p.d, p.device.name, parameters, train, key, fired)
+    rest = (p.x, p.d, p.device, p.config, p.lr, (SEED, TILE_ID, K), fired)
+    return update_arguments(weight, p.stored, *rest)
 
 
 def on_cpu(p: Problem, fired: Tensor | None = None) -> Tensor:
@@ -307,9 +303,9 @@ def test_ideal(backend: Emulated) -> None:
     x, d = torch.randn(40, 33, generator=g), torch.randn(40, 17, generator=g)
     weight = torch.randn(17, 33, generator=g)
     got, want = weight.clone(), weight.clone()
-    rest = ("Ideal", (), [0.1, 1.0, 31.0, 1.0, 1.0, 1.0], (SEED, TILE_ID, K, 1))
-    ops._update_cuda(got, None, None, None, x, d, *rest)
-    ops.update_(want, None, None, None, x, d, *rest)
+    rest = (x, d, Ideal(), UpdateConfig(), 0.1, (SEED, TILE_ID, K))
+    ops._update_cuda(*update_arguments(got, None, *rest))
+    ops.update_(*update_arguments(want, None, *rest))
     scale = weight.abs() + 0.1 * d.abs().T @ x.abs()
     assert ((got - want).abs() <= 41 * 2.0**-24 * scale).all()
 
@@ -323,9 +319,9 @@ def test_values_that_are_not_finite(backend: Emulated, fidelity: str, value: flo
     p = problem(33, 65, 70, MODELS["soft"], "exact" if fidelity == "ideal" else fidelity)
     p.d[5, 32] = p.x[5, 64] = p.d[6, 0] = value
     weight = p.weight.clone()
-    a = list(arguments(p, weight))
+    a = arguments(p, weight)
     if fidelity == "ideal":
-        a[1:4], a[6:8] = (None, None, None), ("Ideal", ())
+        a = arguments(p._replace(device=Ideal(), config=UpdateConfig()), weight)
     with pytest.raises(ConfigError, match=r"x\[5\] held a NaN or an infinity.*wrote nothing"):
         ops._update_cuda(*a)
     assert torch.equal(bits(weight), bits(p.weight))

@@ -108,11 +108,11 @@ def test_reference_and_kernels(kernels: Kernels, rows: int, cols: int) -> None:
     for _ in kernels.each():
         words = ops_retention.construct_retention(device.retention(), rows, cols, 7, 3)
         got = w.clone()
-        ops_retention.retain_(got, pairs.step, pairs.bound, words, drift, (7, 3, k))
+        ops_retention.retain_(got, pairs.step, pairs.bound, words, drift, k, (7, 3))
         assert torch.equal(got, aged)
-        ops_retention.reset_(got, pairs.step, pairs.bound, words, 0.02, (7, 3, k))
+        ops_retention.reset_(got, pairs.step, pairs.bound, words, 0.02, k, (7, 3))
         assert torch.equal(got, torch.where((c.up == 0) & (c.down == 0), w, fresh))
-        ops_retention.disturb_(got, w, pairs.step, 0.01, (7, 3, k))
+        ops_retention.disturb_(got, w, pairs.step, 0.01, k, (7, 3))
         assert torch.equal(got, noisy)
 
 

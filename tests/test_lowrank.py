@@ -19,6 +19,7 @@ draws themselves (7 numbers exceed that by chance once in 200,000 runs; seeds ar
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from fractions import Fraction
@@ -29,10 +30,11 @@ import torch
 from torch import Tensor
 
 from conftest import Kernels
+from operators import replaced, update_arguments
 from pulseline import Tile, _cpu, ops, reference
 from pulseline.devices import ConstantStep, ExpStep, Ideal, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import FIDELITIES, NOISES, UpdateConfig
+from pulseline.io import FIDELITIES, UpdateConfig
 from pulseline.reference import rng
 from test_relaxed_statistics import DEVICES, LR, increments, ratios, stated
 from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem
@@ -53,14 +55,11 @@ SHAPES = [
 
 def kernel(p: Problem, cuts: tuple[int, ...] = ()) -> Tensor:
     """Run the kernels in use, the batch cut after these samples."""
-    w, c, g = p.weight.clone(), p.config, p.device.granularity
-    flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management, c.group_size)
-    coarseness = g / (p.device.w_max - p.device.w_min)
-    train = [p.lr, g, *(float(v) for v in flags), coarseness, float(NOISES.index(c.noise))]
+    w = p.weight.clone()
     for first, last in itertools.pairwise((0, *cuts, len(p.x))):
-        key = (SEED, TILE_ID, K + first, ops.FIDELITY_INDEX[c.fidelity])
         pair = (p.x[first:last], p.d[first:last])
-        ops.update_(w, *p.stored, *pair, p.device.name, p.device.parameters(), train, key)
+        rest = (p.device, p.config, p.lr, (SEED, TILE_ID, K + first))
+        ops.update_(*update_arguments(w, p.stored, *pair, *rest))
     return w
 
 
@@ -239,11 +238,11 @@ def test_noise_alone(isa: str, fidelity: str) -> None:
     x, d = sample.x.float()[None], sample.d.float()[None]
     device = constant()
     stored = reference.construct(device, rows, cols, 7, 1)
-    train = [sample.lr, STEP, 31.0, 1.0, 1.0, 0.0, 0.0, STEP / 2, 1.0]
+    config = UpdateConfig(update_bl_management=False, fidelity=fidelity, noise="lowrank")
     result = torch.zeros(500, rows, cols)
     for k, w in enumerate(result):
-        key = (7, 1, k, ops.FIDELITY_INDEX[fidelity])
-        ops.update_(w, *stored, x, d, device.name, device.parameters(), train, key)
+        rest = (x, d, device, config, sample.lr, (7, 1, k))
+        ops.update_(*update_arguments(w, stored, *rest))
     xi = (result.double() / STEP - 31) / (SIGMA * math.sqrt(31))
     _, _, a, b = moments()
     agree(xi.mean((1, 2)), 0)
@@ -276,11 +275,12 @@ def test_other_fidelities_refuse(fidelity: str) -> None:
     with pytest.raises(ConfigError, match=message):
         UpdateConfig(fidelity=fidelity, noise="lowrank")
     p = problem(3, 5, 2, MODELS["soft"])
-    train = [p.lr, 0.001, 31.0, 1.0, 1.0, 1.0, 0.0, 0.001, 1.0]
     w = p.weight.clone()
-    key = (0, 0, 0, FIDELITIES.index(fidelity))
+    config = dataclasses.replace(p.config, noise="lowrank")
+    arguments = update_arguments(w, p.stored, p.x, p.d, p.device, config, p.lr, (0, 0, 0))
+    arguments = replaced(arguments, ops.UpdateKey, fidelity=FIDELITIES.index(fidelity))
     with pytest.raises(ConfigError, match=r"^noise is lowrank with fidelity"):
-        ops.update_(w, *p.stored, p.x, p.d, "SoftBounds", p.device.parameters(), train, key)
+        ops.update_(*arguments)
     assert torch.equal(w, p.weight)
 
 

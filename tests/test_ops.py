@@ -15,15 +15,17 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pulseline as pl
+from operators import chain_arguments as chain_operator
 from pulseline import ops
 from pulseline.devices import DEVICES, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, ReadConfig
+from pulseline.io import IOConfig, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
 
 ROWS, COLS = 5, 7
-IO = list(ReadConfig().values(1.0))
-TRAIN = [0.05, 0.001, 31.0, 1.0, 1.0, 1.0, 0.0, 0.001]  # lr first; see ops.update_
+IO = list(ops.ReadSettings.of(ReadConfig()))
+PULSES = list(ops.PulseSettings.of(UpdateConfig(), SoftBounds()))
+LR = 0.05
 OPS = torch.ops.pulseline
 
 
@@ -31,17 +33,16 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def read_key(purpose: str = "forward", k: int = 0) -> list[int]:
-    return [1, 2, k, ops.PURPOSES[purpose], 512, 512]
+READ_KEY = [1, 2, ops.PURPOSES["forward"], 512, 512]
 
 
 def update_arguments(device: str) -> tuple[Any, ...]:
     weight, x, d = 0.1 * normals(ROWS, COLS), normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
     if device == "Ideal":
-        return weight, None, None, None, x, d, device, [], TRAIN, [1, 2, 0, 1]
+        return weight, None, None, None, x, d, LR, device, [], PULSES, 0, [1, 2, 1]
     params = list(DEVICES[device]().parameters())
     pairs = OPS.construct.default(device, params, ROWS, COLS, 1, 2)
-    return weight, *pairs, x, d, device, params, TRAIN, [1, 2, 0, 1]
+    return weight, *pairs, x, d, LR, device, params, PULSES, 0, [1, 2, 1]
 
 
 # ---- torch.library ----
@@ -50,7 +51,7 @@ def update_arguments(device: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("transposed", [False, True])
 def test_opcheck_read(transposed: bool) -> None:
     x = normals(3, ROWS if transposed else COLS)
-    arguments = (x, normals(ROWS, COLS, seed=1), transposed, read_key(), IO)
+    arguments = (x, normals(ROWS, COLS, seed=1), transposed, 0, READ_KEY, IO)
     torch.library.opcheck(OPS.read.default, arguments)
 
 
@@ -77,7 +78,7 @@ def chain_arguments(average: bool) -> tuple[Any, ...]:
     )
     running = torch.zeros(1) if average else None
     x, w = normals(3, COLS), normals(ROWS, COLS, seed=1)
-    return x, w, running, False, read_key(), list(config.values(1.0)), list(config.chain())
+    return chain_operator(x, w, running, config, (1, 2, 0))
 
 
 def ageing() -> tuple[Tensor, ...]:
@@ -92,16 +93,16 @@ def ageing() -> tuple[Tensor, ...]:
 def redraw_arguments() -> tuple[Any, ...]:
     weight, step, *_ = ageing()
     x, d = normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
-    return weight, weight + 0.1, step, x, d, TRAIN[:6], 0.01, [1, 2, 0, 1]
+    return weight, weight + 0.1, step, x, d, LR, PULSES, 0.01, 0, [1, 2, 1]
 
 
 # Arguments of every operator that is not checked above.
 OTHERS: dict[str, Any] = {
     "read_chain_": lambda: chain_arguments(True),
     "construct_retention": lambda: (list(SoftBounds(lifetime=9.0).retention()), ROWS, COLS, 1, 2),
-    "retain_": lambda: (*ageing(), 0.3, [1, 2, 3]),
-    "reset_": lambda: (*ageing(), 0.01, [1, 2, 3]),
-    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, [1, 2, 3]),
+    "retain_": lambda: (*ageing(), 0.3, 3, [1, 2]),
+    "reset_": lambda: (*ageing(), 0.01, 3, [1, 2]),
+    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, 3, [1, 2]),
     "redraw_": redraw_arguments,
 }
 
@@ -140,7 +141,7 @@ def test_operators_write_what_they_say(name: str) -> None:
 def test_functions_and_operators_agree() -> None:
     """ops.read and ops.update_ may take a shorter way in; the bits are the operator's."""
     x, w = normals(3, COLS), normals(ROWS, COLS, seed=1)
-    a, b = ops.read(x, w, False, read_key(), IO), OPS.read.default(x, w, False, read_key(), IO)
+    a, b = ops.read(x, w, False, 0, READ_KEY, IO), OPS.read.default(x, w, False, 0, READ_KEY, IO)
     assert torch.equal(a, b)
     first, second = update_arguments("SoftBounds"), update_arguments("SoftBounds")
     before = first[0].clone()
@@ -165,12 +166,12 @@ def test_fake_tensors_have_the_shapes_of_real_ones() -> None:
         x, d, w = (
             mode.from_tensor(t) for t in (normals(3, COLS), normals(3, ROWS), normals(ROWS, COLS))
         )
-        y, g = ops.read(x, w, False, read_key(), IO), ops.read(d, w, True, read_key(), IO)
+        y, g = ops.read(x, w, False, 0, READ_KEY, IO), ops.read(d, w, True, 0, READ_KEY, IO)
         assert (y.shape, g.shape) == ((3, ROWS), (3, COLS))
         params = list(SoftBounds().parameters())
         pairs = ops.construct("SoftBounds", params, ROWS, COLS, 0, 0)
         assert [(p.shape, p.dtype) for p in pairs] == [((ROWS, COLS), torch.int32)] * 3
-        ops.update_(w, *pairs, x, d, "SoftBounds", params, TRAIN, [1, 2, 0, 1])
+        ops.update_(w, *pairs, x, d, LR, "SoftBounds", params, PULSES, 0, [1, 2, 1])
         assert ops.initial_normals(ROWS, COLS, 0, 0).shape == (ROWS, COLS)
 
 
@@ -186,7 +187,7 @@ def test_compiled_read_is_one_graph_with_the_same_bits() -> None:
     w = normals(ROWS, COLS)
 
     def read(x: Tensor, k: int) -> Tensor:
-        return torch.tanh(ops.read(x, w, False, read_key(k=k), IO))
+        return torch.tanh(ops.read(x, w, False, k, READ_KEY, IO))
 
     compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
     for k in (0, 3, 5):
@@ -265,9 +266,9 @@ def test_addresses_of_other_devices_are_refused() -> None:
     a = update_arguments("SoftBounds")
     with pytest.raises(ConfigError, match=r"fired is on meta and the weight on the CPU"):
         ops.update_(*a, fired=torch.zeros(3, dtype=torch.int64, device="meta"))
-    chain = ReadConfig(noise_management="average_abs_max").chain()
+    config = ReadConfig(noise_management="average_abs_max")
     average = torch.zeros(1, device="meta")
     with pytest.raises(ConfigError, match=r"average is on meta and the weight on the CPU"):
-        ops.read_chain_(a[4], a[0], average, False, read_key(), IO, chain)
+        ops.read_chain_(*chain_operator(a[4], a[0], average, config, (1, 2, 0)))
     with pytest.raises(ConfigError, match=r"weight is on meta and q on cpu"):
         ops.wire_currents(a[4], a[0].to("meta"), 0.1)

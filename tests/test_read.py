@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import Kernels
+from operators import read_arguments
 from pulseline import ops, reference
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig
@@ -62,11 +63,18 @@ class Problem(NamedTuple):
 
     def kernel(self, first: int = 0, last: int | None = None) -> Tensor:
         """Run the kernels in use on samples first..last."""
-        sizes = (self.mapping.tile_in, self.mapping.tile_out)
-        sizes = sizes[::-1] if self.transposed else sizes
-        key = (self.seed, TILE_ID, self.k + first, self.purpose, *sizes)
-        values = self.config.values(self.out_scale)
-        return ops.read(self.x[first:last], self.weight, self.transposed, key, values)
+        return ops.read(
+            *read_arguments(
+                self.x[first:last],
+                self.weight,
+                self.config,
+                (self.seed, TILE_ID, self.k + first),
+                transposed=self.transposed,
+                mapping=self.mapping,
+                purpose=self.purpose,
+                out_scale=self.out_scale,
+            )
+        )
 
     def reference(self, fused: bool = True) -> Tensor:
         return reference.read(

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from conftest import Kernels
+from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import ExpStep, LinearStep, SoftBounds
 from pulseline.io import UpdateConfig
@@ -66,12 +67,9 @@ U = 2.0**-24
 
 def kernel(p: Problem) -> Tensor:
     """Run the kernels in use: one call, with what only groups need."""
-    w, c, g = p.weight.clone(), p.config, p.device.granularity
-    flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management, c.group_size)
-    coarseness = g / (p.device.w_max - p.device.w_min)
-    train = [p.lr, g, *(float(v) for v in flags), coarseness]
-    key = (SEED, TILE_ID, K, ops.FIDELITY_INDEX[c.fidelity])
-    ops.update_(w, *p.stored, p.x, p.d, p.device.name, p.device.parameters(), train, key)
+    w = p.weight.clone()
+    rest = (p.x, p.d, p.device, p.config, p.lr, (SEED, TILE_ID, K))
+    ops.update_(*update_arguments(w, p.stored, *rest))
     return w
 
 

@@ -33,6 +33,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import (
     ConstantStep,
@@ -46,7 +47,7 @@ from pulseline.devices import (
     SoftBoundsPmax,
     SoftBoundsReference,
 )
-from pulseline.io import NOISES, UpdateConfig
+from pulseline.io import UpdateConfig
 from test_update_statistics import SIGMA, STEP, constant, law, repeated, row_variance
 
 REPEATS, BATCH, ROWS, COLS = 400, 64, 32, 48
@@ -120,14 +121,12 @@ def increments(
     """(repeats, rows, cols) in float64 from weight 0, each with counters of its own."""
     device, (x, d) = DEVICES[model], inputs(profile)
     stored = reference.construct(device, ROWS, COLS, 7, 1)
-    g, c = device.granularity, UpdateConfig()
-    train = [LR[profile], g, float(c.desired_bl), 1.0, 1.0, 1.0]
-    train += [float(group_size), g / (device.w_max - device.w_min), float(NOISES.index(noise))]
+    config = UpdateConfig(fidelity=fidelity, group_size=group_size, noise=noise)
     result = torch.empty(repeats, ROWS, COLS)
     for n in range(repeats):
         w = torch.zeros(ROWS, COLS)
-        key = (7, 1, n * BATCH, ops.FIDELITY_INDEX[fidelity])
-        ops.update_(w, *stored, x, d, device.name, device.parameters(), train, key)
+        rest = (x, d, device, config, LR[profile], (7, 1, n * BATCH))
+        ops.update_(*update_arguments(w, stored, *rest))
         result[n] = w
     return result.double()
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from conftest import Kernels
+from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import (
     ConstantStep,
@@ -83,16 +84,12 @@ class Problem(NamedTuple):
     def kernel(self, cuts: tuple[int, ...] = ()) -> Tensor:
         """Run the kernels in use, the batch cut after these samples."""
         w = self.weight.clone()
-        c = self.config
-        flags = (c.desired_bl, c.fixed_bl, c.update_management, c.update_bl_management)
-        train = [self.lr, self.device.granularity, *(float(v) for v in flags)]
-        fidelity = ops.FIDELITY_INDEX[c.fidelity]
         edges = (0, *cuts, len(self.x))
         for first, last in itertools.pairwise(edges):
-            key = (SEED, TILE_ID, K + first, fidelity)
+            key = (SEED, TILE_ID, K + first)
             pair = (self.x[first:last], self.d[first:last])
-            parameters = self.device.parameters()
-            ops.update_(w, *self.stored, *pair, self.device.name, parameters, train, key)
+            rest = (self.device, self.config, self.lr, key)
+            ops.update_(*update_arguments(w, self.stored, *pair, *rest))
         return w
 
     def reference(self) -> Tensor:
@@ -429,12 +426,12 @@ def test_ideal(kernels: Kernels, rows: int, cols: int, batch: int) -> None:
     expected = reference.update(w, None, x, d, Ideal(), UpdateConfig(), lr=lr)
     exact = w.double() - lr * d.double().t() @ x.double()
     size = w.double().abs() + lr * d.double().abs().t() @ x.double().abs()
-    train = [lr, 1.0, 31.0, 1.0, 1.0, 1.0]
     for _ in kernels.each():
         got = w.clone()
         for first, last in ((0, batch // 3), (batch // 3, batch)):
             pair = (x[first:last], d[first:last])
-            ops.update_(got, None, None, None, *pair, "Ideal", (), train, (0, 0, 0, 1))
+            rest = (Ideal(), UpdateConfig(), lr, (0, 0, 0))
+            ops.update_(*update_arguments(got, None, *pair, *rest))
         assert torch.equal(bits(got), bits(expected))
     assert ((expected - exact).abs() <= (batch + 2) * 2.0**-24 * size).all()
 
@@ -444,11 +441,9 @@ def test_ideal(kernels: Kernels, rows: int, cols: int, batch: int) -> None:
 
 def refused(p: Problem, match: str) -> None:
     w = p.weight.clone()
-    c = p.config
-    train = [p.lr, 0.001, float(c.desired_bl), 1.0, 1.0, 1.0]
-    parameters = p.device.parameters()
+    rest = (p.x, p.d, p.device, p.config, p.lr, (0, 0, 0))
     with pytest.raises(ConfigError, match=match):
-        ops.update_(w, *p.stored, p.x, p.d, p.device.name, parameters, train, (0, 0, 0, 1))
+        ops.update_(*update_arguments(w, p.stored, *rest))
     assert torch.equal(bits(w), bits(p.weight))
 
 
@@ -461,9 +456,10 @@ def test_values_that_are_not_finite(isa: str, value: float, place: tuple[int, in
         t[place] = value
         refused(p._replace(**{name: t}), rf"^{name}\[{place[0]}\] holds a NaN or an infinity; ")
         ideal = p._replace(**{name: t})
-        w, train = p.weight.clone(), [0.1, 1.0, 31.0, 1.0, 1.0, 1.0]
+        w = p.weight.clone()
+        rest = (ideal.x, ideal.d, Ideal(), UpdateConfig(), 0.1, (0, 0, 0))
         with pytest.raises(ConfigError, match=rf"^{name}\[{place[0]}\]"):
-            ops.update_(w, None, None, None, ideal.x, ideal.d, "Ideal", (), train, (0, 0, 0, 1))
+            ops.update_(*update_arguments(w, None, *rest))
         assert torch.equal(w, p.weight)
 
 
@@ -478,5 +474,6 @@ def test_bad_arguments() -> None:
     narrow = Stored(*(pair[:, :6] for pair in p.stored))
     refused(p._replace(stored=narrow), r"^step has shape \(5, 6\); ")
     half = p.weight.half()
+    rest = (p.x, p.d, p.device, p.config, p.lr, (0, 0, 0))
     with pytest.raises(ConfigError, match=r"^weight has dtype torch\.float16 "):
-        ops.update_(half, *p.stored, p.x, p.d, "SoftBounds", p.device.parameters(), [0.1], (0,) * 4)
+        ops.update_(*update_arguments(half, p.stored, *rest))

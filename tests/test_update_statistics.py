@@ -25,8 +25,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import ConstantStep, ExpStep, PulsedDevice, SoftBounds
+from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints
 
 QUIET: dict[str, Any] = {
@@ -79,13 +81,13 @@ def repeated(
     x, d = sample.x.float()[None], sample.d.float()[None]
     shape = (d.shape[1], x.shape[1])
     stored = reference.construct(device, shape[0], shape[1], 7, 1)
-    train = [sample.lr, STEP, float(sample.bl), 1.0, 1.0, 0.0]
+    config = UpdateConfig(sample.bl, update_bl_management=False, fidelity=fidelity)
     start = torch.full(shape, weight)
     result = torch.empty(repeats, *shape)
     for k in range(repeats):
         w = start.clone()
-        key = (7, 1, k, ops.FIDELITY_INDEX[fidelity])
-        ops.update_(w, *stored, x, d, device.name, device.parameters(), train, key)
+        rest = (x, d, device, config, sample.lr, (7, 1, k))
+        ops.update_(*update_arguments(w, stored, *rest))
         result[k] = w
     return result.double() - start.double()
 
@@ -251,9 +253,8 @@ def test_relaxation_of_exact_against_strict() -> None:
     moved = {}
     for fidelity in ("exact", "strict"):
         w = torch.zeros(33, 65)
-        train = [0.005, 0.001, 10.0, 1.0, 1.0, 1.0]
-        key = (0, 0, 0, ops.FIDELITY_INDEX[fidelity])
-        ops.update_(w, *stored, x, d, "SoftBounds", device.parameters(), train, key)
+        rest = (x, d, device, UpdateConfig(10, fidelity=fidelity), 0.005, (0, 0, 0))
+        ops.update_(*update_arguments(w, stored, *rest))
         moved[fidelity] = w.double()
     exact, strict = moved["exact"], moved["strict"]
     assert strict.mean() > 0.05  # 8 % of the range and more

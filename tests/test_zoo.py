@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import (
     DEVICES,
@@ -32,6 +33,7 @@ from pulseline.devices import (
     from_measurements,
 )
 from pulseline.errors import ConfigError
+from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints, Stored
 
 SAME: dict[str, Any] = {  # no device-to-device variation
@@ -56,10 +58,9 @@ def pulsed(
     w = weight.clone()
     rows, cols = w.shape
     x, d = torch.ones(n, cols), torch.full((n, rows), -1.0 if up else 1.0)
-    g = device.granularity
-    train = [g * 1.001, g, 1.0, 1.0, 0.0, 0.0]
-    key = (3, 4, k, ops.FIDELITY_INDEX[fidelity])
-    ops.update_(w, *stored, x, d, device.name, device.parameters(), train, key)
+    config = UpdateConfig(1, True, False, False, fidelity)
+    rest = (x, d, device, config, device.granularity * 1.001, (3, 4, k))
+    ops.update_(*update_arguments(w, stored, *rest))
     return w
 
 

@@ -1,11 +1,7 @@
-// Reads with options: see core/chain.h. Pointers in, the GIL released; checks live in ops.py.
+// Reads with options: see core/chain.h. Pointers in, the GIL released; checks live in Python.
 #include "bind/chain.h"
 
-#include <pybind11/stl.h>
-
-#include <vector>
-
-#include "bind/read_args.h"
+#include "bind/layout.h"
 #include "cpu/cpu.h"
 #include "cpu/irdrop.h"
 
@@ -14,22 +10,23 @@ namespace py = pybind11;
 namespace pulseline {
 namespace {
 
-// io and chain: see read_args.h.
-py::tuple tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, int64_t rows,
-                          int64_t cols, int64_t batch, bool transposed, int64_t tile_in,
-                          int64_t tile_out, uint64_t seed, uint32_t tile, uint64_t k,
-                          uint32_t purpose, const std::vector<float>& io,
-                          const std::vector<double>& chain, int threads) {
-  ReadArgs a = bind::read_args({rows, cols, batch, transposed, tile_in, tile_out},
-                               {seed, tile, k, purpose}, io);
-  a.w = reinterpret_cast<const float*>(w);
-  a.x = reinterpret_cast<const float*>(x);
-  a.y = reinterpret_cast<float*>(y);
-  const Chain c = bind::chain_args(a, chain, reinterpret_cast<float*>(average));
+int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, int64_t rows,
+                        int64_t cols, int64_t batch, bool transposed, uint64_t k,
+                        const bind::ReadKey& key, const bind::ReadSettings& settings,
+                        const bind::ConverterSettings& converters, int threads) {
+  ReadArgs a = bind::read_args(k, key, settings);
+  a.w = bind::pointer<const float>(w);
+  a.x = bind::pointer<const float>(x);
+  a.y = bind::pointer<float>(y);
+  a.rows = rows;
+  a.cols = cols;
+  a.batch = batch;
+  a.transposed = transposed;
+  const Chain c = bind::chain_args(a, converters, bind::pointer<float>(average));
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read_chain(a, c, threads);
   py::gil_scoped_acquire gil;
-  return py::make_tuple(s.source, s.sample);
+  return bind::code_of(s.source, s.sample);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Module _cpu: raw pointers in, the GIL released, no torch header. Checks live in ops.py.
+// Module _cpu: raw pointers in, the GIL released, no torch header. Checks live in Python.
 #include "cpu/cpu.h"
 
 #include <pybind11/numpy.h>
@@ -9,8 +9,7 @@
 #include <vector>
 
 #include "bind/chain.h"
-#include "bind/read_args.h"
-#include "bind/train_args.h"
+#include "bind/layout.h"
 #include "cpu/kernels.h"
 
 namespace py = pybind11;
@@ -18,22 +17,14 @@ using namespace pulseline;
 
 namespace {
 
-template <class T>
-T* pointer(uint64_t address) {
-  return reinterpret_cast<T*>(address);
-}
+using bind::pointer;
 
-// (source, sample): where a value is not finite; source 0 none, 1 x, 2 d.
-py::tuple result(const cpu::Status& s) { return py::make_tuple(s.source, s.sample); }
-
-// shape: rows, cols, batch. key: seed, tile, k. train: lr, granularity, desired_bl, fixed_bl,
-// update_management, update_bl_management, group_size, coarseness, noise. device < 0: the ideal
-// device.
-py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
-                      uint64_t d, int64_t rows, int64_t cols, int64_t batch, uint64_t seed,
-                      uint32_t tile, uint64_t k, const std::vector<float>& train, int device,
-                      const std::vector<float>& params, int fidelity, int threads, uint64_t fired) {
-  UpdateArgs a = {};
+// device < 0: the ideal device.
+int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
+                    uint64_t d, int64_t rows, int64_t cols, int64_t batch, double lr, int device,
+                    const std::vector<float>& params, const bind::PulseSettings& pulses, uint64_t k,
+                    const bind::UpdateKey& key, int threads, uint64_t fired) {
+  UpdateArgs a = bind::update_args(lr, pulses);
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
   a.slope = pointer<const uint32_t>(slope);
@@ -43,58 +34,53 @@ py::tuple tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound,
   a.rows = rows;
   a.cols = cols;
   a.batch = batch;
-  a.stream = {seed, tile};
+  a.stream = bind::stream_of(key);
   a.k = k;
-  a.train = bind::train_config(train);
-  a.fidelity = fidelity;
+  a.fidelity = int32_t(key.fidelity);
   a.fired = pointer<int64_t>(fired);
-  if (train.size() > 6) {  // grouped alone
-    a.group_size = int64_t(train.at(6));
-    a.coarseness = train.at(7);
-  }
-  if (train.size() > 8) a.noise = int32_t(train.at(8));
   py::gil_scoped_release nogil;
   const cpu::Status s =
       device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
   py::gil_scoped_acquire gil;
-  return result(s);
+  return bind::code_of(s.source, s.sample);
 }
 
-// io: see read_args.h.
-py::tuple tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
-                    bool transposed, int64_t tile_in, int64_t tile_out, uint64_t seed,
-                    uint32_t tile, uint64_t k, uint32_t purpose, const std::vector<float>& io,
-                    int threads) {
-  ReadArgs a = bind::read_args({rows, cols, batch, transposed, tile_in, tile_out},
-                               {seed, tile, k, purpose}, io);
+int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
+                  bool transposed, uint64_t k, const bind::ReadKey& key,
+                  const bind::ReadSettings& settings, int threads) {
+  ReadArgs a = bind::read_args(k, key, settings);
   a.w = pointer<const float>(w);
   a.x = pointer<const float>(x);
   a.y = pointer<float>(y);
+  a.rows = rows;
+  a.cols = cols;
+  a.batch = batch;
+  a.transposed = transposed;
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read(a, threads);
   py::gil_scoped_acquire gil;
-  return result(s);
+  return bind::code_of(s.source, s.sample);
 }
 
 // What happens between pulses: see core/retention.h.
 void bind_retention(py::module_& m) {
-  m.def("construct_retention", [](const std::vector<float>& p, uint64_t seed, uint32_t tile,
-                                  int64_t rows, int64_t cols, uint64_t words, int threads) {
-    const RetentionParams params = {p.at(0), p.at(1), p.at(2), p.at(3), p.at(4),
-                                    p.at(5), p.at(6), p.at(7), p.at(8)};
-    py::gil_scoped_release nogil;
-    cpu::construct_between(params, {seed, tile}, rows, cols, pointer<uint32_t>(words), threads);
-  });
+  m.def("construct_retention",
+        [](const bind::RetentionSettings& settings, uint64_t seed, uint32_t tile, int64_t rows,
+           int64_t cols, uint64_t words, int threads) {
+          py::gil_scoped_release nogil;
+          cpu::construct_between(bind::retention_params(settings), {seed, tile}, rows, cols,
+                                 pointer<uint32_t>(words), threads);
+        });
   m.def("retain",
         [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
-           uint64_t seed, uint32_t tile, uint64_t k, bool reset, float amount, int threads) {
+           bool reset, float amount, uint64_t k, const bind::DrawKey& key, int threads) {
           const RetentionArgs a = {pointer<float>(w),
                                    pointer<const uint32_t>(step),
                                    pointer<const uint32_t>(bound),
                                    pointer<const uint32_t>(words),
                                    rows,
                                    cols,
-                                   {seed, tile},
+                                   bind::stream_of(key),
                                    k,
                                    reset ? kReset : kDiffusion,
                                    amount};
@@ -102,28 +88,28 @@ void bind_retention(py::module_& m) {
           cpu::retain(a, threads);
         });
   m.def("disturb", [](uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-                      uint64_t seed, uint32_t tile, uint64_t k, float deviation, int threads) {
+                      float deviation, uint64_t k, const bind::DrawKey& key, int threads) {
     py::gil_scoped_release nogil;
     cpu::disturb(pointer<const float>(hidden), pointer<const uint32_t>(step),
-                 pointer<float>(visible), rows, cols, {seed, tile}, k, deviation, threads);
+                 pointer<float>(visible), rows, cols, bind::stream_of(key), k, deviation, threads);
   });
-  m.def("redraw", [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d,
-                     int64_t rows, int64_t cols, int64_t batch, uint64_t seed, uint32_t tile,
-                     uint64_t k, const std::vector<float>& t, float deviation, int threads) {
-    UpdateArgs a = {};
-    a.w = pointer<float>(visible);
-    a.step = pointer<const uint32_t>(step);
-    a.x = pointer<const float>(x);
-    a.d = pointer<const float>(d);
-    a.rows = rows;
-    a.cols = cols;
-    a.batch = batch;
-    a.stream = {seed, tile};
-    a.k = k;
-    a.train = bind::train_config(t);
-    py::gil_scoped_release nogil;
-    cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
-  });
+  m.def("redraw",
+        [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d, int64_t rows,
+           int64_t cols, int64_t batch, double lr, float deviation,
+           const bind::PulseSettings& pulses, uint64_t k, const bind::UpdateKey& key, int threads) {
+          UpdateArgs a = bind::update_args(lr, pulses);
+          a.w = pointer<float>(visible);
+          a.step = pointer<const uint32_t>(step);
+          a.x = pointer<const float>(x);
+          a.d = pointer<const float>(d);
+          a.rows = rows;
+          a.cols = cols;
+          a.batch = batch;
+          a.stream = bind::stream_of(key);
+          a.k = k;
+          py::gil_scoped_release nogil;
+          cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
+        });
 }
 
 // Scalar routines of csrc/core, for known-answer tests.
@@ -157,8 +143,8 @@ void bind_core(py::module_ m) {
         py::vectorize([](uint32_t p16, uint32_t index, uint32_t k0, uint32_t k1, int bl) {
           return train_word(p16, index * kColumnStride, {k0, k1}, bl);
         }));
-  m.def("manage", [](const std::vector<float>& t, float x_max, float d_max) {
-    const Train r = manage(bind::train_config(t), x_max, d_max);
+  m.def("manage", [](double lr, const bind::PulseSettings& s, float x_max, float d_max) {
+    const Train r = manage(bind::train_config(lr, s), x_max, d_max);
     return py::make_tuple(r.bl, r.scale_x, r.scale_d);
   });
 }
@@ -168,6 +154,7 @@ void bind_core(py::module_ m) {
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled CPU kernels. Pointers in; no torch headers. Used by pulseline.ops alone.";
   m.attr("NUMBERING") = kNumbering;
+  m.attr("LAYOUT") = bind::layout();
   py::list devices;
 #define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)

@@ -16,6 +16,7 @@ using namespace pulseline;
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled CUDA kernels. Device pointers in; no torch headers. Used by pulseline.ops.";
   m.attr("NUMBERING") = kNumbering;
+  m.attr("LAYOUT") = bind::layout();
   m.attr("ARCHS") = PULSELINE_ARCHS;
   py::list devices;
 #define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine));

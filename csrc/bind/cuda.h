@@ -5,15 +5,12 @@
 
 #include <cstdint>
 
+#include "bind/layout.h"
 #include "cuda/check.h"
 
 namespace pulseline::bind {
 
-template <class T>
-T* pointer(uint64_t address) {
-  return reinterpret_cast<T*>(address);
-}
-inline cudaStream_t stream_of(uint64_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
+inline cudaStream_t cuda_stream(uint64_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
 
 void bind_update(pybind11::module_& m);
 void bind_read(pybind11::module_& m);

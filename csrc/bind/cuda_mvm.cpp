@@ -1,7 +1,6 @@
 // The read on the GPU: device pointers, the number of the GPU and a stream in. Checks and the
 // products are Python's.
 #include "bind/cuda.h"
-#include "bind/read_args.h"
 #include "cuda/mvm.h"
 
 namespace py = pybind11;
@@ -12,16 +11,15 @@ namespace {
 using cuda::ReadJob;
 using Addresses = std::array<uint64_t, 2>;  // per pass
 
-// matrix: rows, cols, batch, transposed, tile_in, tile_out. draws: seed, tile, k, purpose.
-ReadJob make_read(const std::tuple<int64_t, int64_t, int64_t, bool, int64_t, int64_t>& matrix,
-                  const std::tuple<uint64_t, uint32_t, uint64_t, uint32_t>& draws,
-                  const std::vector<float>& io, const std::vector<double>& chain,
-                  uint64_t average) {
-  const auto& [rows, cols, batch, transposed, tile_in, tile_out] = matrix;
-  const auto& [seed, tile, k, purpose] = draws;
-  const ReadArgs a =
-      read_args({rows, cols, batch, transposed, tile_in, tile_out}, {seed, tile, k, purpose}, io);
-  return cuda::read_job(a, chain_args(a, chain, pointer<float>(average)));
+ReadJob make_read(int64_t rows, int64_t cols, int64_t batch, bool transposed, uint64_t k,
+                  const ReadKey& key, const ReadSettings& settings,
+                  const ConverterSettings& converters, uint64_t average) {
+  ReadArgs a = read_args(k, key, settings);
+  a.rows = rows;
+  a.cols = cols;
+  a.batch = batch;
+  a.transposed = transposed;
+  return cuda::read_job(a, chain_args(a, converters, pointer<float>(average)));
 }
 
 void place(ReadJob& j, uint64_t w, uint64_t x, uint64_t y, uint64_t alpha, const Addresses& q,
@@ -49,7 +47,7 @@ void output(const ReadJob& j, int64_t segment, int64_t out0, int64_t out1, const
     s.sums[pass] = pointer<const float>(sums[pass]);
     s.squares[pass] = pointer<const float>(squares[pass]);
   }
-  PL_CHECK(cuda::launch_read_output(j, s, stream_of(stream)));
+  PL_CHECK(cuda::launch_read_output(j, s, cuda_stream(stream)));
 }
 
 }  // namespace
@@ -82,13 +80,14 @@ void bind_read(py::module_& m) {
       // Wires that are solved: bytes of memory it takes, and the read; see nodal_plan.
       .def("nodal_bytes", [](const ReadJob& j, int64_t blocks,
                              int64_t memory) { return cuda::nodal_plan(j, blocks, memory).bytes; })
-      .def("solve",
-           [](const ReadJob& j, int64_t blocks, int64_t memory, uint64_t address, int gpu,
-              uint64_t stream) {
-             PL_CHECK(cudaSetDevice(gpu));
-             const cuda::NodalPlan plan = cuda::nodal_plan(j, blocks, memory);
-             PL_CHECK(cuda::launch_read_nodal(j, plan, pointer<void>(address), stream_of(stream)));
-           })
+      .def(
+          "solve",
+          [](const ReadJob& j, int64_t blocks, int64_t memory, uint64_t address, int gpu,
+             uint64_t stream) {
+            PL_CHECK(cudaSetDevice(gpu));
+            const cuda::NodalPlan plan = cuda::nodal_plan(j, blocks, memory);
+            PL_CHECK(cuda::launch_read_nodal(j, plan, pointer<void>(address), cuda_stream(stream)));
+          })
       // word and bit: [2][rows][cols]; level: [2][tile rows][cols]; end: [2][rows][tile columns];
       // float64. effective: [rows][cols], what is read from now on.
       .def("wires",
@@ -98,24 +97,24 @@ void bind_read(py::module_& m) {
              const cuda::Wires w = {pointer<double>(word), pointer<double>(bit),
                                     pointer<double>(level), pointer<double>(end),
                                     pointer<float>(effective)};
-             PL_CHECK(cuda::launch_read_wires(j, w, stream_of(stream)));
+             PL_CHECK(cuda::launch_read_wires(j, w, cuda_stream(stream)));
              j.effective = w.effective;
            })
       .def("input",
            [](const ReadJob& j, int64_t block, int gpu, uint64_t stream) {
              PL_CHECK(cudaSetDevice(gpu));
-             PL_CHECK(cuda::launch_read_input(j, block, stream_of(stream)));
+             PL_CHECK(cuda::launch_read_input(j, block, cuda_stream(stream)));
            })
       .def("output", &output)
       // Products and outputs of all segments, out0..out1, of a fusable read.
       .def("fused",
            [](const ReadJob& j, int64_t out0, int64_t out1, int gpu, uint64_t stream) {
              PL_CHECK(cudaSetDevice(gpu));
-             PL_CHECK(cuda::launch_read_fused(j, out0, out1, stream_of(stream)));
+             PL_CHECK(cuda::launch_read_fused(j, out0, out1, cuda_stream(stream)));
            })
       .def("repeat", [](const ReadJob& j, uint64_t converted, int gpu, uint64_t stream) {
         PL_CHECK(cudaSetDevice(gpu));
-        PL_CHECK(cuda::launch_read_repeat(j, pointer<float>(converted), stream_of(stream)));
+        PL_CHECK(cuda::launch_read_repeat(j, pointer<float>(converted), cuda_stream(stream)));
       });
 }
 

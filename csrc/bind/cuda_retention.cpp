@@ -9,8 +9,7 @@ namespace {
 
 // w, step, bound, words and visible, hidden, step: addresses of [rows][cols].
 void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
-            uint64_t seed, uint32_t tile, uint64_t k, bool reset, float amount, int gpu,
-            uint64_t stream) {
+            bool reset, float amount, uint64_t k, const DrawKey& key, int gpu, uint64_t stream) {
   PL_CHECK(cudaSetDevice(gpu));
   const RetentionArgs a = {pointer<float>(w),
                            pointer<const uint32_t>(step),
@@ -18,35 +17,35 @@ void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t r
                            pointer<const uint32_t>(words),
                            rows,
                            cols,
-                           {seed, tile},
+                           stream_of(key),
                            k,
                            reset ? kReset : kDiffusion,
                            amount};
   py::gil_scoped_release nogil;
-  PL_CHECK(cuda::launch_retain(a, stream_of(stream)));
+  PL_CHECK(cuda::launch_retain(a, cuda_stream(stream)));
 }
 
 void disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-             uint64_t seed, uint32_t tile, uint64_t k, float deviation, int gpu, uint64_t stream) {
+             float deviation, uint64_t k, const DrawKey& key, int gpu, uint64_t stream) {
   PL_CHECK(cudaSetDevice(gpu));
   const cuda::WrittenCells cells = {pointer<const float>(hidden), pointer<const uint32_t>(step),
                                     pointer<float>(visible), rows, cols};
-  const Keys key = draw_keys({seed, tile}, kProgramming, k, 0);
+  const Keys drawn = draw_keys(stream_of(key), kProgramming, k, 0);
   py::gil_scoped_release nogil;
-  PL_CHECK(cuda::launch_disturb(cells, key, deviation, stream_of(stream)));
+  PL_CHECK(cuda::launch_disturb(cells, drawn, deviation, cuda_stream(stream)));
 }
 
 // A task whose w is what is read, the address of the hidden weight, the deviation of the noise.
 using Described = std::tuple<Description, uint64_t, float>;
 
-void redraw(const std::vector<Described>& described, int fidelity, int gpu, uint64_t stream) {
+void redraw(const std::vector<Described>& described, int gpu, uint64_t stream) {
   PL_CHECK(cudaSetDevice(gpu));
   check_count(described.size());
   std::vector<cuda::Redraw> redraws;
   for (const auto& [task, hidden, deviation] : described)
-    redraws.push_back({task_of(task, fidelity), pointer<const float>(hidden), deviation});
+    redraws.push_back({task_of(task), pointer<const float>(hidden), deviation});
   py::gil_scoped_release nogil;
-  PL_CHECK(cuda::launch_redraw(redraws.data(), int(redraws.size()), stream_of(stream)));
+  PL_CHECK(cuda::launch_redraw(redraws.data(), int(redraws.size()), cuda_stream(stream)));
 }
 
 }  // namespace

@@ -1,45 +1,36 @@
 #pragma once
-// Python's description of one tile's update as the task of a launch:
-//   addresses  w, step, slope, bound, x, d, workspace, fired (0: not counted)
-//   sizes      rows, cols, batch
-//   key        seed, tile, k
-//   train      lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
-//              group_size, coarseness, noise
-//   params     of the device model, in the order of its kFields
+// Python's description of one tile's update as the task of a launch: where it is, how large, whose
+// draws, rate and trains, parameters of the device model in the order of its kFields.
 #include <string>
 #include <vector>
 
 #include "bind/cuda.h"
-#include "bind/train_args.h"
 #include "cuda/update.h"
 
 namespace pulseline::bind {
 
-using Description = std::tuple<std::vector<uint64_t>, std::vector<int64_t>, std::vector<uint64_t>,
-                               std::vector<float>, std::vector<float>>;
+using Description = std::tuple<UpdateAddresses, UpdateSizes, uint64_t, UpdateKey, double,
+                               PulseSettings, std::vector<float>>;
 
-inline cuda::Task task_of(const Description& d, int fidelity) {
-  const auto& [address, size, key, train, params] = d;
+inline cuda::Task task_of(const Description& d) {
+  const auto& [address, size, k, key, lr, pulses, params] = d;
   cuda::Task t = {};
   UpdateArgs& a = t.args;
-  a.w = pointer<float>(address.at(0));
-  a.step = pointer<const uint32_t>(address.at(1));
-  a.slope = pointer<const uint32_t>(address.at(2));
-  a.bound = pointer<const uint32_t>(address.at(3));
-  a.x = pointer<const float>(address.at(4));
-  a.d = pointer<const float>(address.at(5));
-  a.fired = pointer<int64_t>(address.at(7));
-  a.rows = size.at(0);
-  a.cols = size.at(1);
-  a.batch = size.at(2);
-  a.stream = {key.at(0), uint32_t(key.at(1))};
-  a.k = key.at(2);
-  a.train = train_config(train);
-  a.group_size = int64_t(train.at(6));
-  a.coarseness = train.at(7);
-  a.noise = int32_t(train.at(8));
-  a.fidelity = fidelity;
-  cuda::lay_out(t, pointer<void>(address.at(6)));
+  a = update_args(lr, pulses);
+  a.w = pointer<float>(address.w);
+  a.step = pointer<const uint32_t>(address.step);
+  a.slope = pointer<const uint32_t>(address.slope);
+  a.bound = pointer<const uint32_t>(address.bound);
+  a.x = pointer<const float>(address.x);
+  a.d = pointer<const float>(address.d);
+  a.fired = pointer<int64_t>(address.fired);
+  a.rows = size.rows;
+  a.cols = size.cols;
+  a.batch = size.batch;
+  a.stream = stream_of(key);
+  a.k = k;
+  a.fidelity = int32_t(key.fidelity);
+  cuda::lay_out(t, pointer<void>(address.workspace));
   return t;
 }
 

@@ -13,8 +13,7 @@ struct Tasks {
   std::vector<std::vector<float>> held;  // the caller's may be a temporary
   std::vector<const float*> params;
   cuda::Call call;
-  Tasks(const std::vector<Description>& described, int device, int fidelity, int gpu,
-        uint64_t stream) {
+  Tasks(const std::vector<Description>& described, int device, int gpu, uint64_t stream) {
     PL_CHECK(cudaSetDevice(gpu));
     check_count(described.size());
     size_t bytes = 0;
@@ -23,15 +22,15 @@ struct Tasks {
     PULSELINE_DEVICES(PULSELINE_SIZE)
 #undef PULSELINE_SIZE
     for (const Description& d : described) {
-      tasks.push_back(task_of(d, fidelity));
-      const auto& p = std::get<4>(d);
+      tasks.push_back(task_of(d));
+      const auto& p = std::get<std::vector<float>>(d);
       if (!bytes || p.size() * sizeof(float) != bytes)
         throw py::value_error("device " + std::to_string(device) + " with " +
                               std::to_string(p.size()) + " parameters");
       held.push_back(p);
     }
     for (const auto& p : held) params.push_back(p.data());
-    call = {tasks.data(), int(tasks.size()), device, params.data(), stream_of(stream)};
+    call = {tasks.data(), int(tasks.size()), device, params.data(), cuda_stream(stream)};
   }
 };
 
@@ -41,16 +40,16 @@ void bind_update(py::module_& m) {
   m.attr("MOST_TASKS") = cuda::kTasks;
   // Bytes of workspace that a task needs; its address is not read. The first 8 hold, afterwards,
   // -1 or 2 sample + (0: x, 1: d) of the first value that is not finite.
-  m.def("update_workspace", [](const Description& d, int fidelity) {
-    cuda::Task t = task_of(d, fidelity);
+  m.def("update_workspace", [](const Description& d) {
+    cuda::Task t = task_of(d);
     return cuda::lay_out(t, nullptr);
   });
-  m.def("update", [](const std::vector<Description>& described, int device, int fidelity, int gpu,
-                     uint64_t stream) {
-    const Tasks t(described, device, fidelity, gpu, stream);
-    py::gil_scoped_release nogil;
-    PL_CHECK(cuda::launch_update(t.call));
-  });
+  m.def("update",
+        [](const std::vector<Description>& described, int device, int gpu, uint64_t stream) {
+          const Tasks t(described, device, gpu, stream);
+          py::gil_scoped_release nogil;
+          PL_CHECK(cuda::launch_update(t.call));
+        });
 }
 
 }  // namespace pulseline::bind

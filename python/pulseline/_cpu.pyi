@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NUMBERING: int
+LAYOUT: dict[str, str]  # fields of every kind of settings, see csrc/bind/layout.h
 DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
 PURPOSES: dict[str, int]
 core: Any
@@ -19,16 +20,15 @@ def update(
     rows: int,
     cols: int,
     batch: int,
-    seed: int,
-    tile: int,
-    k: int,
-    train: Sequence[float],
+    lr: float,
     device: int,
     params: Sequence[float],
-    fidelity: int,
+    pulses: Sequence[float],
+    k: int,
+    key: Sequence[int],
     threads: int,
     fired: int,
-) -> tuple[int, int]: ...
+) -> int: ...
 def read(
     w: int,
     x: int,
@@ -37,15 +37,11 @@ def read(
     cols: int,
     batch: int,
     transposed: bool,
-    tile_in: int,
-    tile_out: int,
-    seed: int,
-    tile: int,
     k: int,
-    purpose: int,
-    io: Sequence[float],
+    key: Sequence[int],
+    settings: Sequence[float],
     threads: int,
-) -> tuple[int, int]: ...
+) -> int: ...
 def read_chain(
     w: int,
     x: int,
@@ -55,16 +51,12 @@ def read_chain(
     cols: int,
     batch: int,
     transposed: bool,
-    tile_in: int,
-    tile_out: int,
-    seed: int,
-    tile: int,
     k: int,
-    purpose: int,
-    io: Sequence[float],
-    chain: Sequence[float],
+    key: Sequence[int],
+    settings: Sequence[float],
+    converters: Sequence[float],
     threads: int,
-) -> tuple[int, int]: ...
+) -> int: ...
 def wire_currents(
     w: int,
     rows: int,
@@ -90,7 +82,7 @@ def construct(
 ) -> None: ...
 def initial_normals(seed: int, tile: int, rows: int, cols: int, out: int, threads: int) -> None: ...
 def construct_retention(
-    params: Sequence[float], seed: int, tile: int, rows: int, cols: int, words: int, threads: int
+    settings: Sequence[float], seed: int, tile: int, rows: int, cols: int, words: int, threads: int
 ) -> None: ...
 def retain(
     w: int,
@@ -99,11 +91,10 @@ def retain(
     words: int,
     rows: int,
     cols: int,
-    seed: int,
-    tile: int,
-    k: int,
     reset: bool,
     amount: float,
+    k: int,
+    key: Sequence[int],
     threads: int,
 ) -> None: ...
 def disturb(
@@ -112,10 +103,9 @@ def disturb(
     visible: int,
     rows: int,
     cols: int,
-    seed: int,
-    tile: int,
-    k: int,
     deviation: float,
+    k: int,
+    key: Sequence[int],
     threads: int,
 ) -> None: ...
 def redraw(
@@ -127,10 +117,10 @@ def redraw(
     rows: int,
     cols: int,
     batch: int,
-    seed: int,
-    tile: int,
-    k: int,
-    train: Sequence[float],
+    lr: float,
     deviation: float,
+    pulses: Sequence[float],
+    k: int,
+    key: Sequence[int],
     threads: int,
 ) -> None: ...

@@ -2,16 +2,18 @@ from collections.abc import Sequence
 
 NUMBERING: int
 ARCHS: str
+LAYOUT: dict[str, str]  # fields of every kind of settings, see csrc/bind/layout.h
 DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
 MOST_TASKS: int
 
-# addresses (w, step, slope, bound, x, d, workspace, fired), sizes (rows, cols, batch),
-# key (seed, tile, k), train (9 numbers), params
-_Task = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[float], Sequence[float]]
+# UpdateAddresses, UpdateSizes, k, UpdateKey, lr, PulseSettings, parameters of the device
+_Task = tuple[Sequence[int], Sequence[int], Sequence[int], float, Sequence[float], Sequence[float]]
 
 def reason() -> str: ...
-def update_workspace(task: _Task, fidelity: int) -> int: ...
-def update(tasks: Sequence[_Task], device: int, fidelity: int, gpu: int, stream: int) -> None: ...
+def update_workspace(task: _Task) -> int: ...
+
+# tasks of one device model and fidelity
+def update(tasks: Sequence[_Task], device: int, gpu: int, stream: int) -> None: ...
 def retain(
     w: int,
     step: int,
@@ -19,11 +21,10 @@ def retain(
     words: int,
     rows: int,
     cols: int,
-    seed: int,
-    tile: int,
-    k: int,
     reset: bool,
     amount: float,
+    k: int,
+    key: Sequence[int],
     gpu: int,
     stream: int,
 ) -> None: ...
@@ -33,18 +34,15 @@ def disturb(
     visible: int,
     rows: int,
     cols: int,
-    seed: int,
-    tile: int,
-    k: int,
     deviation: float,
+    k: int,
+    key: Sequence[int],
     gpu: int,
     stream: int,
 ) -> None: ...
 
 # a task whose w is what is read, address of the hidden weight, deviation
-def redraw(
-    tasks: Sequence[tuple[_Task, int, float]], fidelity: int, gpu: int, stream: int
-) -> None: ...
+def redraw(tasks: Sequence[tuple[_Task, int, float]], gpu: int, stream: int) -> None: ...
 
 class Read:
     """One read: arguments, then addresses, then launches on a stream."""
@@ -63,10 +61,14 @@ class Read:
     largest_tile: int
     def __init__(
         self,
-        matrix: tuple[int, int, int, bool, int, int],
-        draws: tuple[int, int, int, int],
-        io: Sequence[float],
-        chain: Sequence[float],
+        rows: int,
+        cols: int,
+        batch: int,
+        transposed: bool,
+        k: int,
+        key: Sequence[int],
+        settings: Sequence[float],
+        converters: Sequence[float],
         average: int,
     ) -> None: ...
     def place(

@@ -126,45 +126,12 @@ class ReadConfig:
         ok = 1e-12 <= self.ir_tolerance < 1
         require(ok, self, "ir_tolerance", "use a value from 1e-12 to 1")
 
-    def chain(self) -> tuple[float, ...]:
-        """Options of the compiled ``read_chain``; empty: the plain read does it all."""
-        plain = ReadConfig()
-        if self.noise_management in ("none", "abs_max") and all(
-            getattr(self, field) == getattr(plain, field) for field in _OPTIONS
-        ):
-            return ()
-        return (
-            self.nm_thres,
-            self.nm_decay,
-            1.0,
-            float(self.inp_sto_round),
-            float(self.out_sto_round),
-            float(MV_TYPES.index(self.mv_type)),
-            1.0 - self.inp_asymmetry,
-            1.0 - self.out_asymmetry,
-            float(self.w_noise_type == "pcm_read"),
-            self.out_noise_std,
-            self.out_nonlinearity / self.out_bound if self.out_nonlinearity > 0 else 0.0,
-            self.out_nonlinearity_std,
-            float(IR_DROPS.index(self.ir_drop)),
-            self.wire_resistance,
-            self.ir_tolerance,
-        )
-
-    def values(self, out_scale: float) -> tuple[float, ...]:
-        """The settings in the order of the compiled read."""
-        rounds = self.max_rounds if self.bound_management == "iterative" else 0
-        return (
-            max(self.inp_bound, 0.0),
-            self.inp_res,
-            self.inp_noise,
-            max(self.out_bound, 0.0),
-            self.out_res,
-            self.out_noise,
-            self.w_noise,
-            out_scale,
-            float(NOISE_MANAGEMENTS.index(self.noise_management)),
-            float(rounds),
+    @property
+    def plain(self) -> bool:
+        """Whether the plain read does it all; otherwise options come in between."""
+        off = ReadConfig()
+        return self.noise_management in ("none", "abs_max") and all(
+            getattr(self, field) == getattr(off, field) for field in _OPTIONS
         )
 
     @classmethod

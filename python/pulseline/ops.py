@@ -19,7 +19,6 @@ from torch import Tensor
 from . import _cpu, ops_cuda, ops_read_cuda
 from .devices import DEVICES
 from .errors import ConfigError
-from .io import FIDELITIES
 from .ops_checks import (
     check_average,
     check_fired,
@@ -34,35 +33,43 @@ from .ops_checks import (
 )
 from .ops_cuda import check_updates as check_updates
 from .ops_cuda import settle as settle
+from .ops_layout import FIDELITY_INDEX as FIDELITY_INDEX
+from .ops_layout import NUMBERING as NUMBERING
+from .ops_layout import PURPOSES as PURPOSES
+from .ops_layout import ConverterSettings as ConverterSettings
+from .ops_layout import DrawKey as DrawKey
+from .ops_layout import PulseSettings as PulseSettings
+from .ops_layout import ReadKey as ReadKey
+from .ops_layout import ReadSettings as ReadSettings
+from .ops_layout import UpdateKey as UpdateKey
+from .ops_layout import checked
 from .ops_read_cuda import set_cuda_products as set_cuda_products
 from .ops_wires import wire_currents as wire_currents
 
-NUMBERING: int = _cpu.NUMBERING
-PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
 DEVICE_INDEX: dict[str, int] = {name: i for i, (name, *_) in enumerate(_cpu.DEVICES)}
-FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
 # Fields of a compiled model; ``curve[18]`` takes 18 numbers.
 _DECLARED = {name: fields.split(",") for name, fields, *_ in _cpu.DEVICES}
 FIELDS: dict[str, tuple[str, ...]] = {
     name: tuple(field.partition("[")[0] for field in fields) for name, fields in _DECLARED.items()
 }
-AFFINE: dict[str, bool] = {name: affine for name, _, affine, *_ in _cpu.DEVICES}
 _PARAMETERS = {
     name: sum(int(field.partition("[")[2].rstrip("]") or 1) for field in fields)
     for name, fields in _DECLARED.items()
 }
 
 _LIBRARY = torch.library.Library("pulseline", "DEF")
-# key: seed, tile_id, k, purpose, tile_in, tile_out
-_LIBRARY.define("read(Tensor x, Tensor weight, bool transposed, int[] key, float[] io) -> Tensor")
+# k: number of the first sample. key, settings, converters, pulses: NamedTuples of ops_layout
 _LIBRARY.define(
-    "read_chain_(Tensor x, Tensor weight, Tensor(a!)? average, bool transposed, int[] key, "
-    "float[] io, float[] chain) -> Tensor"
+    "read(Tensor x, Tensor weight, bool transposed, int k, int[] key, float[] settings) -> Tensor"
 )
-# train: see UpdateConfig; key: seed, tile_id, k, fidelity
+_LIBRARY.define(
+    "read_chain_(Tensor x, Tensor weight, bool transposed, int k, int[] key, float[] settings, "
+    "float[] converters, Tensor(a!)? average) -> Tensor"
+)
 _LIBRARY.define(
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
-    "str device, float[] params, float[] train, int[] key, Tensor(b!)? fired=None) -> ()"
+    "float lr, str device, float[] params, float[] pulses, int k, int[] key, "
+    "Tensor(b!)? fired=None) -> ()"
 )
 _LIBRARY.define(
     "construct(str device, float[] params, int rows, int cols, int seed, int tile_id) "
@@ -116,20 +123,16 @@ def info() -> dict[str, object]:
 
 
 def _read_cpu(
-    x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
-) -> Tensor:
-    return _read_chain_cpu(x, weight, None, transposed, key, io, ())
-
-
-def _read_chain_cpu(
     x: Tensor,
     weight: Tensor,
-    average: Tensor | None,
     transposed: bool,
+    k: int,
     key: Sequence[int],
-    io: Sequence[float],
-    chain: Sequence[float],
+    settings: Sequence[float],
+    converters: Sequence[float] | None = None,
+    average: Tensor | None = None,
 ) -> Tensor:
+    """Both reads; without converters the plain one."""
     if (
         weight.dtype is not _F32
         or weight.dim() != 2
@@ -147,67 +150,20 @@ def _read_chain_cpu(
         x = x.contiguous()
     batch = x.shape[0]
     y = torch.empty((batch, outputs), dtype=_F32, device=_CPU)
-    seed, tile_id, k, purpose, tile_in, tile_out = key
-    if chain:
-        return _options(x, weight, y, average, transposed, key, io, chain)
-    source, sample = _cpu.read(
-        weight.data_ptr(),
-        x.data_ptr(),
-        y.data_ptr(),
-        rows,
-        cols,
-        batch,
-        transposed,
-        tile_in,
-        tile_out,
-        seed,
-        tile_id,
-        k,
-        purpose,
-        io,
-        _threads(),
-    )
-    if source:
-        refuse_value(2 if transposed else 1, sample)
-    return y
-
-
-def _options(
-    x: Tensor,
-    weight: Tensor,
-    y: Tensor,
-    average: Tensor | None,
-    transposed: bool,
-    key: Sequence[int],
-    io: Sequence[float],
-    chain: Sequence[float],
-) -> Tensor:
-    """The read with options of the converter chain, into ``y``; arguments are checked."""
-    check_average(average)
-    if average is not None and not average.is_cpu:
-        refuse_device("average", average, weight)
-    seed, tile_id, k, purpose, tile_in, tile_out = key
-    source, sample = _cpu.read_chain(
-        weight.data_ptr(),
-        x.data_ptr(),
-        y.data_ptr(),
-        0 if average is None else average.data_ptr(),
-        weight.shape[0],
-        weight.shape[1],
-        x.shape[0],
-        transposed,
-        tile_in,
-        tile_out,
-        seed,
-        tile_id,
-        k,
-        purpose,
-        io,
-        chain,
-        _threads(),
-    )
-    if source:
-        refuse_value(2 if transposed else 1, sample)
+    w_at, x_at, y_at = weight.data_ptr(), x.data_ptr(), y.data_ptr()
+    size = (rows, cols, batch)
+    if converters is None:
+        code = _cpu.read(w_at, x_at, y_at, *size, transposed, k, key, settings, _threads())
+    else:
+        check_average(average)
+        if average is not None and not average.is_cpu:
+            refuse_device("average", average, weight)
+        held = 0 if average is None else average.data_ptr()
+        code = _cpu.read_chain(
+            *(w_at, x_at, y_at, held), *size, transposed, k, key, settings, converters, _threads()
+        )
+    if code >= 0:
+        refuse_value(2 if transposed else 1, code // 2)
     return y
 
 
@@ -218,41 +174,41 @@ def _update_cpu(
     bound: Tensor | None,
     x: Tensor,
     d: Tensor,
+    lr: float,
     device: str,
     params: Sequence[float],
-    train: Sequence[float],
+    pulses: Sequence[float],
+    k: int,
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> None:
-    check_update(weight, x, d, train, key, "cpu")
+    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
+    check_update(weight, x, d, lr, settings, k, whose, "cpu")
     check_fired(fired, weight)
-    rows, cols = weight.shape
     x, d = x.contiguous(), d.contiguous()
     index, addresses = -1, (0, 0, 0)
     if device != "Ideal":
         index, pairs = _device_arguments(device, params, weight, step, slope, bound)
         addresses = (pairs[0].data_ptr(), pairs[1].data_ptr(), pairs[2].data_ptr())
-    seed, tile_id, k, fidelity = key
-    source, sample = _cpu.update(
+    code = _cpu.update(
         weight.data_ptr(),
         *addresses,
         x.data_ptr(),
         d.data_ptr(),
-        rows,
-        cols,
+        weight.shape[0],
+        weight.shape[1],
         x.shape[0],
-        seed,
-        tile_id,
-        k,
-        train,
+        lr,
         index,
         params,
-        fidelity,
+        settings,
+        k,
+        whose,
         _threads(),
         0 if fired is None else fired.data_ptr(),
     )
-    if source:
-        refuse_value(source, sample)
+    if code >= 0:
+        refuse_value(code % 2 + 1, code // 2)
 
 
 def _update_cuda(
@@ -262,19 +218,24 @@ def _update_cuda(
     bound: Tensor | None,
     x: Tensor,
     d: Tensor,
+    lr: float,
     device: str,
     params: Sequence[float],
-    train: Sequence[float],
+    pulses: Sequence[float],
+    k: int,
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> None:
-    check_update(weight, x, d, train, key, weight.device.type)
+    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
+    check_update(weight, x, d, lr, settings, k, whose, weight.device.type)
     index, pairs = -1, (weight,) * 3
     if device != "Ideal":
         index, pairs = _device_arguments(device, params, weight, step, slope, bound)
     check_fired(fired, weight)
     x, d = x.contiguous(), d.contiguous()
-    ops_cuda.update(ops_cuda.Update(weight, pairs, x, d, index, params, train, key, fired))
+    ops_cuda.update(
+        ops_cuda.Update(weight, pairs, x, d, lr, index, params, settings, k, whose, fired)
+    )
 
 
 def _device_arguments(
@@ -332,27 +293,18 @@ def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
 
 
 _LIBRARY.impl("read", _read_cpu, "CPU")
-_LIBRARY.impl("read_chain_", _read_chain_cpu, "CPU")
+_LIBRARY.impl("read_chain_", _read_cpu, "CPU")
 _LIBRARY.impl("update_", _update_cpu, "CPU")
 _LIBRARY.impl("read", ops_read_cuda.read, "CUDA")
-_LIBRARY.impl("read_chain_", ops_read_cuda.read_chain, "CUDA")
+_LIBRARY.impl("read_chain_", ops_read_cuda.read, "CUDA")
 _LIBRARY.impl("update_", _update_cuda, "CUDA")
 _LIBRARY.impl("construct", _construct, "CompositeExplicitAutograd")
 _LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("pulseline::read", lib=_LIBRARY)
-def _read_fake(
-    x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
-) -> Tensor:
-    refuse_mixture(weight, **{"d" if transposed else "x": x})
-    return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
-
-
 @torch.library.register_fake("pulseline::read_chain_", lib=_LIBRARY)
-def _read_chain_fake(
-    x: Tensor, weight: Tensor, average: Tensor | None, transposed: bool, *_: object
-) -> Tensor:
+def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *_: object) -> Tensor:
     refuse_mixture(weight, **{"d" if transposed else "x": x})
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
@@ -399,43 +351,50 @@ def _direct(t: Tensor) -> bool:
 
 
 def read(
-    x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    k: int,
+    key: Sequence[int],
+    settings: Sequence[float],
 ) -> Tensor:
     """``pulseline::read``: analog product of every row of ``x`` with the weight.
 
     Args:
         x: (samples, inputs) float32. weight: (rows, cols) float32, contiguous.
         transposed: False: y = W x; True: y = W^T x.
-        key: seed, tile_id, k of the first sample, purpose, tile_in, tile_out.
-        io: :meth:`pulseline.io.ReadConfig.values`.
+        k: running number of the first sample. key: :class:`ReadKey`.
+        settings: :class:`ReadSettings`.
 
     Returns:
         (samples, outputs) float32.
     """
     if _direct(x):
-        return _read_chain_cpu(x, weight, None, transposed, key, io, ())
-    y: Tensor = _read_op(x, weight, transposed, key, io)
+        return _read_cpu(x, weight, transposed, k, key, settings)
+    y: Tensor = _read_op(x, weight, transposed, k, key, settings)
     return y
 
 
 def read_chain_(
     x: Tensor,
     weight: Tensor,
-    average: Tensor | None,
     transposed: bool,
+    k: int,
     key: Sequence[int],
-    io: Sequence[float],
-    chain: Sequence[float],
+    settings: Sequence[float],
+    converters: Sequence[float],
+    average: Tensor | None,
 ) -> Tensor:
-    """``pulseline::read_chain_``: a read with options; like :func:`read` where they are off.
+    """``pulseline::read_chain_``: a read with options; :func:`read` where they are off.
 
     Args:
+        converters: :class:`ConverterSettings`.
         average: running average of ``average_abs_max``, (1,) float32, <= 0: none yet; it is moved
-            if ``chain[2]``. chain: :meth:`pulseline.io.ReadConfig.chain`.
+            if ``converters.advance``.
     """
     if _direct(x):
-        return _read_chain_cpu(x, weight, average, transposed, key, io, chain)
-    y: Tensor = _read_chain_op(x, weight, average, transposed, key, io, chain)
+        return _read_cpu(x, weight, transposed, k, key, settings, converters, average)
+    y: Tensor = _read_chain_op(x, weight, transposed, k, key, settings, converters, average)
     return y
 
 
@@ -446,9 +405,11 @@ def update_(
     bound: Tensor | None,
     x: Tensor,
     d: Tensor,
+    lr: float,
     device: str,
     params: Sequence[float],
-    train: Sequence[float],
+    pulses: Sequence[float],
+    k: int,
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> None:
@@ -457,14 +418,13 @@ def update_(
     Args:
         weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct``, or None for
             the ideal device. x: (samples, cols), d: (samples, rows) float32.
-        device, params: name and parameters of the model.
-        train: lr, granularity, desired_bl, fixed_bl, update_management, update_bl_management,
-            group_size, granularity / (w_max - w_min), index of the noise.
-        key: seed, tile_id, k of the first sample, fidelity.
+        lr: learning rate >= 0. device, params: name and parameters of the model.
+        pulses: :class:`PulseSettings`. k: running number of the first sample.
+        key: :class:`UpdateKey`.
         fired: int64, where the weight is; counts of coincidences and of slots are added to its
             first two elements.
     """
     if _direct(x):
-        _update_cpu(weight, step, slope, bound, x, d, device, params, train, key, fired)
+        _update_cpu(weight, step, slope, bound, x, d, lr, device, params, pulses, k, key, fired)
     else:
-        _update_op(weight, step, slope, bound, x, d, device, params, train, key, fired)
+        _update_op(weight, step, slope, bound, x, d, lr, device, params, pulses, k, key, fired)

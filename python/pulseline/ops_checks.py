@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
 from .io import FIDELITIES, LOWRANK_FIDELITIES
+from .ops_layout import PulseSettings, UpdateKey
 
 _SOURCES = ("", "x", "d")
 _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
 _MOST_GROUP = 256
 _LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+_INFINITE = float("inf")
 _MOST_TILE = (1 << 32) - 1
 
 
@@ -66,7 +66,14 @@ def elsewhere(t: Tensor, weight: Tensor) -> bool:
 
 
 def check_update(
-    weight: Tensor, x: Tensor, d: Tensor, train: Sequence[float], key: Sequence[int], on: str
+    weight: Tensor,
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    pulses: PulseSettings,
+    k: int,
+    key: UpdateKey,
+    on: str,
 ) -> None:
     """Refuse what no backend can run; ``on``: the type of device everything must be on."""
     here = weight.is_cpu if on == "cpu" else weight.device.type == on
@@ -85,44 +92,42 @@ def check_update(
             refuse_device(name, t, weight)
     if x.shape[0] != d.shape[0]:
         raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")
-    if len(train) not in (6, 8, 9) or len(key) != 4:
+    if not 0 <= lr < _INFINITE:
+        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
+    granularity = pulses.granularity
+    if not (pulses.fixed_bl or pulses.update_bl_management) and lr > granularity * _MOST_SLOTS:
         raise ConfigError(
-            f"train has {len(train)} numbers and key {len(key)}; take those of update_'s docstring"
-        )
-    if not 0 <= train[0] < float("inf"):
-        raise ConfigError(f"lr is {train[0]}; use a finite learning rate >= 0")
-    if not (train[3] or train[5]) and train[0] > train[1] * _MOST_SLOTS:
-        raise ConfigError(
-            f"lr is {train[0]}, a train of more than {_MOST_SLOTS} slots of {train[1]}; "
+            f"lr is {lr}, a train of more than {_MOST_SLOTS} slots of {granularity}; "
             "lower it, or switch fixed_bl or update_bl_management on"
         )
-    n = len(train)
     if not (
-        1 <= train[2] <= _MOST_SLOTS
-        and _LEAST <= train[1] <= _LARGEST
-        and 0 <= key[3] < len(FIDELITIES)
-        and 0 <= key[1] <= _MOST_TILE
-        and key[0] >= 0
-        and key[2] >= 0
-        and (n < 8 or 0 <= train[6] <= _MOST_GROUP)
-        and (n < 9 or train[8] == 0 or train[8] == 1)
+        1 <= pulses.desired_bl <= _MOST_SLOTS
+        and _LEAST <= granularity <= _LARGEST
+        and 0 <= key.fidelity < len(FIDELITIES)
+        and 0 <= key.tile_id <= _MOST_TILE
+        and key.seed >= 0
+        and k >= 0
+        and 0 <= pulses.group_size <= _MOST_GROUP
+        and (pulses.noise == 0 or pulses.noise == 1)
     ):
-        _refuse_settings(train, key)
-    if n > 8 and train[8] and FIDELITIES[key[3]] not in LOWRANK_FIDELITIES:
+        _refuse_settings(pulses, k, key)
+    if pulses.noise and FIDELITIES[key.fidelity] not in LOWRANK_FIDELITIES:
         known = " and ".join(LOWRANK_FIDELITIES)
-        raise ConfigError(f"noise is lowrank with fidelity {FIDELITIES[key[3]]}; {known} draw it")
+        raise ConfigError(
+            f"noise is lowrank with fidelity {FIDELITIES[key.fidelity]}; {known} draw it"
+        )
 
 
-def _refuse_settings(train: Sequence[float], key: Sequence[int]) -> None:
+def _refuse_settings(pulses: PulseSettings, k: int, key: UpdateKey) -> None:
     for name, value, least, most in (
-        ("desired_bl", train[2], 1, _MOST_SLOTS),
-        ("granularity", train[1], _LEAST, _LARGEST),
-        ("group_size", train[6] if len(train) > 6 else 0, 0, _MOST_GROUP),
-        ("the number of the noise", train[8] if len(train) > 8 else 0, 0, 1),
-        ("the number of the fidelity", key[3], 0, len(FIDELITIES) - 1),
-        ("seed", key[0], 0, (1 << 63) - 1),
-        ("tile_id", key[1], 0, _MOST_TILE),
-        ("k", key[2], 0, (1 << 63) - 1),
+        ("desired_bl", pulses.desired_bl, 1, _MOST_SLOTS),
+        ("granularity", pulses.granularity, _LEAST, _LARGEST),
+        ("group_size", pulses.group_size, 0, _MOST_GROUP),
+        ("the number of the noise", pulses.noise, 0, 1),
+        ("the number of the fidelity", key.fidelity, 0, len(FIDELITIES) - 1),
+        ("seed", key.seed, 0, (1 << 63) - 1),
+        ("tile_id", key.tile_id, 0, _MOST_TILE),
+        ("k", k, 0, (1 << 63) - 1),
     ):
         if not least <= value <= most or (name.startswith("the") and value != int(value)):
             raise ConfigError(f"{name} is {value}; use a number from {least} to {most}")

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from . import _cpu
 from .errors import BackendError, ConfigError
-from .io import FIDELITIES
+from .ops_layout import LAYOUT, PulseSettings, UpdateAddresses, UpdateKey, UpdateSizes
 
-_EXACT, _EXPECTED = (FIDELITIES.index(n) for n in ("exact", "expected"))
 _MOST_LINES = 65535 * 16  # of a matrix: the grid has no more blocks of rows
 _torch_cuda: Any = torch.cuda  # streams and events are not in the stubs
 
-# addresses, sizes, key, train, params: see _cuda.pyi
-_Task = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Sequence[float], Sequence[float]]
+# One tile's update, as a launch of several takes it.
+_Task = tuple[UpdateAddresses, UpdateSizes, int, UpdateKey, float, PulseSettings, Sequence[float]]
 
 
 def _load() -> tuple[Any, str]:
@@ -42,7 +41,8 @@ def _load() -> tuple[Any, str]:
         return None, "this build has no CUDA kernels, build it with PULSELINE_CUDA=ON"
     except ImportError as error:
         return None, f"the CUDA kernels do not load ({error}), build them again"
-    if (module.NUMBERING, module.DEVICES) != (_cpu.NUMBERING, _cpu.DEVICES):
+    ours = (_cpu.NUMBERING, _cpu.DEVICES, LAYOUT)
+    if ours != (module.NUMBERING, module.DEVICES, module.LAYOUT):
         return module, "the CUDA kernels were built from other sources, build both again"
     if torch.version.cuda is None:
         return module, "this torch is a build without CUDA"
@@ -76,23 +76,37 @@ class Update(NamedTuple):
     """One call of ``pulseline::update_`` with its tensors checked."""
 
     weight: Tensor
-    pairs: tuple[Tensor, ...]  # step, slope, bound
+    pairs: tuple[Tensor, Tensor, Tensor]  # step, slope, bound
     x: Tensor
     d: Tensor
+    lr: float
     model: int  # number of the compiled device model; < 0: ideal
     params: Sequence[float]
-    train: Sequence[float]
-    key: Sequence[int]
+    pulses: PulseSettings
+    k: int  # running number of the first sample
+    key: UpdateKey
     fired: Tensor | None
 
     def task(self, workspace: int) -> _Task:
-        fired = 0 if self.fired is None else self.fired.data_ptr()
-        addresses = (self.weight, *self.pairs, self.x, self.d)
+        step, slope, bound = self.pairs
+        addresses = UpdateAddresses(
+            w=self.weight.data_ptr(),
+            step=step.data_ptr(),
+            slope=slope.data_ptr(),
+            bound=bound.data_ptr(),
+            x=self.x.data_ptr(),
+            d=self.d.data_ptr(),
+            workspace=workspace,
+            fired=0 if self.fired is None else self.fired.data_ptr(),
+        )
+        rows, cols = self.weight.shape
         return (
-            (*(t.data_ptr() for t in addresses), workspace, fired),
-            (*self.weight.shape, len(self.x)),
-            tuple(self.key[:3]),
-            (*self.train, 0.0, 0.0, 0.0)[:9],
+            addresses,
+            UpdateSizes(rows, cols, len(self.x)),
+            self.k,
+            self.key,
+            self.lr,
+            self.pulses,
             self.params,
         )
 
@@ -100,7 +114,7 @@ class Update(NamedTuple):
 class Redraw(NamedTuple):
     """One call of ``pulseline::redraw_`` with its tensors checked."""
 
-    update: Update  # of what is read; no model, no parameters
+    update: Update  # of what is read; no model, no parameters; fidelity exact or expected
     hidden: Tensor  # what the update has moved
     deviation: float
 
@@ -184,8 +198,8 @@ def on_device_of(t: Tensor) -> Iterator[None]:
 class _Workspace:
     """Working memory of one call. Its first 8 bytes are the outcome."""
 
-    def __init__(self, module: Any, update: Update, fidelity: int) -> None:
-        size = module.update_workspace(update.task(0), fidelity)
+    def __init__(self, module: Any, update: Update) -> None:
+        size = module.update_workspace(update.task(0))
         self.memory = torch.empty(size, dtype=torch.uint8, device=update.weight.device)
         self.status = self.memory[:8].view(torch.int64)[0]
         self.task = update.task(self.memory.data_ptr())
@@ -199,7 +213,7 @@ def _ideal(u: Update) -> None:
     everything = finite.all()
     zero = torch.zeros((), dtype=torch.float32, device=u.x.device)
     x, d = torch.where(everything, u.x, zero), torch.where(everything, u.d, zero)
-    u.weight.addmm_(d.T, x, alpha=-u.train[0])
+    u.weight.addmm_(d.T, x, alpha=-u.lr)
     first = (~finite).to(torch.int8).argmax()
     _note(torch.where(everything, torch.full_like(first, -1), first))
 
@@ -207,36 +221,35 @@ def _ideal(u: Update) -> None:
 def _launch(module: Any, updates: Sequence[Update]) -> None:
     """One grid for updates of the same device model, fidelity and GPU."""
     first = updates[0]
-    fidelity = int(first.key[3])
     with on_device_of(first.weight):
         if first.model < 0:
             for u in updates:
                 _ideal(u)
         else:
-            works = [_Workspace(module, u, fidelity) for u in updates]
+            works = [_Workspace(module, u) for u in updates]
             tasks = [work.task for work in works]
-            module.update(tasks, first.model, fidelity, *place_of(first.weight))
+            module.update(tasks, first.model, *place_of(first.weight))
             for work in works:
                 _note(work.status)
 
 
-def launch_on(t: Tensor, name: str, arguments: tuple[Any, ...]) -> None:
+def launch_on(t: Tensor, name: str, arguments: Sequence[Any]) -> None:
     """Call a function of the kernels on the GPU of ``t`` and its current stream."""
     module = kernels()
     with on_device_of(t):
         getattr(module, name)(*arguments, *place_of(t))
 
 
-def _launch_redraws(module: Any, redraws: Sequence[Redraw], fidelity: int) -> None:
+def _launch_redraws(module: Any, redraws: Sequence[Redraw]) -> None:
     """One grid for redraws of one GPU; a sample that is not finite is for the update to say."""
     first = redraws[0].update.weight
     with on_device_of(first):
-        works = [_Workspace(module, r.update, fidelity) for r in redraws]
+        works = [_Workspace(module, r.update) for r in redraws]
         tasks = [
             (work.task, r.hidden.data_ptr(), r.deviation)
             for work, r in zip(works, redraws, strict=True)
         ]
-        module.redraw(tasks, fidelity, *place_of(first))
+        module.redraw(tasks, *place_of(first))
 
 
 # ---- updates of several tiles together ----
@@ -249,23 +262,18 @@ def _flush(module: Any) -> None:
     assert _gathered is not None
     groups: dict[tuple[Any, ...], list[Update]] = {}
     for u in _gathered:
-        groups.setdefault((u.model, u.key[3], *u.train[8:9], u.weight.device), []).append(u)
+        groups.setdefault((u.model, u.key.fidelity, u.pulses.noise, u.weight.device), []).append(u)
     _gathered.clear()
     for group in groups.values():
         for n in range(0, len(group), module.MOST_TASKS):
             _launch(module, group[n : n + module.MOST_TASKS])
     kinds: dict[tuple[Any, ...], list[Redraw]] = {}
     for r in _redraws:
-        kinds.setdefault((r.update.weight.device, _trains_of(r)), []).append(r)
+        kinds.setdefault((r.update.weight.device, r.update.key.fidelity), []).append(r)
     _redraws.clear()
-    for (_, fidelity), kind in kinds.items():
+    for kind in kinds.values():
         for n in range(0, len(kind), module.MOST_TASKS):
-            _launch_redraws(module, kind[n : n + module.MOST_TASKS], fidelity)
-
-
-def _trains_of(r: Redraw) -> int:
-    """The fidelity whose layout a redraw's trains have: one for all that have trains."""
-    return _EXPECTED if r.update.key[3] == _EXPECTED else _EXACT
+            _launch_redraws(module, kind[n : n + module.MOST_TASKS])
 
 
 @contextlib.contextmanager
@@ -315,6 +323,6 @@ def redraw(r: Redraw) -> None:
     """Launch the write noise of an update that was launched or kept, after it."""
     module = kernels()
     if _gathered is None:
-        _launch_redraws(module, [r], _trains_of(r))
+        _launch_redraws(module, [r])
     else:
         _redraws.append(r)

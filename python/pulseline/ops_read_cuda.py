@@ -22,12 +22,11 @@ from torch import Tensor
 from . import ops_cuda
 from .errors import ConfigError
 from .ops_checks import check_average, refuse_matrix, refuse_weight
+from .ops_layout import ConverterSettings, ReadKey, checked
 
 # Wires that are solved: blocks that keep a GPU busy, bytes that they may work in.
 _NODAL = (128, 1 << 31)
 PRODUCTS = ("torch", "fused")
-_IR_DROP = 12  # place of ir_drop in the chain
-_MASK64 = (1 << 64) - 1
 
 _products = "torch"
 
@@ -77,62 +76,52 @@ def check(
 
 
 def read(
-    x: Tensor, weight: Tensor, transposed: bool, key: Sequence[int], io: Sequence[float]
-) -> Tensor:
-    """``pulseline::read`` of CUDA tensors."""
-    return read_chain(x, weight, None, transposed, key, io, ())
-
-
-def read_chain(
     x: Tensor,
     weight: Tensor,
-    average: Tensor | None,
     transposed: bool,
+    k: int,
     key: Sequence[int],
-    io: Sequence[float],
-    chain: Sequence[float],
+    settings: Sequence[float],
+    converters: Sequence[float] | None = None,
+    average: Tensor | None = None,
 ) -> Tensor:
-    """``pulseline::read_chain_`` of CUDA tensors, on the current stream of the weight's device."""
+    """Both reads of CUDA tensors, on the current stream of the weight's device."""
     check(x, weight, average, transposed)
     kernels = ops_cuda.kernels()
     with ops_cuda.on_device_of(weight):
-        return _compose(x, weight, average, transposed, key, io, chain, kernels)
+        job = kernels.Read(
+            *weight.shape,
+            x.shape[0],
+            transposed,
+            k,
+            key,
+            settings,
+            ConverterSettings() if converters is None else converters,
+            0 if average is None else average.data_ptr(),
+        )
+        return _compose(job, x, weight, transposed, checked(ReadKey, key))
 
 
-def _compose(
-    x: Tensor,
-    weight: Tensor,
-    average: Tensor | None,
-    transposed: bool,
-    key: Sequence[int],
-    io: Sequence[float],
-    chain: Sequence[float],
-    kernels: Any,
-) -> Tensor:
-    rows, cols = weight.shape
-    batch, outputs = x.shape[0], cols if transposed else rows
-    if batch == 0 or outputs == 0 or x.shape[1] == 0:
-        return x.new_zeros((batch, outputs))
-    seed, tile_id, k, purpose, tile_in, tile_out = key
-    sizes = (rows, cols, batch, transposed, tile_in, tile_out)
-    draws = (seed & _MASK64, tile_id, k, purpose)
-    job = kernels.Read(sizes, draws, io, chain, 0 if average is None else average.data_ptr())
+def _compose(job: Any, x: Tensor, weight: Tensor, transposed: bool, key: ReadKey) -> Tensor:
+    outputs = job.outputs
+    if x.numel() == 0 or outputs == 0:
+        return x.new_zeros((x.shape[0], outputs))
     where = ops_cuda.place_of(weight)
     work = _Workspace(job, x.contiguous(), weight, transposed)
     if job.nodal:
         return work.solved(job, where)
     if job.wired:
-        work.wire(job, weight, sizes, where)
+        work.wire(job, weight, transposed, key, where)
     fused = _products == "fused" and job.fusable
     for block in range(job.blocks if job.block_inputs else 1):
-        first = block * tile_out
-        last = min(first + tile_out, outputs) if job.block_inputs else outputs
+        first = block * key.tile_out
+        last = min(first + key.tile_out, outputs) if job.block_inputs else outputs
         job.input(block, *where)
         if fused:
             job.fused(first, last, *where)
             continue
         for segment in range(job.segments):
-            ins = slice(segment * tile_in, (segment + 1) * tile_in)
+            ins = slice(segment * key.tile_in, (segment + 1) * key.tile_in)
             sums, squares = work.products(ins, slice(first, last))
             job.output(segment, first, last, _addresses(sums), _addresses(squares), *where)
     if job.repeats:
@@ -174,11 +163,13 @@ class _Workspace:
         )
 
     def wire(
-        self, job: Any, weight: Tensor, sizes: tuple[Any, ...], where: tuple[int, int]
+        self, job: Any, weight: Tensor, transposed: bool, key: ReadKey, where: tuple[int, int]
     ) -> None:
         """Multiply by the effective weights behind wires; pcm noise keeps the programmed ones."""
-        rows, cols, _, transposed, tile_in, tile_out = sizes
-        tile_rows, tile_cols = (tile_in, tile_out) if transposed else (tile_out, tile_in)
+        rows, cols = weight.shape
+        tile_rows, tile_cols = key.tile_out, key.tile_in
+        if transposed:
+            tile_rows, tile_cols = tile_cols, tile_rows
         shapes = ((rows, cols), (rows, cols), (-(-rows // tile_rows), cols))
         profiles = [
             weight.new_empty((2, *shape), dtype=torch.float64)

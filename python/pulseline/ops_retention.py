@@ -15,30 +15,32 @@ from torch import Tensor
 
 from . import _cpu, ops_cuda
 from .errors import ConfigError
-from .io import FIDELITIES
 from .ops_checks import elsewhere, refuse_device
+from .ops_layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
 
 _LIBRARY = torch.library.Library("pulseline", "FRAGMENT")
 _LIBRARY.define(
-    "construct_retention(float[] params, int rows, int cols, int seed, int tile_id) -> Tensor"
+    "construct_retention(float[] settings, int rows, int cols, int seed, int tile_id) -> Tensor"
 )
-# key: seed, tile_id, k
+# key: DrawKey
 _LIBRARY.define(
-    "retain_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float drift, int[] key) "
-    "-> ()"
-)
-_LIBRARY.define(
-    "reset_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float std, int[] key) -> ()"
+    "retain_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float drift, int k, "
+    "int[] key) -> ()"
 )
 _LIBRARY.define(
-    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, int[] key) -> ()"
+    "reset_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float std, int k, "
+    "int[] key) -> ()"
 )
-# key: and the fidelity of the update
 _LIBRARY.define(
-    "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float[] train, "
-    "float deviation, int[] key) -> ()"
+    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, int k, "
+    "int[] key) -> ()"
 )
-_EXPECTED = FIDELITIES.index("expected")
+# key: UpdateKey
+_LIBRARY.define(
+    "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float lr, "
+    "float[] pulses, float deviation, int k, int[] key) -> ()"
+)
+_EXACT, _EXPECTED = FIDELITY_INDEX["exact"], FIDELITY_INDEX["expected"]
 _threads = torch.get_num_threads
 
 
@@ -54,9 +56,9 @@ def _check(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype, besid
     return t.data_ptr()
 
 
-def _construct(params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
+def _construct(settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
     words = torch.empty((2, rows, cols), dtype=torch.int32, device="cpu")
-    _cpu.construct_retention(params, seed, tile_id, rows, cols, words.data_ptr(), _threads())
+    _cpu.construct_retention(settings, seed, tile_id, rows, cols, words.data_ptr(), _threads())
     return words
 
 
@@ -67,6 +69,7 @@ def _between(
     bound: Tensor,
     words: Tensor,
     amount: float,
+    k: int,
     key: Sequence[int],
 ) -> tuple[Any, ...]:
     """What ``retain`` of either backend takes."""
@@ -76,7 +79,7 @@ def _between(
         _check("step", step, (rows, cols), torch.int32, weight),
         _check("bound", bound, (rows, cols), torch.int32, weight),
         _check("words", words, (2, rows, cols), torch.int32, weight),
-        *(rows, cols, *key, reset, amount),
+        *(rows, cols, reset, amount, k, key),
     )
 
 
@@ -107,10 +110,10 @@ def _cells(visible: Tensor, hidden: Tensor, step: Tensor) -> tuple[int, int, int
 
 
 def _programmed(
-    visible: Tensor, hidden: Tensor, step: Tensor, deviation: float, key: Sequence[int]
+    visible: Tensor, hidden: Tensor, step: Tensor, deviation: float, k: int, key: Sequence[int]
 ) -> tuple[Any, ...]:
     """What ``disturb`` of either backend takes."""
-    return (*_cells(visible, hidden, step), *visible.shape, *key, deviation)
+    return (*_cells(visible, hidden, step), *visible.shape, deviation, k, key)
 
 
 def _disturb(*arguments: Any) -> None:
@@ -127,17 +130,17 @@ def _redraw(
     step: Tensor,
     x: Tensor,
     d: Tensor,
-    train: Sequence[float],
+    lr: float,
+    pulses: Sequence[float],
     deviation: float,
+    k: int,
     key: Sequence[int],
 ) -> None:
     (rows, cols), batch = visible.shape, x.shape[0]
-    seed, tile_id, k, fidelity = key
     x, d = x.contiguous(), d.contiguous()
     addresses = (*_cells(visible, hidden, step), *_pair(visible, x, d))
-    if fidelity != _EXPECTED:
-        sizes = (rows, cols, batch)
-        _cpu.redraw(*addresses, *sizes, seed, tile_id, k, train, deviation, _threads())
+    if checked(UpdateKey, key).fidelity != _EXPECTED:
+        _cpu.redraw(*addresses, rows, cols, batch, lr, deviation, pulses, k, key, _threads())
     elif batch:  # no trains, no noise
         visible.copy_(hidden)
 
@@ -148,15 +151,21 @@ def _redraw_cuda(
     step: Tensor,
     x: Tensor,
     d: Tensor,
-    train: Sequence[float],
+    lr: float,
+    pulses: Sequence[float],
     deviation: float,
+    k: int,
     key: Sequence[int],
 ) -> None:
     _cells(visible, hidden, step)
     x, d = x.contiguous(), d.contiguous()
     _pair(visible, x, d)
-    trains = train[:8]  # how the pulses' own noise is drawn does not matter here, and takes memory
-    update = ops_cuda.Update(visible, (step,) * 3, x, d, -1, (), trains, key, None)
+    # How the pulses' own noise is drawn does not matter here, and takes memory; all fidelities that
+    # have trains have the same.
+    plain = checked(PulseSettings, pulses)._replace(noise=0.0, group_size=0.0)
+    whose = checked(UpdateKey, key)
+    whose = whose._replace(fidelity=_EXPECTED if whose.fidelity == _EXPECTED else _EXACT)
+    update = ops_cuda.Update(visible, (step,) * 3, x, d, lr, -1, (), plain, k, whose, None)
     ops_cuda.redraw(ops_cuda.Redraw(update, hidden, deviation))
 
 
@@ -182,7 +191,7 @@ for _name, _kernel, _kernel_cuda in (
 
 @torch.library.register_fake("pulseline::construct_retention", lib=_LIBRARY)
 def _construct_fake(
-    params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> Tensor:
     return torch.empty((2, rows, cols), dtype=torch.int32, device="cpu")
 

@@ -13,7 +13,7 @@ from . import ops, ops_retention
 from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
 from .identity import Identity, changed, check_integer, identify
-from .io import NOISES, IOConfig, Mapping, UpdateConfig
+from .io import IOConfig, Mapping, UpdateConfig
 from .parameter import AnalogParameter, check_lr
 from .settings import check_kind
 from .state import Saved, check, pack
@@ -89,7 +89,18 @@ class Tile:
     def _build(self) -> None:
         """Derive device state and the packed settings from the configuration."""
         rows, cols = self.weight.shape
-        self._sizes = (self.mapping.tile_in, self.mapping.tile_out)
+        sizes = (self.mapping.tile_in, self.mapping.tile_out)
+        keys = (
+            ops.ReadKey(*self._identity.key, purpose, *(sizes[::-1] if transposed else sizes))
+            for purpose, transposed in (
+                (_FORWARD, False),
+                (_BACKWARD, True),
+                (_EVALUATION, False),
+                (_EVALUATION, True),
+            )
+        )
+        self._forward_key, self._backward_key, *self._evaluation_keys = keys
+        self._key = ops.DrawKey(*self._identity.key)
         self.step: Tensor | None = None
         self.slope: Tensor | None = None
         self.bound: Tensor | None = None
@@ -112,22 +123,9 @@ class Tile:
     def _set_update(self, config: UpdateConfig) -> None:
         """Pack the settings of the update; the devices stay as they were drawn."""
         self.update_config = config
-        granularity = coarseness = 1.0
-        if isinstance(self.device, PulsedDevice):
-            granularity = self.device.granularity
-            coarseness = granularity / (self.device.w_max - self.device.w_min)
         self._fidelity = ops.FIDELITY_INDEX[config.resolve(self.device.default_fidelity)]
-        self._train = [
-            0.0,
-            granularity,
-            float(config.desired_bl),
-            float(config.fixed_bl),
-            float(config.update_management),
-            float(config.update_bl_management),
-            float(config.group_size),
-            coarseness,
-            float(NOISES.index(config.noise)),
-        ]
+        self._pulses = ops.PulseSettings.of(config, self.device)
+        self._update_key = ops.UpdateKey(*self._identity.key, self._fidelity)
 
     def _build_retention(self) -> Tensor:
         assert isinstance(self.device, PulsedDevice)
@@ -138,10 +136,15 @@ class Tile:
 
     def _set_scale(self, out_scale: float) -> None:
         self.out_scale = out_scale
-        self._forward_io = self.io.forward.values(out_scale)
-        self._backward_io = self.io.backward.values(out_scale)
-        chains = [config.chain() for config in (self.io.forward, self.io.backward)]
-        self._chains = [(chain, (*chain[:2], 0.0, *chain[3:])) for chain in chains]
+        both = (self.io.forward, self.io.backward)
+        self._reads = tuple(ops.ReadSettings.of(config, out_scale) for config in both)
+        # With options: in training and in evaluation.
+        self._converters = tuple(
+            None
+            if config.plain
+            else tuple(ops.ConverterSettings.of(config, advance) for advance in (True, False))
+            for config in both
+        )
 
     @property
     def identity(self) -> Identity:
@@ -225,8 +228,10 @@ class Tile:
         self.cells.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
         if self.hidden is not None:
-            key = (*self._identity.key, self.update_count)
-            ops_retention.disturb_(self.weight.data, self.hidden, self.step, self._deviation, key)
+            ops_retention.disturb_(
+                *(self.weight.data, self.hidden, self.step),
+                *(self._deviation, self.update_count, self._key),
+            )
 
     def adopt(self, parameter: nn.Parameter) -> AnalogParameter:
         """Take over the storage of a parameter that torch put in the place of the weight."""
@@ -255,15 +260,13 @@ class Tile:
         """``out_scale W``: a copy in the units of the layer."""
         return self.weight.data * self.out_scale
 
-    def _read(
-        self, v: Tensor, transposed: bool, key: tuple[int, ...], io: tuple[float, ...]
-    ) -> Tensor:
-        chain, still = self._chains[transposed]
-        if not chain:
-            return ops.read(v, self.weight, transposed, key, io)
+    def _read(self, v: Tensor, transposed: bool, k: int, key: ops.ReadKey) -> Tensor:
+        settings, converters = self._reads[transposed], self._converters[transposed]
+        if converters is None:
+            return ops.read(v, self.weight, transposed, k, key, settings)
         average = self.averages[int(transposed) : int(transposed) + 1]
-        chain = still if key[3] == _EVALUATION else chain
-        return ops.read_chain_(v, self.weight, average, transposed, key, io, chain)
+        options = converters[key.purpose == _EVALUATION]
+        return ops.read_chain_(v, self.weight, transposed, k, key, settings, options, average)
 
     # ---- operations: (samples, features) in, (samples, features) out ----
 
@@ -281,15 +284,13 @@ class Tile:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _forward(self, x: Tensor) -> Tensor:
-        key = (*self._identity.key, self.forward_count, _FORWARD, *self._sizes)
-        y = self._read(x, False, key, self._forward_io)
+        y = self._read(x, False, self.forward_count, self._forward_key)
         self.forward_count += x.shape[0]
         return y
 
     def backward(self, d: Tensor) -> Tensor:
         """Analog ``g = out_scale W^T d``; advances the backward counter."""
-        key = (*self._identity.key, self.backward_count, _BACKWARD, *self._sizes[::-1])
-        g = self._read(d, True, key, self._backward_io)
+        g = self._read(d, True, self.backward_count, self._backward_key)
         self.backward_count += d.shape[0]
         return g
 
@@ -299,10 +300,7 @@ class Tile:
         Draws restart with :meth:`begin_evaluation`, so that an evaluation is reproducible and does
         not depend on how its samples are cut into batches.
         """
-        sizes = self._sizes[::-1] if transposed else self._sizes
-        key = (*self._identity.key, self.evaluation_count, _EVALUATION, *sizes)
-        io = self._backward_io if transposed else self._forward_io
-        y = self._read(v, transposed, key, io)
+        y = self._read(v, transposed, self.evaluation_count, self._evaluation_keys[transposed])
         self.evaluation_count += v.shape[0]
         return y
 
@@ -319,28 +317,27 @@ class Tile:
         Raises:
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
-        self._train[0] = check_lr(lr) / self.out_scale
+        rate = check_lr(lr) / self.out_scale
         parts = self._until_events(x.shape[0])
         if len(parts) == 1 or x.shape[0] != d.shape[0]:
-            self._pulse(x, d)
+            self._pulse(x, d, rate)
             self.age(x.shape[0])
             return
-        x, d = self._all_or_nothing(x, d)
+        x, d = self._all_or_nothing(x, d, rate)
         for part in parts:
-            self._pulse(x[part], d[part])
+            self._pulse(x[part], d[part], rate)
             self.age(part.stop - part.start)
 
-    def _all_or_nothing(self, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    def _all_or_nothing(self, x: Tensor, d: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """Inputs of an update in several calls, such that all are refused or none."""
         finite = torch.isfinite(x).all() & torch.isfinite(d).all()
         if x.is_cpu and not finite:  # the whole call says which sample it is
-            self._pulse(x, d)
+            self._pulse(x, d, rate)
         # On a GPU the host does not wait: a NaN in the last sample is one in every sample.
         return (x, d) if x.is_cpu else (torch.where(finite, x, float("nan")), d)
 
-    def _pulse(self, x: Tensor, d: Tensor) -> None:
+    def _pulse(self, x: Tensor, d: Tensor, rate: float) -> None:
         """Pulses of samples between which nothing else happens."""
-        key = (*self._identity.key, self.update_count, self._fidelity)
         ops.update_(
             self.weight if self.hidden is None else self.hidden,
             self.step,
@@ -348,18 +345,18 @@ class Tile:
             self.bound,
             x,
             d,
+            rate,
             self.device.name,
             self._params,
-            self._train,
-            key,
+            self._pulses,
+            self.update_count,
+            self._update_key,
             self.fired,
         )
         if self.hidden is not None:
             ops_retention.redraw_(
                 *(self.weight.data, self.hidden, self.step, x, d),
-                self._train[:6],
-                self._deviation,
-                key,
+                *(rate, self._pulses, self._deviation, self.update_count, self._update_key),
             )
         if self.fired is not None:
             self.fired[2] += x.shape[0]
@@ -391,10 +388,12 @@ class Tile:
         """Decay, drift and diffusion, once."""
         ops.settle()
         drift = ops_retention.drift_log2(event + 1)
-        key = (*self._identity.key, event)
         cells = self.cells
         before = None if self.hidden is None else cells.clone()
-        ops_retention.retain_(cells, self.step, self.bound, self._retention, drift, key)
+        ops_retention.retain_(
+            *(cells, self.step, self.bound, self._retention),
+            *(drift, event, self._key),
+        )
         if before is not None:  # the noise of the last write stays as it is
             self.weight.data.add_(cells - before)
 
@@ -423,8 +422,10 @@ class Tile:
         ops.settle()
         words = self._build_retention() if self._retention is None else self._retention
         fresh = self.cells.clone()
-        key = (*self._identity.key, self.age_count)
-        ops_retention.reset_(fresh, self.step, self.bound, words, self.device.reset_std, key)
+        ops_retention.reset_(
+            *(fresh, self.step, self.bound, words),
+            *(self.device.reset_std, self.age_count, self._key),
+        )
         where = slice(None) if columns is None else columns
         for held in {id(t): t for t in (self.cells, self.weight.data)}.values():
             held[:, where] = fresh[:, where]

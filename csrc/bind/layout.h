@@ -1,0 +1,174 @@
+#pragma once
+// Settings of every operator, one struct each: the NamedTuples of ops/layout.py. The order of their
+// fields is written here and there, nowhere else; LAYOUT of a module tells it to Python, which
+// compares at import. Fields of a struct have one type, so that it crosses as a plain sequence.
+//   ReadKey, UpdateKey, DrawKey   whose draws: seed, array, purpose
+//   ReadSettings                  converters, noise and management of a plain read, see core/args.h
+//   ConverterSettings             its options, see core/chain.h
+//   PulseSettings                 pulse trains and fidelity of the update, see core/pulses.h
+//   RetentionSettings             what happens between pulses, see core/retention.h
+//   UpdateAddresses, UpdateSizes  one tile's update in a launch of several (CUDA)
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "core/chain.h"
+#include "core/retention.h"
+
+#define PULSELINE_NAMED(Name, Type, ...)                 \
+  struct Name {                                          \
+    using Field = Type;                                  \
+    static constexpr const char* kFields = #__VA_ARGS__; \
+    Type __VA_ARGS__;                                    \
+  };
+
+namespace pulseline::bind {
+
+PULSELINE_NAMED(ReadKey, int64_t, seed, tile_id, purpose, tile_in, tile_out)
+PULSELINE_NAMED(UpdateKey, int64_t, seed, tile_id, fidelity)
+PULSELINE_NAMED(DrawKey, int64_t, seed, tile_id)
+PULSELINE_NAMED(ReadSettings, double, inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise,
+                w_noise, out_scale, noise_management, max_rounds)
+PULSELINE_NAMED(ConverterSettings, double, nm_thres, nm_decay, advance, inp_sto_round,
+                out_sto_round, passes, inp_gain, out_gain, pcm, out_noise_std, nonlinearity,
+                nonlinearity_std, ir_drop, wire_resistance, ir_tolerance)
+PULSELINE_NAMED(PulseSettings, double, granularity, desired_bl, fixed_bl, update_management,
+                update_bl_management, group_size, coarseness, noise)
+PULSELINE_NAMED(RetentionSettings, double, lifetime, lifetime_dtod, reset, reset_dtod, reset_std,
+                diffusion, diffusion_dtod, drift_nu, drift_nu_dtod)
+PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired)
+PULSELINE_NAMED(UpdateSizes, int64_t, rows, cols, batch)
+
+// Name of a struct: its fields.
+inline pybind11::dict layout() {
+  pybind11::dict d;
+  d["ReadKey"] = ReadKey::kFields;
+  d["UpdateKey"] = UpdateKey::kFields;
+  d["DrawKey"] = DrawKey::kFields;
+  d["ReadSettings"] = ReadSettings::kFields;
+  d["ConverterSettings"] = ConverterSettings::kFields;
+  d["PulseSettings"] = PulseSettings::kFields;
+  d["RetentionSettings"] = RetentionSettings::kFields;
+  d["UpdateAddresses"] = UpdateAddresses::kFields;
+  d["UpdateSizes"] = UpdateSizes::kFields;
+  return d;
+}
+
+template <class T>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+template <class Key>
+Stream stream_of(const Key& key) {
+  return {uint64_t(key.seed), uint32_t(key.tile_id)};
+}
+
+// Where a value is not finite, as one number: -1 nowhere, 2 sample + (0: x, 1: d).
+inline int64_t code_of(int32_t source, int64_t sample) {
+  return source == 0 ? -1 : 2 * sample + source - 1;
+}
+
+// Pointers and sizes are the caller's to set.
+inline ReadArgs read_args(uint64_t k, const ReadKey& key, const ReadSettings& s) {
+  ReadArgs a = {};
+  a.tile_in = key.tile_in;
+  a.tile_out = key.tile_out;
+  a.stream = stream_of(key);
+  a.k = k;
+  a.output_purpose = uint32_t(key.purpose);
+  a.input_purpose = uint32_t(key.purpose) + 1;
+  a.dac = make_converter(float(s.inp_res), float(s.inp_bound));
+  a.input_noise = float(s.inp_noise);
+  a.adc = make_converter(float(s.out_res), float(s.out_bound));
+  a.output_noise = float(s.out_noise);
+  a.weight_noise = float(s.w_noise);
+  a.out_scale = float(s.out_scale);
+  a.noise_management = int32_t(s.noise_management);
+  a.max_rounds = a.adc.bound > 0.0f ? int32_t(s.max_rounds) : 0;
+  return a;
+}
+
+// average: nullptr where there is none.
+inline Chain chain_args(const ReadArgs& a, const ConverterSettings& s, float* average) {
+  Chain c = {};
+  c.rounding_purpose = kForwardRounding + (a.output_purpose == kForwardOutput    ? 0
+                                           : a.output_purpose == kBackwardOutput ? 1
+                                                                                 : 2);
+  c.threshold = float(s.nm_thres);
+  c.decay = float(s.nm_decay);
+  c.average = average;
+  c.advance = s.advance != 0 && average;
+  c.input_stochastic = s.inp_sto_round != 0;
+  c.output_stochastic = s.out_sto_round != 0;
+  c.passes = int32_t(s.passes);
+  c.input_gain = float(s.inp_gain);
+  c.output_gain = float(s.out_gain);
+  c.pcm = s.pcm != 0 && a.weight_noise > 0.0f;
+  c.output_noise_std = float(s.out_noise_std);
+  c.nonlinearity = float(s.nonlinearity);
+  c.nonlinearity_std = float(s.nonlinearity_std);
+  c.ir_drop = int32_t(s.ir_drop);
+  c.wire_resistance = s.wire_resistance;
+  c.tolerance = s.ir_tolerance;
+  return c;
+}
+
+inline TrainConfig train_config(double lr, const PulseSettings& s) {
+  return {float(lr),           float(s.granularity),         int32_t(s.desired_bl),
+          int32_t(s.fixed_bl), int32_t(s.update_management), int32_t(s.update_bl_management)};
+}
+
+inline UpdateArgs update_args(double lr, const PulseSettings& s) {
+  UpdateArgs a = {};
+  a.train = train_config(lr, s);
+  a.noise = int32_t(s.noise);
+  a.group_size = int64_t(s.group_size);
+  a.coarseness = float(s.coarseness);
+  return a;
+}
+
+inline RetentionParams retention_params(const RetentionSettings& s) {
+  return {float(s.lifetime),       float(s.lifetime_dtod), float(s.reset),
+          float(s.reset_dtod),     float(s.reset_std),     float(s.diffusion),
+          float(s.diffusion_dtod), float(s.drift_nu),      float(s.drift_nu_dtod)};
+}
+
+}  // namespace pulseline::bind
+
+namespace pybind11::detail {
+
+// A sequence of as many numbers as the struct has fields.
+template <class S>
+struct type_caster<S, std::void_t<decltype(S::kFields), typename S::Field>> {
+  PYBIND11_TYPE_CASTER(S, const_name("Sequence"));
+  bool load(handle source, bool) {
+    using T = typename S::Field;
+    constexpr Py_ssize_t kCount = sizeof(S) / sizeof(T);
+    const auto fields = reinterpret_steal<object>(PySequence_Fast(source.ptr(), ""));
+    if (!fields || PySequence_Fast_GET_SIZE(fields.ptr()) != kCount) {
+      PyErr_Clear();
+      return false;
+    }
+    T numbers[kCount];
+    for (Py_ssize_t n = 0; n < kCount; ++n) {
+      PyObject* field = PySequence_Fast_GET_ITEM(fields.ptr(), n);
+      if constexpr (std::is_same_v<T, double>)
+        numbers[n] = PyFloat_AsDouble(field);
+      else if constexpr (std::is_same_v<T, uint64_t>)
+        numbers[n] = PyLong_AsUnsignedLongLong(field);
+      else
+        numbers[n] = PyLong_AsLongLong(field);
+    }
+    if (PyErr_Occurred()) {
+      PyErr_Clear();
+      return false;
+    }
+    std::memcpy(&value, numbers, sizeof(S));
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail

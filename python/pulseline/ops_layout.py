@@ -1,0 +1,247 @@
+"""Settings of every operator by name, as they cross into the compiled modules (a piece of ops).
+
+A NamedTuple of numbers is a ``float[]`` or ``int[]`` of torch's schemas; ``csrc/bind/layout.h`` has
+the same names in the same order, which is compared when a compiled module is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from . import _cpu
+from .devices import Device, PulsedDevice
+from .devices.pulsed import RETENTION
+from .errors import ConfigError
+from .io import (
+    FIDELITIES,
+    IR_DROPS,
+    MV_TYPES,
+    NOISE_MANAGEMENTS,
+    NOISES,
+    ReadConfig,
+    UpdateConfig,
+)
+
+T = TypeVar("T")
+
+
+class ReadKey(NamedTuple):
+    """Whose draws a read takes, and the physical tiles that it lies on.
+
+    Attributes:
+        seed, tile_id: of the array.
+        purpose: one of ``PURPOSES``.
+        tile_in, tile_out: inputs and outputs of a physical tile in this direction.
+    """
+
+    seed: int
+    tile_id: int
+    purpose: int
+    tile_in: int
+    tile_out: int
+
+
+class UpdateKey(NamedTuple):
+    """Whose draws an update takes: array and fidelity."""
+
+    seed: int
+    tile_id: int
+    fidelity: int
+
+
+class DrawKey(NamedTuple):
+    """Whose draws are taken between pulses."""
+
+    seed: int
+    tile_id: int
+
+
+class ReadSettings(NamedTuple):
+    """A plain read, see :class:`pulseline.io.ReadConfig`; bounds of 0: none."""
+
+    inp_bound: float
+    inp_res: float
+    inp_noise: float
+    out_bound: float
+    out_res: float
+    out_noise: float
+    w_noise: float
+    out_scale: float
+    noise_management: float
+    max_rounds: float
+
+    @classmethod
+    def of(cls, config: ReadConfig, out_scale: float = 1.0) -> ReadSettings:
+        """Those of a configuration; outputs are multiplied by ``out_scale``."""
+        return cls(
+            inp_bound=max(config.inp_bound, 0.0),
+            inp_res=config.inp_res,
+            inp_noise=config.inp_noise,
+            out_bound=max(config.out_bound, 0.0),
+            out_res=config.out_res,
+            out_noise=config.out_noise,
+            w_noise=config.w_noise,
+            out_scale=out_scale,
+            noise_management=float(NOISE_MANAGEMENTS.index(config.noise_management)),
+            max_rounds=float(config.max_rounds if config.bound_management == "iterative" else 0),
+        )
+
+
+class ConverterSettings(NamedTuple):
+    """Options of a read, see :class:`pulseline.io.ReadConfig`; the defaults: a plain one.
+
+    Attributes:
+        advance: whether a running average moves.
+        passes: place in ``MV_TYPES``. inp_gain, out_gain: of the pass of negative inputs.
+        nonlinearity: per unit of the output. ir_drop: place in ``IR_DROPS``.
+    """
+
+    nm_thres: float = 0.0
+    nm_decay: float = 0.0
+    advance: float = 0.0
+    inp_sto_round: float = 0.0
+    out_sto_round: float = 0.0
+    passes: float = 0.0
+    inp_gain: float = 1.0
+    out_gain: float = 1.0
+    pcm: float = 0.0
+    out_noise_std: float = 0.0
+    nonlinearity: float = 0.0
+    nonlinearity_std: float = 0.0
+    ir_drop: float = 0.0
+    wire_resistance: float = 0.0
+    ir_tolerance: float = 1e-6
+
+    @classmethod
+    def of(cls, config: ReadConfig, advance: bool = True) -> ConverterSettings:
+        """Those of a configuration; evaluation reads do not ``advance`` the running average."""
+        nonlinear = config.out_nonlinearity > 0
+        return cls(
+            nm_thres=config.nm_thres,
+            nm_decay=config.nm_decay,
+            advance=float(advance),
+            inp_sto_round=float(config.inp_sto_round),
+            out_sto_round=float(config.out_sto_round),
+            passes=float(MV_TYPES.index(config.mv_type)),
+            inp_gain=1.0 - config.inp_asymmetry,
+            out_gain=1.0 - config.out_asymmetry,
+            pcm=float(config.w_noise_type == "pcm_read"),
+            out_noise_std=config.out_noise_std,
+            nonlinearity=config.out_nonlinearity / config.out_bound if nonlinear else 0.0,
+            nonlinearity_std=config.out_nonlinearity_std,
+            ir_drop=float(IR_DROPS.index(config.ir_drop)),
+            wire_resistance=config.wire_resistance,
+            ir_tolerance=config.ir_tolerance,
+        )
+
+
+class PulseSettings(NamedTuple):
+    """Pulse trains of an update, see :class:`pulseline.io.UpdateConfig`.
+
+    Attributes:
+        granularity: mean nominal step at w = 0.
+        coarseness: granularity / (w_max - w_min). noise: place in ``NOISES``.
+    """
+
+    granularity: float
+    desired_bl: float
+    fixed_bl: float
+    update_management: float
+    update_bl_management: float
+    group_size: float
+    coarseness: float
+    noise: float
+
+    @classmethod
+    def of(cls, config: UpdateConfig, device: Device) -> PulseSettings:
+        """Those of a configuration for a device."""
+        granularity = coarseness = 1.0
+        if isinstance(device, PulsedDevice):
+            granularity = device.granularity
+            coarseness = granularity / (device.w_max - device.w_min)
+        return cls(
+            granularity=granularity,
+            desired_bl=float(config.desired_bl),
+            fixed_bl=float(config.fixed_bl),
+            update_management=float(config.update_management),
+            update_bl_management=float(config.update_bl_management),
+            group_size=float(config.group_size),
+            coarseness=coarseness,
+            noise=float(NOISES.index(config.noise)),
+        )
+
+
+class UpdateAddresses(NamedTuple):
+    """Where one tile's update in a launch of several is (CUDA); fired 0: not counted."""
+
+    w: int
+    step: int
+    slope: int
+    bound: int
+    x: int
+    d: int
+    workspace: int
+    fired: int
+
+
+class UpdateSizes(NamedTuple):
+    """Its matrix and its samples."""
+
+    rows: int
+    cols: int
+    batch: int
+
+
+_KINDS = (
+    ReadKey,
+    UpdateKey,
+    DrawKey,
+    ReadSettings,
+    ConverterSettings,
+    PulseSettings,
+    UpdateAddresses,
+    UpdateSizes,
+)
+# Fields of every kind of settings, as a compiled module tells them.
+LAYOUT = {kind.__name__: ", ".join(kind._fields) for kind in _KINDS} | {
+    "RetentionSettings": ", ".join(RETENTION)
+}
+NUMBERING: int = _cpu.NUMBERING
+PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
+FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
+
+
+def check_layout(module: Any) -> None:
+    """Compare names and order of all settings with those of a compiled module.
+
+    Raises:
+        ImportError: they differ.
+    """
+    if module.LAYOUT != LAYOUT:
+        pairs = (LAYOUT.items() ^ module.LAYOUT.items()) or {("settings", "")}
+        kind = min(pairs)[0]
+        raise ImportError(
+            f"{module.__name__} takes {kind} as {module.LAYOUT.get(kind)!r}, this package has "
+            f"{LAYOUT.get(kind)!r}; build both again"
+        )
+
+
+def checked(kind: type[T], values: Sequence[float]) -> T:
+    """What torch's dispatcher hands on as a list, by name again.
+
+    Raises:
+        ConfigError: another number of values.
+    """
+    if isinstance(values, kind):
+        return values
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+    if len(values) != len(fields):
+        raise ConfigError(
+            f"{kind.__name__} has {len(values)} numbers; use its {len(fields)} fields: "
+            f"{', '.join(fields)}"
+        )
+    return kind(*values)
+
+
+check_layout(_cpu)
