@@ -33,10 +33,10 @@ import torch
 from common import LR, gpu_machine, inputs, machine
 
 import pulseline as pl
-from pulseline import ops_cuda, ops_read_cuda
 from pulseline.devices import DEVICES, Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.io import (
+    CUDA_PRODUCTS,
     FIDELITIES,
     LOWRANK_FIDELITIES,
     IOConfig,
@@ -127,7 +127,7 @@ def between_pulses(shapes: list[tuple[int, int, int]], found: list[Row]) -> None
             cpu, gpu = pair(rows, cols, device, config)
             live(cpu.tile, "cpu", batch)
             live(gpu.tile, GPU, batch)
-            ops_cuda.check_updates()
+            gpu.tile.check_updates()
             wrong, largest = difference(cpu, gpu)
             hidden = int((cpu.tile.cells != gpu.tile.cells.cpu()).sum())
             row = {"device": "ageing", "fidelity": fidelity, "shape": [rows, cols, batch]}
@@ -166,18 +166,18 @@ def exact_reads(small: bool, found: list[Row]) -> None:
     )
     for (rows, cols, batch), (name, config) in itertools.product(shapes, EXACT_READS.items()):
         cpu, _ = pair(rows, cols, Ideal(), UpdateConfig())
-        cpu.tile.io, cpu.tile.mapping = IOConfig(config, config), Mapping(300, 100)
         cpu.tile.weight.data.mul_(512).round_().clamp_(-127, 127).div_(128)
-        cpu.tile._build()
-        for back, products in itertools.product((False, True), ops_read_cuda.PRODUCTS):
+        for back, products in itertools.product((False, True), CUDA_PRODUCTS):
+            cpu.tile.io = IOConfig(config, config)
+            cpu.tile.mapping = Mapping(300, 100, cuda_products=products)
+            cpu.tile._build()
             v = torch.randn(
                 batch, rows if back else cols, generator=torch.Generator().manual_seed(1)
             )
-            before, results = pl.set_cuda_products(products), []
+            results = []
             for where in ("cpu", GPU):
                 tile = copy.deepcopy(cpu).to(where).tile
                 results.append((tile.backward if back else tile.forward)(v.to(where)).cpu())
-            pl.set_cuda_products(before)
             bits = [y.view(torch.int32) for y in results]
             row = {"read": name, "products": products, "back": back, "shape": [rows, cols, batch]}
             row["differing"] = int((bits[0] != bits[1]).sum())
@@ -199,7 +199,7 @@ def equality(small: bool, found: list[Row]) -> None:
                 limit = moments_limit(cpu.tile, x, d, 1e-2) if fidelity == "moments" else None
                 cpu.tile.update(x, d, 1e-2)
                 gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
-                ops_cuda.check_updates()
+                gpu.tile.check_updates()
                 wrong, largest = difference(cpu, gpu)
                 row = {"device": name, "fidelity": fidelity, "noise": noise}
                 row["shape"] = [rows, cols, batch]
@@ -225,7 +225,7 @@ def refused() -> bool:
     x[7, 128] = float("nan")
     gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
     try:
-        ops_cuda.check_updates()
+        gpu.tile.check_updates()
     except ConfigError as error:
         return "x[7]" in str(error) and difference(cpu, gpu)[0] == 0
     return False
@@ -292,10 +292,10 @@ def shared_launches() -> bool:
     data = [inputs("gauss_bl31", 90 * n + 1, *cpu.tile.shape) for n, (cpu, _) in enumerate(pairs)]
     for layer in (layer for both in pairs for layer in both):
         layer.tile.count_pulses()
-    with ops_cuda.together():
+    with pl.ops.Batch() as batch:
         for (cpu, gpu), (x, d) in zip(pairs, data, strict=True):
             cpu.tile.update(x, d, 1e-2)
-            gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
+            gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2, batch)
     same = [torch.equal(cpu.tile.fired, gpu.tile.fired.cpu()) for cpu, gpu in pairs]
     return all(same) and not any(difference(*both)[0] for both in pairs)
 

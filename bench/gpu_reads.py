@@ -34,6 +34,7 @@ from common import gpu_machine, machine
 from torch import Tensor, nn
 
 import pulseline as pl
+from pulseline.io import CUDA_PRODUCTS, Mapping
 
 READS = {
     "default": pl.io.IOConfig(),
@@ -41,7 +42,6 @@ READS = {
     "weight noise": pl.io.IOConfig(pl.io.ReadConfig(w_noise=0.01, bound_management="none")),
     "input noise": pl.io.IOConfig(pl.io.ReadConfig(inp_noise=0.01, bound_management="none")),
 }
-PRODUCTS = ("torch", "fused")
 SHAPES = ((4096, 4096, 512), (3072, 768, 8192), (512, 512, 256), (768, 768, 2048))
 
 
@@ -107,14 +107,6 @@ def head(title: str) -> None:
 # ---- products ----
 
 
-def with_products(kind: str, read: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-    before = pl.set_cuda_products(kind)
-    try:
-        return read(v)
-    finally:
-        pl.set_cuda_products(before)
-
-
 def product_errors(y: Tensor, x: Tensor, w: Tensor) -> tuple[str, float]:
     """Of the first 64 samples, against sums in double."""
     x, y = x[:64].double().cpu(), y[:64].double().cpu()
@@ -128,19 +120,17 @@ def product_rows(run: Run, found: list[Row]) -> None:
     head("product")
     perfect = pl.io.ReadConfig.perfect()
     config = pl.io.IOConfig(perfect, perfect)
-    tiles = pl.io.Mapping(1 << 20, 1 << 20)
     for rows, cols, batch in ((48, 33, 17),) if run.tiny else SHAPES:
-        layer = copy.deepcopy(fresh(rows, cols))
-        tile = layer.tile
-        tile.io, tile.mapping = config, tiles
-        tile._build()
-        tile = layer.to(run.device).tile
-        w = tile.weight.data.clone()
+        tiles = [
+            tile_of(rows, cols, config, run.device, Mapping(1 << 20, 1 << 20, cuda_products=kind))
+            for kind in CUDA_PRODUCTS
+        ]
+        w = tiles[0].weight.data.clone()
         for back in (False, True):
             x = torch.randn(batch, rows if back else cols, device=run.device)
-            read, other = (tile.backward, w) if back else (tile.forward, w.t())
-            inputs = x.shape[1]
-            for name, product, limit in products(read, x, other, inputs):
+            reads = [tile.backward if back else tile.forward for tile in tiles]
+            other = w if back else w.t()
+            for name, product, limit in products(reads, x, other):
                 error, size = product_errors(product(), x, other)
                 label = f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}"
                 base = lambda x=x, other=other: torch.mm(x, other)  # noqa: E731
@@ -148,9 +138,10 @@ def product_rows(run: Run, found: list[Row]) -> None:
 
 
 def products(
-    read: Callable[[Tensor], Tensor], x: Tensor, w: Tensor, inputs: int
+    reads: list[Callable[[Tensor], Tensor]], x: Tensor, w: Tensor
 ) -> list[tuple[str, Callable[[], Tensor], float]]:
-    """Name, product and largest error in 2^-24 sum |w x|."""
+    """Name, product and largest error in 2^-24 sum |w x|; reads: in the order of CUDA_PRODUCTS."""
+    inputs = x.shape[1]
 
     def tf32() -> Tensor:
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -166,8 +157,8 @@ def products(
     in_order = inputs + 2.0  # float32; on tensor cores 48 + inputs / 16
     fused = 48 + inputs / 16 + 2 if x.is_cuda else in_order
     return [
-        ("read, torch's product", lambda: with_products("torch", read, x), in_order),
-        ("read, fused", lambda: with_products("fused", read, x), fused),
+        ("read, torch's product", lambda: reads[0](x), in_order),
+        ("read, fused", lambda: reads[1](x), fused),
         ("torch float32", lambda: torch.mm(x, w), in_order),
         ("torch tf32", tf32, 2.0**16),
         ("torch bfloat16", bf16, 2.0**18),
@@ -183,11 +174,11 @@ def fresh(rows: int, cols: int) -> pl.nn.AnalogLinear:
     return pl.nn.AnalogLinear(cols, rows, bias=False, device=pl.devices.Ideal(), seed=3, tile_id=1)
 
 
-def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str) -> pl.nn.AnalogLinear:
+def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str, mapping: Mapping) -> pl.Tile:
     layer = copy.deepcopy(fresh(rows, cols))
-    layer.tile.io = io
+    layer.tile.io, layer.tile.mapping = io, mapping
     layer.tile._build()
-    return layer.to(device)
+    return layer.to(device).tile
 
 
 def read_error(
@@ -201,9 +192,9 @@ def read_error(
     v = torch.randn(33, rows if back else cols, generator=torch.Generator().manual_seed(2))
     results = []
     for where in ("cpu", device):
-        tile = tile_of(rows, cols, io, where).tile
+        tile = tile_of(rows, cols, io, where, Mapping(cuda_products=kind))
         read = tile.backward if back else tile.forward
-        results.append(with_products(kind, read, v.to(where)).cpu())
+        results.append(read(v.to(where)).cpu())
     config = io.backward if back else io.forward
     step = 2 * config.out_bound * config.out_res * v.abs().amax(1, keepdim=True)
     difference = (results[0] - results[1]).abs()
@@ -216,15 +207,15 @@ def read_rows(run: Run, found: list[Row]) -> None:
     for rows, cols, batch in ((48, 33, 17),) if run.tiny else SHAPES:
         for name, io in READS.items():
             for back in (False, True) if name in ("default", "weight noise") else (False,):
-                tile = tile_of(rows, cols, io, run.device).tile
                 v = torch.randn(batch, rows if back else cols, device=run.device)
-                w = tile.weight.data.clone()
-                read, other = (tile.backward, w) if back else (tile.forward, w.t())
-                for kind in PRODUCTS:
+                for kind in CUDA_PRODUCTS:
+                    tile = tile_of(rows, cols, io, run.device, Mapping(cuda_products=kind))
+                    w = tile.weight.data.clone()
+                    read, other = (tile.backward, w) if back else (tile.forward, w.t())
                     found.append(
                         measure(
                             f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}, {kind}",
-                            lambda read=read, v=v, kind=kind: with_products(kind, read, v),
+                            lambda read=read, v=v: read(v),
                             lambda other=other, v=v: torch.mm(v, other),
                             *read_error(rows, cols, io, back, run.device, kind),
                             run,

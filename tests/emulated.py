@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -113,3 +115,23 @@ class Emulated:
             yield
         finally:
             self._set(False, False, -1, -1, 0, 0)
+
+
+class Serial:
+    """The module for several threads: the emulator runs one call at a time."""
+
+    def __init__(self, module: Any) -> None:
+        self._module, self._lock = module, threading.Lock()
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        if not callable(found):
+            return found
+
+        def alone(*arguments: Any) -> Any:
+            with self._lock:
+                self.calls[name] += 1
+                return found(*arguments)
+
+        return alone

@@ -77,9 +77,8 @@ def read_arguments(
     out_scale: float = 1.0,
 ) -> tuple[Any, ...]:
     """Of ``read``; key: seed, tile_id and number of the first sample."""
-    sizes = (mapping.tile_in, mapping.tile_out)
     seed, tile_id, k = key
-    whose = ops.ReadKey(seed, tile_id, purpose, *(sizes[::-1] if transposed else sizes))
+    whose = ops.ReadKey.of(seed, tile_id, purpose, mapping, transposed)
     return x, weight, transposed, k, whose, ops.ReadSettings.of(config, out_scale)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import pulseline as pl
 from pulseline import reference
 from pulseline.devices import ConstantStep, LinearStep, SoftBounds
-from pulseline.ops_retention import drift_log2
+from pulseline.ops import drift_log2
 from pulseline.reference import retention as spec
 
 AGES: dict[str, Any] = {

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ from torch import Tensor
 import pulseline as pl
 from conftest import ISAS, Kernels
 from emulated import Emulated, build
-from pulseline import ops_cuda, ops_read_cuda
+from pulseline import ops
 from pulseline.errors import ConfigError
 from pulseline.io import Mapping, ReadConfig
+from pulseline.ops.cuda import module
+from pulseline.ops.cuda import read as cuda_read
 from pulseline.reference import rng
 from test_converters import K, Problem, bits, problem
 from test_cuda_read import in_order
@@ -83,13 +84,13 @@ def _with_fma(kernels: Kernels) -> None:
 
 
 @pytest.fixture
-def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulated]:
+def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Fused reads on the emulator; torch's product must not be asked; new memory holds NaN."""
 
     def refused(*_: Any) -> Tensor:
         raise AssertionError("torch multiplied")
 
-    monkeypatch.setattr(ops_cuda, "_ready", emulated.module)
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
     monkeypatch.setattr(torch, "mm", refused)
     new_empty = Tensor.new_empty
 
@@ -97,17 +98,16 @@ def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emu
         return new_empty(t, *size, **options).fill_(float("nan"))
 
     monkeypatch.setattr(Tensor, "new_empty", poisoned)
-    before = pl.set_cuda_products("fused")
-    yield emulated
-    pl.set_cuda_products(before)
+    return emulated
 
 
-def fused(p: Problem, *sizes: int) -> Tensor:
+def fused(p: Problem, *sizes: int, products: str = "fused") -> Tensor:
     """What CUDA tensors would give, the batch cut into ``sizes``."""
+    p = p._replace(mapping=dataclasses.replace(p.mapping, cuda_products=products))
     average, pieces = torch.tensor([p.average]), []
     starts = itertools.accumulate((0, *sizes))
     for x, first in zip(p.x.split(list(sizes) or [len(p.x)]), starts, strict=False):
-        pieces.append(ops_read_cuda.read(*p.arguments(x, average, K + first)))
+        pieces.append(cuda_read.read(*p.arguments(x, average, K + first)))
     return torch.cat(pieces)
 
 
@@ -115,8 +115,7 @@ def with_product(p: Problem, product: Any) -> Tensor:
     """The same with another product in place of torch's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "mm", product)
-        patch.setattr(ops_read_cuda, "_products", "torch")
-        return fused(p)
+        return fused(p, products="torch")
 
 
 def in_double(q: Tensor, w: Tensor) -> Tensor:
@@ -313,27 +312,46 @@ def test_which_reads_take_it(emulated: Emulated, monkeypatch: pytest.MonkeyPatch
         calls.append(len(q))
         return in_order(q, w)
 
-    monkeypatch.setattr(ops_cuda, "_ready", emulated.module)
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
     monkeypatch.setattr(torch, "mm", counted)
     plain = on_grid(problem(9, 20, 5, EXACT["plain"]))
     pcm = problem(9, 20, 5, ReadConfig(w_noise=0.02, w_noise_type="pcm_read"))
-    assert pl.set_cuda_products("torch") == "torch"
+    assert torch.equal(bits(fused(plain, products="torch")), bits(plain.kernel()))
+    assert calls == [5]
     assert torch.equal(bits(fused(plain)), bits(plain.kernel()))
     assert calls == [5]
-    try:
-        assert pl.set_cuda_products("fused") == "torch"
-        assert torch.equal(bits(fused(plain)), bits(plain.kernel()))
-        assert calls == [5]
-        assert torch.equal(bits(fused(pcm)), bits(pcm.kernel()))
-        assert calls == [5] * 3  # products and squares: torch's
-    finally:
-        assert pl.set_cuda_products("torch") == "fused"
+    assert torch.equal(bits(fused(pcm)), bits(pcm.kernel()))
+    assert calls == [5] * 3  # products and squares: torch's
+
+
+def test_layers_say_which(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their mapping; forward, backward and evaluation; the state does not know."""
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
+    products: list[int] = []
+
+    def counted(q: Tensor, w: Tensor) -> Tensor:
+        products.append(len(q))
+        return in_order(q, w)
+
+    monkeypatch.setattr(torch, "mm", counted)
+    monkeypatch.setattr(ops, "read", cuda_read.read)
+    results, states = [], []
+    for kind, calls in (("torch", 3), ("fused", 0)):
+        tile = pl.Tile(5, 7, mapping=Mapping(cuda_products=kind), seed=3)
+        tile.program((torch.ones(5, 7) / 8).clamp(max=0.5))
+        x, d = torch.ones(2, 7), torch.ones(2, 5)
+        products.clear()
+        results.append([tile.forward(x), tile.backward(d), tile.evaluate(x)])
+        assert len(products) == calls
+        states.append(tile.state())
+    assert all(torch.equal(bits(a), bits(b)) for a, b in zip(*results, strict=True))
+    assert states[0] == states[1]
 
 
 def test_an_unknown_product_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^products is 'tf32'; use one of 'torch', 'fused'$"):
-        pl.set_cuda_products("tf32")
-    assert pl.set_cuda_products("torch") == "torch"
+    message = r"^Mapping: cuda_products is 'tf32'; use one of torch, fused$"
+    with pytest.raises(ConfigError, match=message):
+        Mapping(cuda_products="tf32")
 
 
 # ---- faults ----

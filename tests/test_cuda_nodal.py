@@ -15,10 +15,12 @@ from torch import Tensor
 from conftest import ISAS, Kernels
 from emulated import Emulated, build
 from operators import chain_arguments
-from pulseline import nn, ops, ops_cuda, ops_read_cuda
+from pulseline import nn, ops
 from pulseline.devices import Ideal
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig
+from pulseline.ops.cuda import module
+from pulseline.ops.cuda import read as cuda_read
 from pulseline.reference import rng
 from test_converters import CONFIGS, SEED, TILE_ID, Problem, bits, problem
 
@@ -59,7 +61,7 @@ def _fused(kernels: Kernels) -> None:
 @pytest.fixture
 def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """CUDA's functions run on the emulator; no product is torch's; new memory holds NaN."""
-    monkeypatch.setattr(ops_cuda, "_ready", emulated.module)
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
     monkeypatch.setattr(torch, "mm", None)
     empty = torch.empty
 
@@ -72,7 +74,7 @@ def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
 
 
 def gpu(p: Problem) -> Tensor:
-    return ops_read_cuda.read(*p.arguments(p.x, torch.tensor([p.average])))
+    return cuda_read.read(*p.arguments(p.x, torch.tensor([p.average])))
 
 
 def same(p: Problem) -> Tensor:
@@ -108,14 +110,14 @@ def test_equal_bits(
     cut: str,
 ) -> None:
     """23 x 30 on tiles of 10 outputs and 20 inputs, 11 samples: all ragged; one sample is zero."""
-    monkeypatch.setattr(ops_read_cuda, "_NODAL", CUTS[cut])
+    monkeypatch.setattr(cuda_read, "_NODAL", CUTS[cut])
     same(problem(23, 30, 11, config, transposed=transposed, mapping=RAGGED))
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_samples_of_a_block(backend: Emulated, monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
     """Any number of them, blocks at the same time or in turn, both orders of threads."""
-    monkeypatch.setattr(ops_read_cuda, "_NODAL", CUTS[cut])
+    monkeypatch.setattr(cuda_read, "_NODAL", CUTS[cut])
     p = problem(23, 30, 11, READS["saturated"], mapping=RAGGED)
     want = same(p)
     with backend.settings(reverse=True):
@@ -133,7 +135,7 @@ def test_sizes(backend: Emulated, size: int) -> None:
 
 def test_more_lines_than_threads(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
     """70 lines of 8 samples for 512 threads."""
-    monkeypatch.setattr(ops_read_cuda, "_NODAL", (0, 1 << 31))
+    monkeypatch.setattr(cuda_read, "_NODAL", (0, 1 << 31))
     for transposed in (False, True):
         same(problem(70, 75, 9, READS["perfect"], transposed=transposed))
 
@@ -189,7 +191,7 @@ def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
 def test_a_tile_that_is_too_large(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets of the kernel are 32 bits wide: said before anything is read."""
     weight = torch.zeros(1, 1).expand(1 << 16, 1 << 15)
-    monkeypatch.setattr(ops_read_cuda, "check", lambda *_: None)
+    monkeypatch.setattr(cuda_read, "check", lambda *_: None)
     arguments = chain_arguments(
         torch.zeros(1, 1 << 15),
         weight,
@@ -199,7 +201,7 @@ def test_a_tile_that_is_too_large(backend: Emulated, monkeypatch: pytest.MonkeyP
         mapping=Mapping(1 << 15, 1 << 16),
     )
     with pytest.raises(ConfigError, match=r"^a tile has 2147483648 crosspoints, .*Mapping of smal"):
-        ops_read_cuda.read(*arguments)
+        cuda_read.read(*arguments)
 
 
 def test_layers_read_to_the_same_bits(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +217,6 @@ def test_layers_read_to_the_same_bits(backend: Emulated, monkeypatch: pytest.Mon
         return [y.detach(), x.grad, layer.eval()(x).detach()]
 
     on_cpu = read()
-    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read)
+    monkeypatch.setattr(ops, "read_chain_", cuda_read.read)
     for a, b in zip(on_cpu, read(), strict=True):
         assert torch.equal(bits(a), bits(b))

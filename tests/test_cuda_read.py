@@ -16,10 +16,13 @@ from torch import Tensor
 
 from conftest import ISAS, Kernels
 from emulated import Emulated, build
-from pulseline import nn, ops, ops_cuda, ops_read_cuda, optim
+from pulseline import nn, ops, optim
 from pulseline.devices import SoftBounds
 from pulseline.errors import BackendError, ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
+from pulseline.ops import update
+from pulseline.ops.cuda import module
+from pulseline.ops.cuda import read as cuda_read
 from pulseline.reference import rng
 from pulseline.reference.arithmetic import fma
 from test_converters import CONFIGS, Problem, bits, problem
@@ -71,7 +74,7 @@ def in_order(q: Tensor, w: Tensor) -> Tensor:
 @pytest.fixture
 def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """CUDA's functions run on the emulator; products sum in order; new memory holds NaN."""
-    monkeypatch.setattr(ops_cuda, "_ready", emulated.module)
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
     monkeypatch.setattr(torch, "mm", in_order)
     new_empty = Tensor.new_empty
 
@@ -85,7 +88,7 @@ def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
 def gpu(p: Problem, x: Tensor | None = None) -> Tensor:
     """What CUDA tensors would give."""
     average = torch.tensor([p.average])
-    return ops_read_cuda.read(*p.arguments(p.x if x is None else x, average))
+    return cuda_read.read(*p.arguments(p.x if x is None else x, average))
 
 
 def same(p: Problem) -> None:
@@ -130,7 +133,7 @@ def test_running_average(backend: Emulated, batch: int) -> None:
         p = problem(9, 20, batch, config, purpose=purpose, average=0.4)
         same(p)
         ours, theirs = torch.tensor([0.4]), torch.tensor([0.4])
-        ops_read_cuda.read(*p.arguments(p.x, ours))
+        cuda_read.read(*p.arguments(p.x, ours))
         ops.read_chain_(*p.arguments(p.x, theirs))
         assert torch.equal(ours, theirs)
         assert bool(ours != 0.4) == (purpose == rng.FORWARD)
@@ -234,7 +237,7 @@ def test_refusals() -> None:
 
     def refused(match: str, *arguments: Any) -> None:
         with pytest.raises(ConfigError, match=match):
-            ops_read_cuda.check(*arguments)
+            cuda_read.check(*arguments)
 
     refused(r"^x has shape \(3, 6\); use \(samples, 7\)", p.x[:, :6], p.weight, None, False)
     refused(r"^d has shape \(3, 7\); use \(samples, 5\)", p.x, p.weight, None, True)
@@ -246,8 +249,8 @@ def test_refusals() -> None:
 
 def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     p = problem(5, 7, 3, READS["plain"])
-    monkeypatch.setattr(ops_cuda, "_ready", None)
-    monkeypatch.setattr(ops_cuda, "_load", lambda: (None, "this build has no CUDA kernels"))
+    module.kernels.cache_clear()
+    monkeypatch.setattr(module, "load", lambda: (None, "this build has no CUDA kernels"))
     with pytest.raises(BackendError, match=r"^a CUDA tensor came in, but this build has no CUDA"):
         gpu(p)
 
@@ -281,9 +284,9 @@ def test_layers_train_to_the_same_bits(
         return [p.detach().clone() for p in model.parameters()]
 
     on_cpu = trained()
-    monkeypatch.setattr(ops, "read", ops_read_cuda.read)
-    monkeypatch.setattr(ops, "read_chain_", ops_read_cuda.read)
-    monkeypatch.setattr(ops, "update_", ops._update_cuda)
+    monkeypatch.setattr(ops, "read", cuda_read.read)
+    monkeypatch.setattr(ops, "read_chain_", cuda_read.read)
+    monkeypatch.setattr(ops, "update_", update.update_cuda)
     on_gpu = trained()
     for a, b in zip(on_cpu, on_gpu, strict=True):
         assert torch.equal(bits(a), bits(b))

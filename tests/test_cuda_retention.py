@@ -5,7 +5,6 @@ write noise, alone and in layers that train.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from torch import Tensor
 
 from emulated import Emulated, build
 from operators import redraw_arguments
-from pulseline import nn, ops, ops_cuda, optim, presets, reference
-from pulseline import ops_retention as between
+from pulseline import nn, ops, optim, presets, reference
 from pulseline.devices import ConstantStep, SoftBounds
 from pulseline.errors import BackendError, ConfigError
 from pulseline.io import FIDELITIES, UpdateConfig
+from pulseline.ops import retention as between
+from pulseline.ops import update
+from pulseline.ops.cuda import module
 from pulseline.tile import Tile
 from test_cuda_update import install
 from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem
@@ -48,12 +49,6 @@ def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     return emulated
 
 
-@pytest.fixture(autouse=True)
-def _nothing_pending() -> Iterator[None]:
-    yield
-    ops_cuda.check_updates()
-
-
 def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -66,14 +61,14 @@ def cells(device: Any, rows: int, cols: int) -> tuple[Tensor, ...]:
     step, _, bound = reference.construct(device, rows, cols, SEED, TILE_ID)
     lo, hi = (bound << 16).view(torch.float32), (bound & -65536).view(torch.float32)
     weight = torch.minimum(torch.maximum(normals(rows, cols), lo), hi) + 0.0
-    words = between.construct_retention(device.retention(), rows, cols, SEED, TILE_ID)
+    words = ops.construct_retention(device.retention(), rows, cols, SEED, TILE_ID)
     return weight, step, bound, words
 
 
 def check_between(backend: Emulated, device: Any, rows: int, cols: int) -> None:
     """Three mini-batches and a reset, in both orders of threads."""
     weight, *rest = cells(device, rows, cols)
-    amounts = (between.drift_log2(1), between.drift_log2(5), 0.02)
+    amounts = (ops.drift_log2(1), ops.drift_log2(5), 0.02)
     for n, amount in enumerate(amounts):
         key = (K + n, (SEED, TILE_ID))
         reset = n == 2
@@ -82,7 +77,7 @@ def check_between(backend: Emulated, device: Any, rows: int, cols: int) -> None:
         for opposite in (False, True):
             got = weight.clone()
             with backend.settings(reverse=opposite):
-                (between._reset_cuda if reset else between._retain_cuda)(got, *rest, amount, *key)
+                (between.reset_cuda if reset else between.retain_cuda)(got, *rest, amount, *key)
             assert torch.equal(bits(got), bits(want)), (n, opposite)
         assert weight.numel() < 50 or (want != weight).float().mean() > 0.3
         weight = want
@@ -107,8 +102,8 @@ def test_models(backend: Emulated, name: str) -> None:
 def test_everything_stuck(backend: Emulated) -> None:
     weight, *rest = cells(SoftBounds(**ALL, corrupt_devices_prob=1.0), 9, 33)
     got = weight.clone()
-    between._retain_cuda(got, *rest, 1.0, K, (SEED, TILE_ID))
-    between._reset_cuda(got, *rest, 0.1, K, (SEED, TILE_ID))
+    between.retain_cuda(got, *rest, 1.0, K, (SEED, TILE_ID))
+    between.reset_cuda(got, *rest, 0.1, K, (SEED, TILE_ID))
     assert torch.equal(bits(got), bits(weight))
 
 
@@ -119,7 +114,7 @@ def test_everything_stuck(backend: Emulated) -> None:
 def test_programming(backend: Emulated, rows: int, cols: int) -> None:
     hidden, step, *_ = cells(SoftBounds(corrupt_devices_prob=0.2), rows, cols)
     got, want = (torch.full_like(hidden, 9.0) for _ in range(2))
-    for t, disturb in ((got, between._disturb_cuda), (want, between.disturb_)):
+    for t, disturb in ((got, between.disturb_cuda), (want, between.disturb_)):
         disturb(t, hidden, step, 0.01, K, (SEED, TILE_ID))
     assert torch.equal(bits(got), bits(want))
     assert hidden.numel() < 50 or 0.7 < (want != hidden).float().mean() < 0.95
@@ -142,7 +137,7 @@ def check_redraw(backend: Emulated, p: Problem) -> Tensor:
     for opposite in (False, True):
         got = torch.full_like(p.weight, 9.0)
         with backend.settings(reverse=opposite, eager=opposite):
-            between._redraw_cuda(*redrawing(p, got))
+            between.redraw_cuda(*redrawing(p, got))
         wrong = int((bits(got) != bits(want)).sum())
         assert wrong == 0, f"{wrong} of {want.numel()} differ, reversed {opposite}"
     return want
@@ -216,7 +211,7 @@ def test_a_refused_update_writes_no_noise(backend: Emulated, fidelity: str, valu
     p = problem(20, 37, 5, SoftBounds(), fidelity)
     p.d[3, 19] = value
     got = torch.full_like(p.weight, 9.0)
-    between._redraw_cuda(*redrawing(p, got))
+    between.redraw_cuda(*redrawing(p, got))
     assert reached(got) == 0.0
 
 
@@ -229,7 +224,7 @@ def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
     assert 0.1 < reached(redrawn(p)) < 0.9
     got = torch.full_like(p.weight, 9.0)
     with backend.settings(launch=2, skip=barrier, every=2, eager=barrier == 1):
-        between._redraw_cuda(*redrawing(p, got))
+        between.redraw_cuda(*redrawing(p, got))
     assert not torch.equal(bits(got), bits(redrawn(p)))
 
 
@@ -239,24 +234,24 @@ def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
 @pytest.fixture
 def as_cuda(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Operators that write CPU tensors are those of CUDA tensors. Reads have sums of their own."""
-    monkeypatch.setattr(ops, "update_", ops._update_cuda)
+    monkeypatch.setattr(ops, "update_", update.update_cuda)
     for name in ("retain", "reset", "disturb", "redraw"):
-        monkeypatch.setattr(between, f"{name}_", getattr(between, f"_{name}_cuda"))
+        monkeypatch.setattr(ops, f"{name}_", getattr(between, f"{name}_cuda"))
     return backend
 
 
 def tile(n: int, fidelity: str = "exact") -> Tile:
     """Number n of some tiles of different sizes and devices; all age and have write noise."""
-    device = SoftBounds(**ALL, write_noise_std=5.0, corrupt_devices_prob=0.05)
+    device = SoftBounds(**ALL, batch=100, write_noise_std=5.0, corrupt_devices_prob=0.05)
     rows, cols = 9 + 7 * n, 40 - 3 * n
     made = Tile(rows, cols, device, update=UpdateConfig(fidelity=fidelity), seed=3, tile_id=n)
     made.program(0.3 * normals(rows, cols, seed=n))
     return made
 
 
-def pulse(t: Tile, n: int) -> None:
+def pulse(t: Tile, n: int, batch: ops.Batch) -> None:
     rows, cols = t.shape
-    t.update(normals(6 + n, cols, seed=n), 0.1 * normals(6 + n, rows, seed=n + 1), 0.02)
+    t.update(normals(6 + n, cols, seed=n), 0.1 * normals(6 + n, rows, seed=n + 1), 0.02, batch)
 
 
 def held(t: Tile) -> list[Tensor]:
@@ -270,19 +265,22 @@ KINDS = ["exact", "grouped", "expected"] * 4  # of twelve tiles
 def lived() -> list[list[Tensor]]:
     """Updates, ageing, a reset of some columns, all in the life of twelve tiles."""
     tiles = [tile(n, kind) for n, kind in enumerate(KINDS)]
-    with ops_cuda.together():
+    with ops.Batch() as batch:
         for n, t in enumerate(tiles):
-            pulse(t, n)
-    for t in tiles:
-        t.end_of_batch()
-    with ops_cuda.together():  # of one tile twice, and what needs the weights in between
+            pulse(t, n, batch)
+    for n, t in enumerate(tiles):
+        t.age(94 - n)  # to 100: an event
+    with ops.Batch() as batch:  # of one tile twice, and what needs the weights in between
         for n, t in enumerate(tiles):
-            pulse(t, n + 20)
+            pulse(t, n + 20, batch)
             if n % 4 == 0:
-                t.end_of_batch()
+                t.age(74 - n, batch)
             if n % 4 == 1:
+                batch.launch()
                 t.reset(torch.tensor([0, 3]))
-            pulse(t, n + 30)
+            if n % 4 == 2:
+                t.age(60, batch)  # the event falls between two samples of the next update
+            pulse(t, n + 30, batch)
     return [held(t) for t in tiles]
 
 
@@ -348,20 +346,20 @@ def test_refusals() -> None:
     with pytest.raises(
         ConfigError, match=r"^words has shape \(2, 4, 3\) and dtype torch\.int32; u"
     ):
-        between._retain_cuda(weight, step, bound, words.reshape(2, 4, 3), 1.0, *key)
+        between.retain_cuda(weight, step, bound, words.reshape(2, 4, 3), 1.0, *key)
     with pytest.raises(ConfigError, match=r"^step is on meta and the weight on the CPU; move it w"):
-        between._reset_cuda(weight, step.to("meta"), bound, words, 1.0, *key)
+        between.reset_cuda(weight, step.to("meta"), bound, words, 1.0, *key)
     with pytest.raises(ConfigError, match=r"^hidden is on meta and the weight on the CPU"):
-        between._disturb_cuda(weight, weight.to("meta"), step, 1.0, *key)
+        between.disturb_cuda(weight, weight.to("meta"), step, 1.0, *key)
     p = problem(3, 4, 2, SoftBounds())
     p = p._replace(d=p.d.to("meta"))
     with pytest.raises(ConfigError, match=r"^d is on meta and the weight on the CPU"):
-        between._redraw_cuda(*redrawing(p, p.weight.clone()))
+        between.redraw_cuda(*redrawing(p, p.weight.clone()))
 
 
 def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops_cuda, "_ready", None)
-    monkeypatch.setattr(ops_cuda, "_load", lambda: (None, "this build has no CUDA kernels"))
+    module.kernels.cache_clear()
+    monkeypatch.setattr(module, "load", lambda: (None, "this build has no CUDA kernels"))
     weight, *rest = cells(SoftBounds(**ALL), 3, 4)
     with pytest.raises(BackendError, match=r"^a CUDA tensor came in, but this build has no CUDA"):
-        between._retain_cuda(weight, *rest, 1.0, 0, (SEED, TILE_ID))
+        between.retain_cuda(weight, *rest, 1.0, 0, (SEED, TILE_ID))

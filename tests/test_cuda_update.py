@@ -13,7 +13,6 @@ side and a rounding error on the other, the gaussian's share is sigma step sqrt(
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,13 @@ from torch import Tensor
 import pulseline as pl
 from emulated import Emulated, build
 from operators import update_arguments
-from pulseline import ops, ops_cuda
+from pulseline import ops
 from pulseline.devices import Ideal
 from pulseline.errors import BackendError, ConfigError
 from pulseline.io import UpdateConfig
+from pulseline.ops import update
+from pulseline.ops.cuda import module
+from pulseline.ops.cuda.outcomes import Outcome, Outcomes
 from pulseline.reference.devices import DEVICES, Crosspoints
 from pulseline.reference.relax import moments_counts
 from pulseline.reference.rng import Stream
@@ -53,13 +55,13 @@ def without_tensor_cores(pytestconfig: pytest.Config) -> Emulated:
 
 @pytest.fixture
 def backend(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
-    """``ops._update_cuda`` runs on the emulator; new memory holds NaN."""
+    """``update.update_cuda`` runs on the emulator; new memory holds NaN."""
     install(emulated, monkeypatch)
     return emulated
 
 
 def install(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops_cuda, "_ready", emulated.module)
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
     empty = torch.empty
 
     def poisoned(*size: Any, **options: Any) -> Tensor:
@@ -80,9 +82,9 @@ def on_cpu(p: Problem, fired: Tensor | None = None) -> Tensor:
     return weight
 
 
-def on_cuda(p: Problem, fired: Tensor | None = None) -> Tensor:
+def on_cuda(p: Problem, fired: Tensor | None = None, outcomes: Outcomes | None = None) -> Tensor:
     weight = p.weight.clone()
-    ops._update_cuda(*arguments(p, weight, fired))
+    update.update_cuda(*arguments(p, weight, fired), outcomes=outcomes)
     return weight
 
 
@@ -269,12 +271,12 @@ def test_several_tiles_share_a_launch(backend: Emulated) -> None:
         launched.append(len(tasks))
         launch(tasks, *rest)
 
-    with pytest.MonkeyPatch.context() as patch, ops_cuda.together():
+    with pytest.MonkeyPatch.context() as patch, ops.Batch() as batch:
         patch.setattr(backend.module, "update", counted)
         for p, weight in zip(problems, weights, strict=True):
-            ops._update_cuda(*arguments(p, weight))
-        ops._update_cuda(*arguments(problems[0], weights[0]))
-        ops_cuda._flush(backend.module)
+            update.update_cuda(*arguments(p, weight), batch)
+        update.update_cuda(*arguments(problems[0], weights[0]), batch)
+        batch.launch()
     assert launched == [8, 2, 1, 1]
     wants = [on_cpu(p) for p in problems]
     ops.update_(*arguments(problems[0], wants[0]))
@@ -290,9 +292,9 @@ def test_a_tile_without_samples_shares_a_launch(backend: Emulated, fidelity: str
     moves(problems[1])
     for order in ((0, 1), (1, 0)):
         weights = [problems[n].weight.clone() for n in order]
-        with backend.settings(reverse=order[0] == 1), ops_cuda.together():
+        with backend.settings(reverse=order[0] == 1), ops.Batch() as batch:
             for n, weight in zip(order, weights, strict=True):
-                ops._update_cuda(*arguments(problems[n], weight))
+                update.update_cuda(*arguments(problems[n], weight), batch)
         for n, weight in zip(order, weights, strict=True):
             assert torch.equal(bits(weight), bits(alone[n]))
 
@@ -304,7 +306,7 @@ def test_ideal(backend: Emulated) -> None:
     weight = torch.randn(17, 33, generator=g)
     got, want = weight.clone(), weight.clone()
     rest = (x, d, Ideal(), UpdateConfig(), 0.1, (SEED, TILE_ID, K))
-    ops._update_cuda(*update_arguments(got, None, *rest))
+    update.update_cuda(*update_arguments(got, None, *rest))
     ops.update_(*update_arguments(want, None, *rest))
     scale = weight.abs() + 0.1 * d.abs().T @ x.abs()
     assert ((got - want).abs() <= 41 * 2.0**-24 * scale).all()
@@ -323,11 +325,11 @@ def test_values_that_are_not_finite(backend: Emulated, fidelity: str, value: flo
     if fidelity == "ideal":
         a = arguments(p._replace(device=Ideal(), config=UpdateConfig()), weight)
     with pytest.raises(ConfigError, match=r"x\[5\] held a NaN or an infinity.*wrote nothing"):
-        ops._update_cuda(*a)
+        update.update_cuda(*a)
     assert torch.equal(bits(weight), bits(p.weight))
     p.x[5, 64] = 0
     with pytest.raises(ConfigError, match=r"d\[5\] held"):
-        ops._update_cuda(*a)
+        update.update_cuda(*a)
 
 
 class _Ended:
@@ -349,30 +351,30 @@ def test_no_event_is_queried_during_a_capture(
     """CUDA forbids it. What updates before the capture held is said by the first one after it."""
     capturing, event = [True], _Ended()
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing[0])
-    monkeypatch.setattr(ops_cuda, "_outcomes", [ops_cuda._Outcome(torch.tensor(5), event)])
+    outcomes = Outcomes()
+    outcomes.add(Outcome(torch.tensor(5), event))
     p = problem(3, 4, 2, MODELS["soft"])
-    assert torch.equal(bits(on_cuda(p)), bits(on_cpu(p)))
+    assert torch.equal(bits(on_cuda(p, outcomes=outcomes)), bits(on_cpu(p)))
     assert event.asked == 0
     capturing[0] = False
     with pytest.raises(ConfigError, match=r"d\[2\] held a NaN"):
-        on_cuda(p)
+        on_cuda(p, outcomes=outcomes)
     assert event.asked == 1
 
 
-def test_a_refused_update_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last update of a run has nobody after it to say so: the state does."""
+def test_a_refused_update_is_not_saved() -> None:
+    """The last update of a run has nobody after it to say so: the state does, once."""
     tile = pl.Tile(3, 4, MODELS["soft"])
-    monkeypatch.setattr(ops_cuda, "_outcomes", [ops_cuda._Outcome(torch.tensor(5), _Ended())])
-    assert len(tile.state()) > 0  # of a tile on the CPU: nothing to wait for
-    monkeypatch.setattr(tile, "weight", torch.empty(3, 4, device="meta"))
+    assert len(tile.state()) > 0
+    tile._outcomes.add(Outcome(torch.tensor(5), _Ended()))
     with pytest.raises(ConfigError, match=r"d\[2\] held a NaN"):
         tile.state()
 
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why CUDA cannot be used is one clause of one sentence."""
-    monkeypatch.setattr(ops_cuda, "_ready", None)
-    monkeypatch.setattr(ops_cuda.importlib, "import_module", _missing)
+    module.kernels.cache_clear()
+    monkeypatch.setattr(module.importlib, "import_module", _missing)
     assert ops.info()["cuda"] is False
     assert "PULSELINE_CUDA=ON" in str(ops.info()["cuda_reason"])
     p = problem(3, 3, 2, MODELS["soft"])
@@ -380,7 +382,7 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
         on_cuda(p)
 
 
-def _missing(name: str) -> None:
+def _missing(name: str, package: str | None = None) -> None:
     raise ModuleNotFoundError(name)
 
 
@@ -441,9 +443,3 @@ def test_a_bug_of_the_plan_shows(backend: Emulated) -> None:
     p = problem(33, 65, 20, MODELS["soft"])
     with backend.settings(skip=0, launch=0), pytest.raises(ConfigError, match="held a NaN"):
         on_cuda(p)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_pending() -> Iterator[None]:
-    yield
-    ops_cuda.check_updates()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import pulseline as pl
 from conftest import Kernels
-from pulseline import ops_retention, presets, reference
+from pulseline import ops, presets, reference
 from pulseline.devices import ConstantStep, ExpStep, Ideal, SoftBounds, SoftBoundsReference
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
@@ -101,18 +101,18 @@ def test_reference_and_kernels(kernels: Kernels, rows: int, cols: int) -> None:
     r = spec.retention(device, rows, cols, 7, 3)
     c = Crosspoints.unpack(pairs)
     w = torch.minimum(torch.maximum(normals(rows, cols), c.lo), c.hi)
-    k, drift = 2**33 + 5, ops_retention.drift_log2(3)
+    k, drift = 2**33 + 5, ops.drift_log2(3)
     aged = spec.age(w, pairs, r, drift, k, 7, 3)
     fresh = spec.reset(w, pairs, r, 0.02, k, 7, 3)
     noisy = spec.disturb(w, pairs, 0.01, k, 7, 3)
     for _ in kernels.each():
-        words = ops_retention.construct_retention(device.retention(), rows, cols, 7, 3)
+        words = ops.construct_retention(device.retention(), rows, cols, 7, 3)
         got = w.clone()
-        ops_retention.retain_(got, pairs.step, pairs.bound, words, drift, k, (7, 3))
+        ops.retain_(got, pairs.step, pairs.bound, words, drift, k, (7, 3))
         assert torch.equal(got, aged)
-        ops_retention.reset_(got, pairs.step, pairs.bound, words, 0.02, k, (7, 3))
+        ops.reset_(got, pairs.step, pairs.bound, words, 0.02, k, (7, 3))
         assert torch.equal(got, torch.where((c.up == 0) & (c.down == 0), w, fresh))
-        ops_retention.disturb_(got, w, pairs.step, 0.01, k, (7, 3))
+        ops.disturb_(got, w, pairs.step, 0.01, k, (7, 3))
         assert torch.equal(got, noisy)
 
 
@@ -178,9 +178,7 @@ def test_drift() -> None:
     before, after = aged(ConstantStep(drift_nu=0.0625, **FINE), 40)
     assert (after / (before * 41**-0.0625) - 1).abs().max() < 40 * 4e-7
     for t in (1, 2, 1000, 10**9):
-        assert ops_retention.drift_log2(t) == pytest.approx(
-            math.log1p(1 / t) / math.log(2), rel=1e-14
-        )
+        assert ops.drift_log2(t) == pytest.approx(math.log1p(1 / t) / math.log(2), rel=1e-14)
 
 
 def test_drift_counts_events_of_the_tile() -> None:

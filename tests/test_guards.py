@@ -6,17 +6,21 @@ They read the source tree that the tests lie in, whatever package is installed.
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import types
+import typing
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "pulseline"
@@ -24,7 +28,8 @@ CSRC = ROOT / "csrc"
 
 # ---- imports between the parts of the package ----
 
-# Lowest first. A part may import those of earlier rows, never its own row's other parts.
+# Lowest first: files and packages by their own names. A part may import those of earlier rows,
+# never its own row's other parts.
 ROWS = (
     ("errors",),
     ("digest", "identity", "settings"),
@@ -32,17 +37,31 @@ ROWS = (
     ("io",),
     ("state", "parameter"),
     ("presets", "reference", "hardware", "ops", "compat"),
+    ("packed",),
     ("tile",),
-    ("mapping",),
     ("nn",),
-    ("optim", "algorithms"),
+    ("optim",),
     ("pipeline",),
     ("lab",),
     ("plots",),
+    ("plots_device",),
+    ("cli_arguments",),
+    ("cli_device", "cli_lab", "cli_schedule", "cli_train"),
     ("cli",),
     ("__main__", "__init__"),
 )
+# The same inside ops.
+OPS_ROWS = (
+    ("layout",),
+    ("checks",),
+    ("library", "cuda.module", "cuda.outcomes"),
+    ("environment", "cuda.launch", "crosspoints", "wires"),
+    ("cuda.batch", "cuda.read"),
+    ("read", "update", "retention"),
+    ("__init__",),
+)
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
+OPS_LEVEL = {part: level for level, row in enumerate(OPS_ROWS) for part in row}
 # What is written against torch alone, or without it, stays that way.
 ONLY = {
     "devices": {"errors", "settings"},
@@ -56,18 +75,21 @@ ONLY = {
 NO_TORCH = ("errors", "settings", "identity", "state", "devices", "io", "presets", "compat")
 NO_TORCH += ("hardware",)
 COMPILED = {"_cpu", "_cuda"}
-
-
-def part_of(name: str) -> str:
-    """cli_schedule.py is a piece of cli, plots_device.py of plots, ops_retention.py of ops."""
-    part = name.removesuffix(".py")
-    return next((whole for whole in ("cli", "plots", "ops") if part.startswith(f"{whole}_")), part)
+IMPORTERS = {"layout", "environment", "crosspoints", "read", "update", "retention", "wires"}
+IMPORTERS |= {"cuda.module"}
 
 
 def sources() -> Iterator[tuple[str, Path]]:
     """(part, file) of every module of the package."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        yield part_of(path.relative_to(PACKAGE).parts[0]), path
+        yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
+
+
+def ops_sources() -> Iterator[tuple[str, Path]]:
+    """(dotted name inside ops, file)."""
+    home = PACKAGE / "ops"
+    for path in sorted(home.rglob("*.py")):
+        yield ".".join(path.relative_to(home).with_suffix("").parts), path
 
 
 def imports(path: Path) -> set[str]:
@@ -87,7 +109,14 @@ def imports(path: Path) -> set[str]:
 def parts_of(path: Path) -> set[str]:
     """Parts of the package that a file imports."""
     names = (name.split(".") for name in imports(path))
-    return {part_of(name[1]) for name in names if name[0] == "pulseline" and len(name) > 1}
+    return {name[1] for name in names if name[0] == "pulseline" and len(name) > 1}
+
+
+def ops_parts_of(path: Path) -> set[str]:
+    """Files of ops that a file imports."""
+    names = (name.removeprefix("pulseline.ops.") for name in imports(path))
+    known = {known for known, _ in ops_sources()}
+    return {part for name in names for part in known if f"{name}.".startswith(f"{part}.")}
 
 
 def test_every_part_has_its_place() -> None:
@@ -111,9 +140,69 @@ def test_closed_parts(part: str) -> None:
             assert parts_of(path) - {part} <= ONLY[part], path
 
 
-def test_ops_is_the_only_importer_of_compiled_modules() -> None:
-    importers = {part for part, path in sources() if parts_of(path) & COMPILED}
-    assert importers == {"ops"}
+def test_import_direction_inside_ops() -> None:
+    assert {part for part, _ in ops_sources()} == {*OPS_LEVEL, "cuda.__init__"}
+    for part, path in ops_sources():
+        for other in ops_parts_of(path) - {part}:
+            assert OPS_LEVEL[other] < OPS_LEVEL[part], f"{path} imports {other}, which lies above"
+    assert "checks" in ops_parts_of(PACKAGE / "ops" / "read.py")  # the search finds them
+
+
+def test_importers_of_compiled_modules() -> None:
+    importers = {path for _, path in sources() if parts_of(path) & COMPILED}
+    assert importers == {path for part, path in ops_sources() if part in IMPORTERS}
+
+
+# ---- no state in modules ----
+
+# Registrations with torch, and caches of what is the same whenever it is asked.
+STATE = {"library.LIBRARY", "cuda.module.kernels"}
+FIXED = (
+    *(type(None), bool, int, float, str, tuple, frozenset, type, types.ModuleType),
+    *(types.FunctionType, types.BuiltinFunctionType, types.MappingProxyType, types.GenericAlias),
+    *(types.UnionType, typing.TypeVar, torch.dtype, torch.device, torch._ops.OpOverload),
+)
+
+
+def states(module: types.ModuleType, imported: Collection[str] = ()) -> set[str]:
+    """Names of a module, and of its classes, whose values can change."""
+    found = set()
+    for name, value in vars(module).items():
+        if name.startswith("__") or name in imported or typing.get_origin(value) is not None:
+            continue
+        if not isinstance(value, FIXED):
+            found.add(name)
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            held = (
+                n for n, v in vars(value).items() if isinstance(v, (list, dict, set, bytearray))
+            )
+            found |= {f"{name}.{n}" for n in held if not n.startswith(("__", "_field"))}
+    return found
+
+
+def test_ops_keep_nothing_between_calls() -> None:
+    """What one call leaves to another belongs to an object of the caller."""
+    found: set[str] = set()
+    for part, path in ops_sources():
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(tree)), path
+        name = f"pulseline.ops.{part}".removesuffix(".__init__")
+        importlib.import_module(name)
+        found |= {f"{part}.{n}" for n in states(sys.modules[name], _aliases(tree))}
+    assert found == STATE
+
+
+def _aliases(tree: ast.Module) -> set[str]:
+    """Names that imports of a module give."""
+    froms = (n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom)))
+    return {alias.asname or alias.name.partition(".")[0] for n in froms for alias in n.names}
+
+
+def test_the_search_for_state_finds_it() -> None:
+    module = types.ModuleType("found")
+    exec("kept, table, count, lock = [], {}, 0, object()\nclass C:\n    seen = {}\n", vars(module))
+    vars(module)["C"].__module__ = "found"
+    assert states(module) == {"kept", "table", "lock", "C.seen"}
 
 
 @pytest.mark.parametrize("part", NO_TORCH)
@@ -299,6 +388,6 @@ def test_documents_name_files_that_exist(document: str) -> None:
 
 def test_the_search_for_names_finds_them() -> None:
     text = (
-        "see `csrc/core/none.h`, [this](docs/none.md), `ops.py`, `pip install '.[lab]'`, `a = b/c`"
+        "see `csrc/core/none.h`, [this](docs/none.md), `tile.py`, `pip install '.[lab]'`, `a = b/c`"
     )
-    assert named_files(text) == {"csrc/core/none.h", "docs/none.md", "ops.py", "b/c"}
+    assert named_files(text) == {"csrc/core/none.h", "docs/none.md", "tile.py", "b/c"}

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from emulated import Emulated, build
-from pulseline import _cpu, ops, ops_layout
+from pulseline import _cpu, ops
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.devices.pulsed import RETENTION
 from pulseline.io import ReadConfig, UpdateConfig
+from pulseline.ops import layout
 
 
 def test_compiled_names() -> None:
-    assert ops_layout.LAYOUT == _cpu.LAYOUT
+    assert layout.LAYOUT == _cpu.LAYOUT
     assert _cpu.LAYOUT["RetentionSettings"] == ", ".join(RETENTION)
     assert SoftBounds(lifetime=9.0).retention()[RETENTION.index("lifetime")] == 9.0
 
@@ -24,23 +25,23 @@ def test_compiled_names() -> None:
 def test_names_of_the_cuda_module(pytestconfig: pytest.Config) -> None:
     assert pytestconfig.cache is not None
     emulated = Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
-    assert emulated.module.LAYOUT == ops_layout.LAYOUT
+    assert emulated.module.LAYOUT == layout.LAYOUT
 
 
-@pytest.mark.parametrize("kind", ops_layout.LAYOUT)
+@pytest.mark.parametrize("kind", layout.LAYOUT)
 def test_another_layout_does_not_load(kind: str) -> None:
     """Of the same length, one field later than another; longer; missing."""
-    first, *fields = ops_layout.LAYOUT[kind].split(", ")
+    first, *fields = layout.LAYOUT[kind].split(", ")
     swapped = ", ".join((fields[0], first, *fields[1:]))
-    for text in (swapped, f"{ops_layout.LAYOUT[kind]}, more", None):
-        layout = dict(ops_layout.LAYOUT)
+    for text in (swapped, f"{layout.LAYOUT[kind]}, more", None):
+        found = dict(layout.LAYOUT)
         if text is None:
-            del layout[kind]
+            del found[kind]
         else:
-            layout[kind] = text
-        module = types.SimpleNamespace(__name__="_cpu", LAYOUT=layout)
+            found[kind] = text
+        module = types.SimpleNamespace(__name__="_cpu", LAYOUT=found)
         with pytest.raises(ImportError, match=rf"^_cpu takes {kind} as .*; build both again$"):
-            ops_layout.check_layout(module)
+            layout.check_layout(module)
 
 
 def test_settings_of_another_length_reach_no_kernel() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from operators import replaced, update_arguments
 from pulseline import ops
 from pulseline.errors import ConfigError
+from pulseline.ops import update
 from test_update import MODELS, Problem, bits, problem
 
 PULSES, KEY = ops.PulseSettings, ops.UpdateKey
@@ -34,7 +35,7 @@ def arguments(p: Problem, w: Tensor) -> tuple[Any, ...]:
     return update_arguments(w, p.stored, p.x, p.d, p.device, p.config, p.lr, (0, 0, 0))
 
 
-@pytest.mark.parametrize("operator", [ops._update_cpu, ops._update_cuda])
+@pytest.mark.parametrize("operator", [update.update_cpu, update.update_cuda])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_out_of_range(operator: Any, name: str) -> None:
     kind, changes, match = SETTINGS[name]
@@ -45,7 +46,7 @@ def test_settings_out_of_range(operator: Any, name: str) -> None:
     assert torch.equal(bits(w), bits(p.weight))
 
 
-@pytest.mark.parametrize("operator", [ops._update_cpu, ops._update_cuda])
+@pytest.mark.parametrize("operator", [update.update_cpu, update.update_cuda])
 @pytest.mark.parametrize("kind", [PULSES, KEY])
 def test_settings_of_another_length(operator: Any, kind: type) -> None:
     """Lists come in through torch.ops; their names come back by their number."""
@@ -60,7 +61,7 @@ def test_settings_of_another_length(operator: Any, kind: type) -> None:
     assert torch.equal(bits(w), bits(p.weight))
 
 
-@pytest.mark.parametrize("operator", [ops._update_cpu, ops._update_cuda])
+@pytest.mark.parametrize("operator", [update.update_cpu, update.update_cuda])
 def test_tensors_that_do_not_fit(operator: Any) -> None:
     p = problem(5, 7, 3, MODELS["soft"])
     with pytest.raises(ConfigError, match=r"^weight has .* shape \(35,\)"):

@@ -19,7 +19,7 @@ from operators import chain_arguments as chain_operator
 from pulseline import ops
 from pulseline.devices import DEVICES, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, ReadConfig, UpdateConfig
+from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
 
 ROWS, COLS = 5, 7
@@ -33,7 +33,7 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-READ_KEY = [1, 2, ops.PURPOSES["forward"], 512, 512]
+READ_KEY = list(ops.ReadKey.of(1, 2, ops.PURPOSES["forward"], Mapping(), False))
 
 
 def update_arguments(device: str) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import update_arguments
+from operators import replaced, update_arguments
 from pulseline import ops, reference
 from pulseline.devices import ConstantStep, ExpStep, PulsedDevice, SoftBounds
 from pulseline.io import UpdateConfig
@@ -86,8 +86,8 @@ def repeated(
     result = torch.empty(repeats, *shape)
     for k in range(repeats):
         w = start.clone()
-        rest = (x, d, device, config, sample.lr, (7, 1, k))
-        ops.update_(*update_arguments(w, stored, *rest))
+        arguments = update_arguments(w, stored, x, d, device, config, sample.lr, (7, 1, k))
+        ops.update_(*replaced(arguments, ops.PulseSettings, granularity=STEP))  # of every device
         result[k] = w
     return result.double() - start.double()
 

@@ -26,7 +26,7 @@
 
 namespace pulseline::bind {
 
-PULSELINE_NAMED(ReadKey, int64_t, seed, tile_id, purpose, tile_in, tile_out)
+PULSELINE_NAMED(ReadKey, int64_t, seed, tile_id, purpose, tile_in, tile_out, fused)
 PULSELINE_NAMED(UpdateKey, int64_t, seed, tile_id, fidelity)
 PULSELINE_NAMED(DrawKey, int64_t, seed, tile_id)
 PULSELINE_NAMED(ReadSettings, double, inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise,

@@ -12,7 +12,6 @@ from . import compat, devices, io, nn, ops, optim, pipeline, presets
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
 from .identity import Identity, manual_seed
-from .ops import set_cuda_products
 from .tile import Tile
 
 try:
@@ -36,5 +35,4 @@ __all__ = [
     "optim",
     "pipeline",
     "presets",
-    "set_cuda_products",
 ]

@@ -12,7 +12,7 @@ from .devices import Ideal
 from .errors import ConfigError
 from .identity import changes
 from .nn.tiles import refuse_twin_tiles
-from .ops_cuda import together
+from .ops import Batch
 from .parameter import AnalogParameter, check_lr
 
 
@@ -72,12 +72,16 @@ class AnalogSGD(torch.optim.Optimizer):
             self._refuse_twins()
         for group in self.param_groups:
             check_lr(group["lr"])
-        with together():  # tiles on a GPU share launches
+        for group in self.param_groups:  # before anything is moved
+            for p in group["params"]:
+                if isinstance(p, AnalogParameter):
+                    p.analog_tile.check_updates(wait=False)
+        with Batch() as batch:  # tiles on a GPU share launches
             for group in self.param_groups:
                 lr = group["lr"]
                 for p in group["params"]:
                     if isinstance(p, AnalogParameter):
-                        p.analog_tile.step_pending(lr)
+                        p.analog_tile.step_pending(lr, batch)
                     elif p.grad is not None:
                         p.data.sub_(p.grad, alpha=lr)
         for after in self._optimizer_step_post_hooks.values():

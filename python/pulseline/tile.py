@@ -9,19 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import ops, ops_retention
+from . import ops
 from .devices import Device, Ideal, PulsedDevice, SoftBounds
 from .errors import ConfigError
 from .identity import Identity, changed, check_integer, identify
 from .io import IOConfig, Mapping, UpdateConfig
+from .packed import Packed
 from .parameter import AnalogParameter, check_lr
 from .settings import check_kind
 from .state import Saved, check, pack
 
 _COUNTERS = ("forward", "backward", "update", "age")
-_FORWARD, _BACKWARD, _EVALUATION = (
-    ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
-)
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
 
 
@@ -76,6 +74,7 @@ class Tile:
         self.averages = torch.zeros(2, dtype=torch.float32, device="cpu")
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.fired: Tensor | None = None
+        self._outcomes = ops.Outcomes()
         self.weight = AnalogParameter(torch.zeros(rows, cols, dtype=torch.float32, device="cpu"))
         self.weight.analog_tile = self
         # What pulses move if what is read (the weight) carries write noise.
@@ -89,18 +88,6 @@ class Tile:
     def _build(self) -> None:
         """Derive device state and the packed settings from the configuration."""
         rows, cols = self.weight.shape
-        sizes = (self.mapping.tile_in, self.mapping.tile_out)
-        keys = (
-            ops.ReadKey(*self._identity.key, purpose, *(sizes[::-1] if transposed else sizes))
-            for purpose, transposed in (
-                (_FORWARD, False),
-                (_BACKWARD, True),
-                (_EVALUATION, False),
-                (_EVALUATION, True),
-            )
-        )
-        self._forward_key, self._backward_key, *self._evaluation_keys = keys
-        self._key = ops.DrawKey(*self._identity.key)
         self.step: Tensor | None = None
         self.slope: Tensor | None = None
         self.bound: Tensor | None = None
@@ -117,34 +104,27 @@ class Tile:
             self._deviation = self.device.write_noise_std * self.device.dw_min
             if self.device.ages:
                 self._retention = self._build_retention()
-        self._set_update(self.update_config)
-        self._set_scale(self.out_scale)
+        self._pack()
+
+    def _pack(self) -> None:
+        configs = (self.device, self.io, self.update_config, self.mapping)
+        self._packed = Packed.of(self._identity.key, *configs, self.out_scale)
 
     def _set_update(self, config: UpdateConfig) -> None:
-        """Pack the settings of the update; the devices stay as they were drawn."""
+        """Take other settings of the update; the devices stay as they were drawn."""
         self.update_config = config
-        self._fidelity = ops.FIDELITY_INDEX[config.resolve(self.device.default_fidelity)]
-        self._pulses = ops.PulseSettings.of(config, self.device)
-        self._update_key = ops.UpdateKey(*self._identity.key, self._fidelity)
+        self._pack()
 
     def _build_retention(self) -> Tensor:
         assert isinstance(self.device, PulsedDevice)
         rows, cols = self.weight.shape
         values = self.device.retention()
-        words: Tensor = ops_retention.construct_retention(values, rows, cols, *self._identity.key)
+        words: Tensor = ops.construct_retention(values, rows, cols, *self._identity.key)
         return words.to(self.weight.device)
 
     def _set_scale(self, out_scale: float) -> None:
         self.out_scale = out_scale
-        both = (self.io.forward, self.io.backward)
-        self._reads = tuple(ops.ReadSettings.of(config, out_scale) for config in both)
-        # With options: in training and in evaluation.
-        self._converters = tuple(
-            None
-            if config.plain
-            else tuple(ops.ConverterSettings.of(config, advance) for advance in (True, False))
-            for config in both
-        )
+        self._pack()
 
     @property
     def identity(self) -> Identity:
@@ -228,9 +208,9 @@ class Tile:
         self.cells.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
         if self.hidden is not None:
-            ops_retention.disturb_(
+            ops.disturb_(
                 *(self.weight.data, self.hidden, self.step),
-                *(self._deviation, self.update_count, self._key),
+                *(self._deviation, self.update_count, self._packed.draws),
             )
 
     def adopt(self, parameter: nn.Parameter) -> AnalogParameter:
@@ -261,12 +241,14 @@ class Tile:
         return self.weight.data * self.out_scale
 
     def _read(self, v: Tensor, transposed: bool, k: int, key: ops.ReadKey) -> Tensor:
-        settings, converters = self._reads[transposed], self._converters[transposed]
-        if converters is None:
-            return ops.read(v, self.weight, transposed, k, key, settings)
+        packed = self._packed
+        options = packed.converters[transposed]
+        if options is None:
+            return ops.read(v, self.weight, transposed, k, key, packed.reads[transposed])
         average = self.averages[int(transposed) : int(transposed) + 1]
-        options = converters[key.purpose == _EVALUATION]
-        return ops.read_chain_(v, self.weight, transposed, k, key, settings, options, average)
+        converters = options[key is packed.evaluation[transposed]]
+        rest = (packed.reads[transposed], converters, average)
+        return ops.read_chain_(v, self.weight, transposed, k, key, *rest)
 
     # ---- operations: (samples, features) in, (samples, features) out ----
 
@@ -277,6 +259,7 @@ class Tile:
         """
         if self._retention is None or self.weight.requires_grad:
             return self._forward(x)
+        ops.check_tensor(x)
         parts = []
         for part in self._until_events(x.shape[0]):
             parts.append(self._forward(x[part]))
@@ -284,13 +267,13 @@ class Tile:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self._read(x, False, self.forward_count, self._forward_key)
+        y = self._read(x, False, self.forward_count, self._packed.forward)
         self.forward_count += x.shape[0]
         return y
 
     def backward(self, d: Tensor) -> Tensor:
         """Analog ``g = out_scale W^T d``; advances the backward counter."""
-        g = self._read(d, True, self.backward_count, self._backward_key)
+        g = self._read(d, True, self.backward_count, self._packed.backward)
         self.backward_count += d.shape[0]
         return g
 
@@ -300,7 +283,7 @@ class Tile:
         Draws restart with :meth:`begin_evaluation`, so that an evaluation is reproducible and does
         not depend on how its samples are cut into batches.
         """
-        y = self._read(v, transposed, self.evaluation_count, self._evaluation_keys[transposed])
+        y = self._read(v, transposed, self.evaluation_count, self._packed.evaluation[transposed])
         self.evaluation_count += v.shape[0]
         return y
 
@@ -308,61 +291,73 @@ class Tile:
         """Restart the draws of :meth:`evaluate`."""
         self.evaluation_count = 0
 
-    def update(self, x: Tensor, d: Tensor, lr: float) -> None:
+    def update(self, x: Tensor, d: Tensor, lr: float, batch: ops.Batch | None = None) -> None:
         """Pulse ``W <- W - lr/out_scale d x^T``, samples in order; advances update counter and age.
+
+        On a GPU, values that are not finite are found later: the update writes nothing, and the
+        ConfigError comes with a later one or with :meth:`check_updates`.
 
         Args:
             x: (samples, cols) inputs. d: (samples, rows) errors. lr: learning rate >= 0.
+            batch: on a GPU, whose launches this update shares.
 
         Raises:
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
         rate = check_lr(lr) / self.out_scale
+        if self._retention is None:
+            self._pulse(x, d, rate, batch)
+            return
+        ops.check_tensor(x)
+        ops.check_tensor(d)
         parts = self._until_events(x.shape[0])
         if len(parts) == 1 or x.shape[0] != d.shape[0]:
-            self._pulse(x, d, rate)
-            self.age(x.shape[0])
+            self._pulse(x, d, rate, batch)
+            self.age(x.shape[0], batch)
             return
         x, d = self._all_or_nothing(x, d, rate)
         for part in parts:
-            self._pulse(x[part], d[part], rate)
-            self.age(part.stop - part.start)
+            self._pulse(x[part], d[part], rate, batch)
+            self.age(part.stop - part.start, batch)
 
     def _all_or_nothing(self, x: Tensor, d: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """Inputs of an update in several calls, such that all are refused or none."""
         finite = torch.isfinite(x).all() & torch.isfinite(d).all()
         if x.is_cpu and not finite:  # the whole call says which sample it is
-            self._pulse(x, d, rate)
+            self._pulse(x, d, rate, None)
         # On a GPU the host does not wait: a NaN in the last sample is one in every sample.
         return (x, d) if x.is_cpu else (torch.where(finite, x, float("nan")), d)
 
-    def _pulse(self, x: Tensor, d: Tensor, rate: float) -> None:
+    def _pulse(self, x: Tensor, d: Tensor, rate: float, batch: ops.Batch | None) -> None:
         """Pulses of samples between which nothing else happens."""
+        packed, k = self._packed, self.update_count
         ops.update_(
             self.weight if self.hidden is None else self.hidden,
-            self.step,
-            self.slope,
-            self.bound,
-            x,
-            d,
-            rate,
-            self.device.name,
-            self._params,
-            self._pulses,
-            self.update_count,
-            self._update_key,
-            self.fired,
+            *(self.step, self.slope, self.bound, x, d, rate, self.device.name, self._params),
+            *(packed.pulses, k, packed.update, self.fired, batch, self._outcomes),
         )
-        if self.hidden is not None:
-            ops_retention.redraw_(
-                *(self.weight.data, self.hidden, self.step, x, d),
-                *(rate, self._pulses, self._deviation, self.update_count, self._update_key),
+        if self.hidden is not None and self.step is not None:
+            ops.redraw_(
+                *(self.weight.data, self.hidden, self.step, x, d, rate, packed.pulses),
+                *(self._deviation, k, packed.update, batch),
             )
         if self.fired is not None:
             self.fired[2] += x.shape[0]
         self.update_count += x.shape[0]
 
-    def age(self, samples: int) -> None:
+    def check_updates(self, wait: bool = True) -> None:
+        """Say what the GPU has found in earlier updates of this tile.
+
+        Args:
+            wait: for all updates so far; otherwise only those that have ended are looked at, and
+                none while a CUDA graph captures.
+
+        Raises:
+            ConfigError: an update held a NaN or an infinity; it wrote nothing.
+        """
+        self._outcomes.check(wait)
+
+    def age(self, samples: int, batch: ops.Batch | None = None) -> None:
         """Let decay, drift and diffusion happen as often as ``samples`` more samples make due.
 
         Updates, and training reads of a frozen weight, do so themselves. Event n falls behind
@@ -371,6 +366,7 @@ class Tile:
 
         Args:
             samples: how many, >= 0.
+            batch: on a GPU, what is launched before.
 
         Raises:
             ConfigError: samples is negative.
@@ -382,17 +378,18 @@ class Tile:
         first = self.age_count // self.device.batch
         self.age_count += samples
         for event in range(first, self.age_count // self.device.batch):
+            if batch is not None:
+                batch.launch()
             self._pass_time(event)
 
     def _pass_time(self, event: int) -> None:
         """Decay, drift and diffusion, once."""
-        ops.settle()
-        drift = ops_retention.drift_log2(event + 1)
+        drift = ops.drift_log2(event + 1)
         cells = self.cells
         before = None if self.hidden is None else cells.clone()
-        ops_retention.retain_(
+        ops.retain_(
             *(cells, self.step, self.bound, self._retention),
-            *(drift, event, self._key),
+            *(drift, event, self._packed.draws),
         )
         if before is not None:  # the noise of the last write stays as it is
             self.weight.data.add_(cells - before)
@@ -419,12 +416,11 @@ class Tile:
         """
         if not isinstance(self.device, PulsedDevice):
             raise ConfigError("device is Ideal, which has no reset; program the weights instead")
-        ops.settle()
         words = self._build_retention() if self._retention is None else self._retention
         fresh = self.cells.clone()
-        ops_retention.reset_(
+        ops.reset_(
             *(fresh, self.step, self.bound, words),
-            *(self.device.reset_std, self.age_count, self._key),
+            *(self.device.reset_std, self.age_count, self._packed.draws),
         )
         where = slice(None) if columns is None else columns
         for held in {id(t): t for t in (self.cells, self.weight.data)}.values():
@@ -432,12 +428,12 @@ class Tile:
 
     def count_pulses(self) -> None:
         """Count from now on: ``fired`` holds coincidences, slots and samples of pulsed updates."""
-        counts = isinstance(self.device, PulsedDevice) and self._fidelity != _EXPECTED
+        counts = isinstance(self.device, PulsedDevice) and self._packed.update.fidelity != _EXPECTED
         where = self.weight.device
         self.fired = torch.zeros(3, dtype=torch.int64, device=where) if counts else None
 
-    def step_pending(self, lr: float) -> None:
-        """Pulse every pair that backward left, in order, and forget them.
+    def step_pending(self, lr: float, batch: ops.Batch | None = None) -> None:
+        """Pulse every pair that backward left, in order, and forget them; see :meth:`update`.
 
         If a pair is refused (see :meth:`update`) nothing of it is written and all pairs stay.
         """
@@ -448,7 +444,7 @@ class Tile:
             x, d = pending[0]
         else:
             x, d = torch.cat([p[0] for p in pending]), torch.cat([p[1] for p in pending])
-        self.update(x, d, lr)
+        self.update(x, d, lr, batch)
         pending.clear()
 
     # ---- state ----
@@ -469,8 +465,7 @@ class Tile:
 
     def state(self) -> dict[str, Any]:
         """Identity, settings and counters: what, beside the weights, continues a run."""
-        if not self.weight.is_cpu:
-            ops.check_updates()  # a refused update would be saved as if it had been done
+        self.check_updates()  # a refused one would be saved as if it had been done
         return pack(self._saved())
 
     def check_state(self, state: object, name: str = "tile") -> Saved:

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..identity import Identity
 from ..io import IOConfig, UpdateConfig
 from ..io import Mapping as TileMapping
-from ..ops_checks import check_tensor
+from ..ops import check_tensor
 from ..parameter import AnalogParameter
 from ..tile import Tile
 from .function import Read

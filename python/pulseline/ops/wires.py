@@ -1,12 +1,12 @@
-"""The nodal solve of one physical tile, for who wants to see the wires alone (a piece of ops)."""
+"""The nodal solve of one physical tile, for who wants to see the wires alone."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from . import _cpu
-from .errors import ConfigError
+from .. import _cpu
+from ..errors import ConfigError
 
 
 def wire_currents(
@@ -36,9 +36,10 @@ def wire_currents(
         raise ConfigError(
             f"q has shape {tuple(q.shape)} and dtype {q.dtype}; use float32 (samples, {inputs})"
         )
+    shape = (q.shape[0], cols if transposed else rows)
+    y = torch.zeros(shape, dtype=torch.float32, device="cpu")
     if min(rows, cols) == 0:
-        return q.new_zeros((q.shape[0], cols if transposed else rows)), 0
-    y = q.new_empty((q.shape[0], cols if transposed else rows))
+        return y, 0
     weight, q = weight.contiguous(), q.contiguous()
     most = _cpu.wire_currents(
         weight.data_ptr(),

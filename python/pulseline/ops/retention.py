@@ -13,33 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _cpu, ops_cuda
-from .errors import ConfigError
-from .ops_checks import elsewhere, refuse_device
-from .ops_layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
+from .. import _cpu
+from ..errors import ConfigError
+from .checks import elsewhere, refuse_device
+from .cuda.batch import Batch
+from .cuda.launch import Redraw, Update, launch_on
+from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
+from .library import LIBRARY, eager
 
-_LIBRARY = torch.library.Library("pulseline", "FRAGMENT")
-_LIBRARY.define(
-    "construct_retention(float[] settings, int rows, int cols, int seed, int tile_id) -> Tensor"
-)
-# key: DrawKey
-_LIBRARY.define(
-    "retain_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float drift, int k, "
-    "int[] key) -> ()"
-)
-_LIBRARY.define(
-    "reset_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float std, int k, "
-    "int[] key) -> ()"
-)
-_LIBRARY.define(
-    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, int k, "
-    "int[] key) -> ()"
-)
-# key: UpdateKey
-_LIBRARY.define(
-    "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float lr, "
-    "float[] pulses, float deviation, int k, int[] key) -> ()"
-)
 _EXACT, _EXPECTED = FIDELITY_INDEX["exact"], FIDELITY_INDEX["expected"]
 _threads = torch.get_num_threads
 
@@ -54,12 +35,6 @@ def _check(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype, besid
     if elsewhere(t, beside):
         refuse_device(name, t, beside)
     return t.data_ptr()
-
-
-def _construct(settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
-    words = torch.empty((2, rows, cols), dtype=torch.int32, device="cpu")
-    _cpu.construct_retention(settings, seed, tile_id, rows, cols, words.data_ptr(), _threads())
-    return words
 
 
 def _between(
@@ -91,12 +66,12 @@ def _reset(*arguments: Any) -> None:
     _cpu.retain(*(*_between(True, *arguments), _threads()))
 
 
-def _retain_cuda(weight: Tensor, *rest: Any) -> None:
-    ops_cuda.launch_on(weight, "retain", _between(False, weight, *rest))
+def retain_cuda(weight: Tensor, *rest: Any) -> None:
+    launch_on(weight, "retain", _between(False, weight, *rest))
 
 
-def _reset_cuda(weight: Tensor, *rest: Any) -> None:
-    ops_cuda.launch_on(weight, "retain", _between(True, weight, *rest))
+def reset_cuda(weight: Tensor, *rest: Any) -> None:
+    launch_on(weight, "retain", _between(True, weight, *rest))
 
 
 def _cells(visible: Tensor, hidden: Tensor, step: Tensor) -> tuple[int, int, int]:
@@ -120,8 +95,8 @@ def _disturb(*arguments: Any) -> None:
     _cpu.disturb(*(*_programmed(*arguments), _threads()))
 
 
-def _disturb_cuda(visible: Tensor, *rest: Any) -> None:
-    ops_cuda.launch_on(visible, "disturb", _programmed(visible, *rest))
+def disturb_cuda(visible: Tensor, *rest: Any) -> None:
+    launch_on(visible, "disturb", _programmed(visible, *rest))
 
 
 def _redraw(
@@ -145,7 +120,7 @@ def _redraw(
         visible.copy_(hidden)
 
 
-def _redraw_cuda(
+def redraw_cuda(
     visible: Tensor,
     hidden: Tensor,
     step: Tensor,
@@ -156,6 +131,7 @@ def _redraw_cuda(
     deviation: float,
     k: int,
     key: Sequence[int],
+    batch: Batch | None = None,
 ) -> None:
     _cells(visible, hidden, step)
     x, d = x.contiguous(), d.contiguous()
@@ -165,8 +141,12 @@ def _redraw_cuda(
     plain = checked(PulseSettings, pulses)._replace(noise=0.0, group_size=0.0)
     whose = checked(UpdateKey, key)
     whose = whose._replace(fidelity=_EXPECTED if whose.fidelity == _EXPECTED else _EXACT)
-    update = ops_cuda.Update(visible, (step,) * 3, x, d, lr, -1, (), plain, k, whose, None)
-    ops_cuda.redraw(ops_cuda.Redraw(update, hidden, deviation))
+    update = Update(visible, (step,) * 3, x, d, lr, -1, (), plain, k, whose, None)
+    if batch is not None:
+        batch.redraw(Redraw(update, hidden, deviation))
+        return
+    with Batch() as alone:
+        alone.redraw(Redraw(update, hidden, deviation))
 
 
 def _pair(visible: Tensor, x: Tensor, d: Tensor) -> tuple[int, int]:
@@ -178,22 +158,14 @@ def _pair(visible: Tensor, x: Tensor, d: Tensor) -> tuple[int, int]:
     )
 
 
-_LIBRARY.impl("construct_retention", _construct, "CompositeExplicitAutograd")
 for _name, _kernel, _kernel_cuda in (
-    ("retain_", _retain, _retain_cuda),
-    ("reset_", _reset, _reset_cuda),
-    ("disturb_", _disturb, _disturb_cuda),
-    ("redraw_", _redraw, _redraw_cuda),
+    ("retain_", _retain, retain_cuda),
+    ("reset_", _reset, reset_cuda),
+    ("disturb_", _disturb, disturb_cuda),
+    ("redraw_", _redraw, redraw_cuda),
 ):
-    _LIBRARY.impl(_name, _kernel, "CPU")
-    _LIBRARY.impl(_name, _kernel_cuda, "CUDA")
-
-
-@torch.library.register_fake("pulseline::construct_retention", lib=_LIBRARY)
-def _construct_fake(
-    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
-) -> Tensor:
-    return torch.empty((2, rows, cols), dtype=torch.int32, device="cpu")
+    LIBRARY.impl(_name, _kernel, "CPU")
+    LIBRARY.impl(_name, _kernel_cuda, "CUDA")
 
 
 def _in_place_fake(*_: object) -> None:
@@ -201,13 +173,38 @@ def _in_place_fake(*_: object) -> None:
 
 
 for _name in ("retain_", "reset_", "disturb_", "redraw_"):
-    torch.library.register_fake(f"pulseline::{_name}", _in_place_fake, lib=_LIBRARY)
+    torch.library.register_fake(f"pulseline::{_name}", _in_place_fake, lib=LIBRARY)
 
-construct_retention = torch.ops.pulseline.construct_retention.default
 retain_ = torch.ops.pulseline.retain_.default
 reset_ = torch.ops.pulseline.reset_.default
 disturb_ = torch.ops.pulseline.disturb_.default
-redraw_ = torch.ops.pulseline.redraw_.default
+_redraw_op = torch.ops.pulseline.redraw_.default
+
+
+def redraw_(
+    visible: Tensor,
+    hidden: Tensor,
+    step: Tensor,
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    pulses: Sequence[float],
+    deviation: float,
+    k: int,
+    key: Sequence[int],
+    batch: Batch | None = None,
+) -> None:
+    """``pulseline::redraw_``: write noise anew where the pulses of an update came.
+
+    Args:
+        visible, hidden: what is read, what the update moved. step: of ``construct``.
+        x, d, lr, pulses, k, key: as of the update. deviation: of the noise.
+        batch: on a GPU, that of the update.
+    """
+    if batch is not None and visible.is_cuda and eager(x):
+        redraw_cuda(visible, hidden, step, x, d, lr, pulses, deviation, k, key, batch)
+    else:
+        _redraw_op(visible, hidden, step, x, d, lr, pulses, deviation, k, key)
 
 
 def drift_log2(t: int) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import ConfigError
-from .io import FIDELITIES, LOWRANK_FIDELITIES
-from .ops_layout import PulseSettings, UpdateKey
+from ..errors import ConfigError
+from ..io import FIDELITIES, LOWRANK_FIDELITIES
+from .layout import PulseSettings, UpdateKey
 
 _SOURCES = ("", "x", "d")
 _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter

@@ -1,4 +1,4 @@
-"""Settings of every operator by name, as they cross into the compiled modules (a piece of ops).
+"""Settings of every operator by name, as they cross into the compiled modules.
 
 A NamedTuple of numbers is a ``float[]`` or ``int[]`` of torch's schemas; ``csrc/bind/layout.h`` has
 the same names in the same order, which is compared when a compiled module is loaded.
@@ -6,14 +6,15 @@ the same names in the same order, which is compared when a compiled module is lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from . import _cpu
-from .devices import Device, PulsedDevice
-from .devices.pulsed import RETENTION
-from .errors import ConfigError
-from .io import (
+from .. import _cpu
+from ..devices import Device, PulsedDevice
+from ..devices.pulsed import RETENTION
+from ..errors import ConfigError
+from ..io import (
     FIDELITIES,
     IR_DROPS,
     MV_TYPES,
@@ -22,6 +23,7 @@ from .io import (
     ReadConfig,
     UpdateConfig,
 )
+from ..io import Mapping as TileMapping
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ class ReadKey(NamedTuple):
         seed, tile_id: of the array.
         purpose: one of ``PURPOSES``.
         tile_in, tile_out: inputs and outputs of a physical tile in this direction.
+        fused: whether a GPU makes the products in the kernel that converts them.
     """
 
     seed: int
@@ -40,6 +43,16 @@ class ReadKey(NamedTuple):
     purpose: int
     tile_in: int
     tile_out: int
+    fused: int
+
+    @classmethod
+    def of(
+        cls, seed: int, tile_id: int, purpose: int, mapping: TileMapping, transposed: bool
+    ) -> ReadKey:
+        """Of a matrix on physical tiles; ``transposed``: read from its outputs."""
+        sizes = (mapping.tile_in, mapping.tile_out)
+        sizes = sizes[::-1] if transposed else sizes
+        return cls(seed, tile_id, purpose, *sizes, fused=int(mapping.cuda_products == "fused"))
 
 
 class UpdateKey(NamedTuple):
@@ -204,12 +217,13 @@ _KINDS = (
     UpdateSizes,
 )
 # Fields of every kind of settings, as a compiled module tells them.
-LAYOUT = {kind.__name__: ", ".join(kind._fields) for kind in _KINDS} | {
-    "RetentionSettings": ", ".join(RETENTION)
-}
+LAYOUT = MappingProxyType(
+    {kind.__name__: ", ".join(kind._fields) for kind in _KINDS}
+    | {"RetentionSettings": ", ".join(RETENTION)}
+)
 NUMBERING: int = _cpu.NUMBERING
-PURPOSES: dict[str, int] = dict(_cpu.PURPOSES)
-FIDELITY_INDEX = {name: i for i, name in enumerate(FIDELITIES)}
+PURPOSES: Mapping[str, int] = MappingProxyType(dict(_cpu.PURPOSES))
+FIDELITY_INDEX = MappingProxyType({name: i for i, name in enumerate(FIDELITIES)})
 
 
 def check_layout(module: Any) -> None:

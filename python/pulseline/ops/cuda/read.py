@@ -1,14 +1,12 @@
-"""Reads of CUDA tensors (a piece of ops): torch multiplies, our kernels convert.
+"""Reads of CUDA tensors: torch multiplies, our kernels convert.
 
 Per physical tile a read is ``ADC(W DAC(x))``; the segments of inputs are products of torch (cuBLAS;
 its settings, ``torch.backends.cuda.matmul``, apply), everything else is three kernels that give the
 bits of the CPU for the same sums: one for the inputs, one for each segment's outputs, one that
-repeats saturated samples. After ``set_cuda_products("fused")`` one kernel makes the products too,
-on tensor cores and as exact as float32, and converts them before they leave its registers. Wires
-that are solved (``ir_drop="exact"``) take a kernel for all of it, with the CPU's bits. Work is
-queued on torch's current stream; nothing waits for the GPU, so a
-CUDA graph may capture it (its replays repeat the draws). A sample that holds a NaN or an infinity
-comes out as NaN, where the CPU refuses it.
+repeats saturated samples. With ``Mapping(cuda_products="fused")`` one kernel makes the products
+too, on tensor cores and as exact as float32, and converts them before they leave its registers.
+Wires that are solved (``ir_drop="exact"``) take a kernel for all of it, with the CPU's bits. A
+sample that holds a NaN or an infinity comes out as NaN, where the CPU refuses it.
 """
 
 from __future__ import annotations
@@ -19,38 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops_cuda
-from .errors import ConfigError
-from .ops_checks import check_average, refuse_matrix, refuse_weight
-from .ops_layout import ConverterSettings, ReadKey, checked
+from ...errors import ConfigError
+from ..checks import check_average, refuse_matrix, refuse_weight
+from ..layout import ConverterSettings, ReadKey, checked
+from . import module
+from .launch import on_device_of, place_of
 
 # Wires that are solved: blocks that keep a GPU busy, bytes that they may work in.
 _NODAL = (128, 1 << 31)
-PRODUCTS = ("torch", "fused")
-
-_products = "torch"
-
-
-def set_cuda_products(products: str) -> str:
-    """Choose what multiplies in reads of CUDA tensors, for this process; return what it was.
-
-    Args:
-        products: ``"torch"`` (the default), cuBLAS and then a kernel per segment of inputs; or
-            ``"fused"``, one kernel for both on tensor cores. Its float32 factors are split into
-            parts that tensor cores take (3xTF32); with S = sum |w q| over the n inputs of a
-            physical tile its sums are within (48 + ceil(n / 16)) 2^-24 S, float32 in order within
-            n 2^-24 S. A sample's sums do not depend on its batch, and ``torch.backends`` settings
-            do not apply. Reads with ``w_noise_type="pcm_read"``, which sum squares as well, stay
-            with torch. It has not run on hardware yet: measure with ``bench/gpu_reads.py``.
-
-    Raises:
-        ConfigError: another name.
-    """
-    global _products
-    if products not in PRODUCTS:
-        raise ConfigError(f"products is {products!r}; use one of {', '.join(map(repr, PRODUCTS))}")
-    before, _products = _products, products
-    return before
 
 
 def check(
@@ -87,8 +61,8 @@ def read(
 ) -> Tensor:
     """Both reads of CUDA tensors, on the current stream of the weight's device."""
     check(x, weight, average, transposed)
-    kernels = ops_cuda.kernels()
-    with ops_cuda.on_device_of(weight):
+    kernels = module.kernels()
+    with on_device_of(weight):
         job = kernels.Read(
             *weight.shape,
             x.shape[0],
@@ -106,13 +80,13 @@ def _compose(job: Any, x: Tensor, weight: Tensor, transposed: bool, key: ReadKey
     outputs = job.outputs
     if x.numel() == 0 or outputs == 0:
         return x.new_zeros((x.shape[0], outputs))
-    where = ops_cuda.place_of(weight)
+    where = place_of(weight)
     work = _Workspace(job, x.contiguous(), weight, transposed)
     if job.nodal:
         return work.solved(job, where)
     if job.wired:
         work.wire(job, weight, transposed, key, where)
-    fused = _products == "fused" and job.fusable
+    fused = key.fused and job.fusable
     for block in range(job.blocks if job.block_inputs else 1):
         first = block * key.tile_out
         last = min(first + key.tile_out, outputs) if job.block_inputs else outputs

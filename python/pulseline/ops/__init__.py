@@ -1,0 +1,67 @@
+"""Operators on crossbars, registered with torch; the only importers of the compiled modules.
+
+Schemas, checks, dispatch and fake kernels (for torch.compile and FakeTensor). Settings cross by
+name (:mod:`.layout`). Nothing is kept between calls: what one call leaves to another belongs to an
+object of the caller, a :class:`Batch` or :class:`Outcomes`.
+"""
+
+from __future__ import annotations
+
+from .checks import check_tensor
+from .crosspoints import (
+    DEVICE_INDEX,
+    FIELDS,
+    construct,
+    construct_retention,
+    initial_normals,
+)
+from .cuda.batch import Batch
+from .cuda.outcomes import Outcomes
+from .environment import check_environment, info, use_isa
+from .layout import (
+    FIDELITY_INDEX,
+    NUMBERING,
+    PURPOSES,
+    ConverterSettings,
+    DrawKey,
+    PulseSettings,
+    ReadKey,
+    ReadSettings,
+    UpdateKey,
+)
+from .read import read, read_chain_
+from .retention import disturb_, drift_log2, redraw_, reset_, retain_
+from .update import update_
+from .wires import wire_currents
+
+__all__ = [
+    "DEVICE_INDEX",
+    "FIDELITY_INDEX",
+    "FIELDS",
+    "NUMBERING",
+    "PURPOSES",
+    "Batch",
+    "ConverterSettings",
+    "DrawKey",
+    "Outcomes",
+    "PulseSettings",
+    "ReadKey",
+    "ReadSettings",
+    "UpdateKey",
+    "check_environment",
+    "check_tensor",
+    "construct",
+    "construct_retention",
+    "disturb_",
+    "drift_log2",
+    "info",
+    "initial_normals",
+    "read",
+    "read_chain_",
+    "redraw_",
+    "reset_",
+    "retain_",
+    "update_",
+    "use_isa",
+    "wire_currents",
+]

@@ -1,0 +1,112 @@
+"""What a crosspoint is drawn with: ``construct``, ``construct_retention``, ``initial_normals``.
+
+Every number is a function of (seed, tile_id, row, column). Drawn on the CPU, wherever it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from .. import _cpu
+from ..devices import DEVICES
+from ..errors import ConfigError
+from .library import LIBRARY
+
+DEVICE_INDEX = MappingProxyType({name: i for i, (name, *_) in enumerate(_cpu.DEVICES)})
+# Fields of a compiled model; ``curve[18]`` takes 18 numbers.
+_DECLARED = tuple((name, tuple(fields.split(","))) for name, fields, *_ in _cpu.DEVICES)
+FIELDS = MappingProxyType(
+    {name: tuple(field.partition("[")[0] for field in fields) for name, fields in _DECLARED}
+)
+_PARAMETERS = MappingProxyType(
+    {
+        name: sum(int(field.partition("[")[2].rstrip("]") or 1) for field in fields)
+        for name, fields in _DECLARED
+    }
+)
+_MASK64 = (1 << 64) - 1
+_CPU = torch.device("cpu")  # whatever the default device is
+_threads = torch.get_num_threads
+
+
+def model_index(device: str, params: Sequence[float]) -> int:
+    """Number of a compiled model.
+
+    Raises:
+        ConfigError: an unknown name, or another number of parameters.
+    """
+    index = DEVICE_INDEX.get(device, -1)
+    if index < 0 or len(params) != _PARAMETERS[device]:
+        known = ", ".join(DEVICES)
+        raise ConfigError(f"device is {device!r} with {len(params)} parameters; use one of {known}")
+    return index
+
+
+def _construct(
+    device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    index = model_index(device, params)
+    step, slope, bound = (
+        torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)
+    )
+    _cpu.construct(
+        index,
+        params,
+        seed & _MASK64,
+        tile_id,
+        rows,
+        cols,
+        step.data_ptr(),
+        slope.data_ptr(),
+        bound.data_ptr(),
+        _threads(),
+    )
+    return step, slope, bound
+
+
+def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
+    out = torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
+    _cpu.initial_normals(seed & _MASK64, tile_id, rows, cols, out.data_ptr(), _threads())
+    return out
+
+
+def _construct_retention(
+    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+) -> Tensor:
+    words = torch.empty((2, rows, cols), dtype=torch.int32, device=_CPU)
+    _cpu.construct_retention(settings, seed, tile_id, rows, cols, words.data_ptr(), _threads())
+    return words
+
+
+LIBRARY.impl("construct", _construct, "CompositeExplicitAutograd")
+LIBRARY.impl("construct_retention", _construct_retention, "CompositeExplicitAutograd")
+LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("pulseline::construct", lib=LIBRARY)
+def _construct_fake(
+    device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = [torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)]
+    return pairs[0], pairs[1], pairs[2]
+
+
+@torch.library.register_fake("pulseline::initial_normals", lib=LIBRARY)
+def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
+    return torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
+
+
+@torch.library.register_fake("pulseline::construct_retention", lib=LIBRARY)
+def _construct_retention_fake(
+    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+) -> Tensor:
+    return torch.empty((2, rows, cols), dtype=torch.int32, device=_CPU)
+
+
+construct = torch.ops.pulseline.construct.default
+construct_retention = torch.ops.pulseline.construct_retention.default
+initial_normals = torch.ops.pulseline.initial_normals.default

@@ -1,0 +1,53 @@
+"""Schemas of all operators, and what decides whether a call needs torch's dispatcher.
+
+``key``, ``settings``, ``converters`` and ``pulses`` are NamedTuples of :mod:`.layout`; ``k`` is the
+number of the first sample, mini-batch or write. What ends in ``_`` writes its first tensor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checks import check_tensor
+
+LIBRARY = torch.library.Library("pulseline", "DEF")
+for schema in (
+    "read(Tensor x, Tensor weight, bool transposed, int k, int[] key, float[] settings) -> Tensor",
+    "read_chain_(Tensor x, Tensor weight, bool transposed, int k, int[] key, float[] settings, "
+    "float[] converters, Tensor(a!)? average) -> Tensor",
+    "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
+    "float lr, str device, float[] params, float[] pulses, int k, int[] key, "
+    "Tensor(b!)? fired=None) -> ()",
+    "construct(str device, float[] params, int rows, int cols, int seed, int tile_id) "
+    "-> (Tensor, Tensor, Tensor)",
+    "initial_normals(int rows, int cols, int seed, int tile_id) -> Tensor",
+    "construct_retention(float[] settings, int rows, int cols, int seed, int tile_id) -> Tensor",
+    "retain_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float drift, int k, "
+    "int[] key) -> ()",
+    "reset_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float std, int k, "
+    "int[] key) -> ()",
+    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, int k, "
+    "int[] key) -> ()",
+    "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float lr, "
+    "float[] pulses, float deviation, int k, int[] key) -> ()",
+):
+    LIBRARY.define(schema)
+
+_modes = torch._C._len_torch_dispatch_stack
+
+
+def eager(t: Tensor) -> bool:
+    """Whether nobody but the kernel wants to see a call with this tensor."""
+    if type(t) is not Tensor:
+        check_tensor(t)
+        return False
+    return not torch.compiler.is_compiling() and not _modes()
+
+
+def direct(t: Tensor) -> bool:
+    """Plain eager CPU tensors skip torch's dispatcher: it costs as much as a small read."""
+    if type(t) is not Tensor:
+        check_tensor(t)
+        return False
+    return not torch.compiler.is_compiling() and t.is_cpu and not _modes()

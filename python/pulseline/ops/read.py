@@ -1,0 +1,139 @@
+"""Reads: ``pulseline::read`` and ``pulseline::read_chain_``, the product of a crossbar.
+
+Checks raise :class:`ConfigError` before anything is written. On CUDA see :mod:`.cuda.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _cpu
+from .checks import (
+    check_average,
+    refuse_device,
+    refuse_matrix,
+    refuse_mixture,
+    refuse_value,
+    refuse_weight,
+)
+from .cuda.read import read as read_cuda
+from .library import LIBRARY, direct
+
+_F32 = torch.float32
+_CPU = torch.device("cpu")  # whatever the default device is
+_threads = torch.get_num_threads
+
+
+def read_cpu(
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    k: int,
+    key: Sequence[int],
+    settings: Sequence[float],
+    converters: Sequence[float] | None = None,
+    average: Tensor | None = None,
+) -> Tensor:
+    """Both reads; without converters the plain one."""
+    if (
+        weight.dtype is not _F32
+        or weight.dim() != 2
+        or not weight.is_contiguous()
+        or not weight.is_cpu
+    ):
+        refuse_weight(weight)
+    rows, cols = weight.shape
+    inputs, outputs = (rows, cols) if transposed else (cols, rows)
+    if x.dtype is not _F32 or x.dim() != 2 or x.shape[1] != inputs:
+        refuse_matrix("d" if transposed else "x", x, inputs)
+    if not x.is_cpu:
+        refuse_device("d" if transposed else "x", x, weight)
+    if not x.is_contiguous():
+        x = x.contiguous()
+    batch = x.shape[0]
+    y = torch.empty((batch, outputs), dtype=_F32, device=_CPU)
+    w_at, x_at, y_at = weight.data_ptr(), x.data_ptr(), y.data_ptr()
+    if converters is None:
+        code = _cpu.read(
+            w_at, x_at, y_at, rows, cols, batch, transposed, k, key, settings, _threads()
+        )
+    else:
+        check_average(average)
+        if average is not None and not average.is_cpu:
+            refuse_device("average", average, weight)
+        held = 0 if average is None else average.data_ptr()
+        code = _cpu.read_chain(
+            *(w_at, x_at, y_at, held, rows, cols, batch),
+            *(transposed, k, key, settings, converters, _threads()),
+        )
+    if code >= 0:
+        refuse_value(2 if transposed else 1, code // 2)
+    return y
+
+
+LIBRARY.impl("read", read_cpu, "CPU")
+LIBRARY.impl("read_chain_", read_cpu, "CPU")
+LIBRARY.impl("read", read_cuda, "CUDA")
+LIBRARY.impl("read_chain_", read_cuda, "CUDA")
+
+
+@torch.library.register_fake("pulseline::read", lib=LIBRARY)
+@torch.library.register_fake("pulseline::read_chain_", lib=LIBRARY)
+def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *_: object) -> Tensor:
+    refuse_mixture(weight, **{"d" if transposed else "x": x})
+    return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
+
+
+_read_op = torch.ops.pulseline.read.default
+_read_chain_op = torch.ops.pulseline.read_chain_.default
+
+
+def read(
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    k: int,
+    key: Sequence[int],
+    settings: Sequence[float],
+) -> Tensor:
+    """``pulseline::read``: analog product of every row of ``x`` with the weight.
+
+    Args:
+        x: (samples, inputs) float32. weight: (rows, cols) float32, contiguous.
+        transposed: False: y = W x; True: y = W^T x.
+        k: running number of the first sample. key: :class:`ReadKey`.
+        settings: :class:`ReadSettings`.
+
+    Returns:
+        (samples, outputs) float32.
+    """
+    if direct(x):
+        return read_cpu(x, weight, transposed, k, key, settings)
+    y: Tensor = _read_op(x, weight, transposed, k, key, settings)
+    return y
+
+
+def read_chain_(
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    k: int,
+    key: Sequence[int],
+    settings: Sequence[float],
+    converters: Sequence[float],
+    average: Tensor | None,
+) -> Tensor:
+    """``pulseline::read_chain_``: a read with options; :func:`read` where they are off.
+
+    Args:
+        converters: :class:`ConverterSettings`.
+        average: running average of ``average_abs_max``, (1,) float32, <= 0: none yet; it is moved
+            if ``converters.advance``.
+    """
+    if direct(x):
+        return read_cpu(x, weight, transposed, k, key, settings, converters, average)
+    y: Tensor = _read_chain_op(x, weight, transposed, k, key, settings, converters, average)
+    return y

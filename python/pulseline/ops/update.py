@@ -1,0 +1,191 @@
+"""The pulsed update: ``pulseline::update_``.
+
+Checks raise :class:`ConfigError` before anything is written. On CUDA see :mod:`.cuda.launch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _cpu
+from ..errors import ConfigError
+from .checks import (
+    check_fired,
+    check_update,
+    elsewhere,
+    refuse_device,
+    refuse_mixture,
+    refuse_value,
+)
+from .crosspoints import model_index
+from .cuda.batch import Batch
+from .cuda.launch import Update
+from .cuda.outcomes import Outcomes
+from .layout import PulseSettings, UpdateKey, checked
+from .library import LIBRARY, direct, eager
+
+_threads = torch.get_num_threads
+
+
+def update_cpu(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    device: str,
+    params: Sequence[float],
+    pulses: Sequence[float],
+    k: int,
+    key: Sequence[int],
+    fired: Tensor | None = None,
+) -> None:
+    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
+    check_update(weight, x, d, lr, settings, k, whose, "cpu")
+    check_fired(fired, weight)
+    x, d = x.contiguous(), d.contiguous()
+    index, addresses = -1, (0, 0, 0)
+    if device != "Ideal":
+        index, pairs = _device_arguments(device, params, weight, step, slope, bound)
+        addresses = (pairs[0].data_ptr(), pairs[1].data_ptr(), pairs[2].data_ptr())
+    code = _cpu.update(
+        weight.data_ptr(),
+        *addresses,
+        x.data_ptr(),
+        d.data_ptr(),
+        weight.shape[0],
+        weight.shape[1],
+        x.shape[0],
+        lr,
+        index,
+        params,
+        settings,
+        k,
+        whose,
+        _threads(),
+        0 if fired is None else fired.data_ptr(),
+    )
+    if code >= 0:
+        refuse_value(code % 2 + 1, code // 2)
+
+
+def update_cuda(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    device: str,
+    params: Sequence[float],
+    pulses: Sequence[float],
+    k: int,
+    key: Sequence[int],
+    fired: Tensor | None = None,
+    batch: Batch | None = None,
+    outcomes: Outcomes | None = None,
+) -> None:
+    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
+    check_update(weight, x, d, lr, settings, k, whose, weight.device.type)
+    index, pairs = -1, (weight,) * 3
+    if device != "Ideal":
+        index, pairs = _device_arguments(device, params, weight, step, slope, bound)
+    check_fired(fired, weight)
+    x, d = x.contiguous(), d.contiguous()
+    rest = (lr, index, params, settings, k, whose, fired, outcomes)
+    if batch is not None:
+        batch.add(Update(weight, pairs, x, d, *rest))
+        return
+    if outcomes is not None:
+        outcomes.check(wait=False)
+    with Batch() as alone:
+        alone.add(Update(weight, pairs, x, d, *rest))
+
+
+def _device_arguments(
+    device: str,
+    params: Sequence[float],
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+) -> tuple[int, tuple[Tensor, Tensor, Tensor]]:
+    """Index of the compiled model; step, slope and bound, checked."""
+    index = model_index(device, params)
+    if step is None or slope is None or bound is None:
+        missing = "step" if step is None else "slope" if slope is None else "bound"
+        raise ConfigError(f"device {device!r} lacks its {missing}; build it with construct")
+    pairs, shape = (step, slope, bound), weight.shape
+    for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
+        if t.shape != shape or t.dtype is not torch.int32 or not t.is_contiguous():
+            raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
+        if elsewhere(t, weight):
+            refuse_device(name, t, weight)
+    return index, pairs
+
+
+LIBRARY.impl("update_", update_cpu, "CPU")
+LIBRARY.impl("update_", update_cuda, "CUDA")
+
+
+@torch.library.register_fake("pulseline::update_", lib=LIBRARY)
+def _update_fake(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    *_: object,
+) -> None:
+    refuse_mixture(weight, x=x, d=d)
+
+
+_update_op = torch.ops.pulseline.update_.default
+
+
+def update_(
+    weight: Tensor,
+    step: Tensor | None,
+    slope: Tensor | None,
+    bound: Tensor | None,
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    device: str,
+    params: Sequence[float],
+    pulses: Sequence[float],
+    k: int,
+    key: Sequence[int],
+    fired: Tensor | None = None,
+    batch: Batch | None = None,
+    outcomes: Outcomes | None = None,
+) -> None:
+    """``pulseline::update_``: pulse the weight in place, samples in order.
+
+    Args:
+        weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct``, or None for
+            the ideal device. x: (samples, cols), d: (samples, rows) float32.
+        lr: learning rate >= 0. device, params: name and parameters of the model.
+        pulses: :class:`PulseSettings`. k: running number of the first sample.
+        key: :class:`UpdateKey`.
+        fired: int64, where the weight is; counts of coincidences and of slots are added to its
+            first two elements.
+        batch: on a GPU, whose launches it shares; None: its own, at once.
+        outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
+            who waits.
+    """
+    if direct(x):
+        update_cpu(weight, step, slope, bound, x, d, lr, device, params, pulses, k, key, fired)
+        return
+    arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, k, key, fired)
+    if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
+        update_cuda(*arguments, batch, outcomes)
+    else:
+        _update_op(*arguments)

@@ -1,0 +1,68 @@
+"""The settings of a tile as its operators take them, packed once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import ops
+from .devices import Device
+from .io import IOConfig, Mapping, ReadConfig, UpdateConfig
+
+__all__ = ["Packed"]
+
+_FORWARD, _BACKWARD, _EVALUATION = (
+    ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
+)
+Options = tuple[ops.ConverterSettings, ops.ConverterSettings]  # in training, in evaluation
+
+
+class Packed(NamedTuple):
+    """Whose draws, and by which settings; pairs are forward and backward.
+
+    Attributes:
+        converters: None: a plain read.
+    """
+
+    forward: ops.ReadKey
+    backward: ops.ReadKey
+    evaluation: tuple[ops.ReadKey, ops.ReadKey]
+    draws: ops.DrawKey
+    update: ops.UpdateKey
+    reads: tuple[ops.ReadSettings, ops.ReadSettings]
+    converters: tuple[Options | None, Options | None]
+    pulses: ops.PulseSettings
+
+    @classmethod
+    def of(
+        cls,
+        key: tuple[int, int],
+        device: Device,
+        io: IOConfig,
+        update: UpdateConfig,
+        mapping: Mapping,
+        out_scale: float,
+    ) -> Packed:
+        """Those of an array whose Philox key this is: seed and stream."""
+        fidelity = ops.FIDELITY_INDEX[update.resolve(device.default_fidelity)]
+        return cls(
+            forward=ops.ReadKey.of(*key, _FORWARD, mapping, False),
+            backward=ops.ReadKey.of(*key, _BACKWARD, mapping, True),
+            evaluation=(
+                ops.ReadKey.of(*key, _EVALUATION, mapping, False),
+                ops.ReadKey.of(*key, _EVALUATION, mapping, True),
+            ),
+            draws=ops.DrawKey(*key),
+            update=ops.UpdateKey(*key, fidelity),
+            reads=(
+                ops.ReadSettings.of(io.forward, out_scale),
+                ops.ReadSettings.of(io.backward, out_scale),
+            ),
+            converters=(_options(io.forward), _options(io.backward)),
+            pulses=ops.PulseSettings.of(update, device),
+        )
+
+
+def _options(config: ReadConfig) -> Options | None:
+    if config.plain:
+        return None
+    return ops.ConverterSettings.of(config), ops.ConverterSettings.of(config, advance=False)
