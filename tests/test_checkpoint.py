@@ -16,6 +16,7 @@ import killed_train
 import launch
 from pulseline.cli import main
 from pulseline.errors import BackendError, ConfigError
+from pulseline.nn import AnalogLinear
 from pulseline.pipeline import Pipeline, Schedule, asynchronous, checkpoint, synchronous
 
 STAGES, STEPS, PER_STEP = 3, 4, 5
@@ -239,6 +240,41 @@ def test_another_model_is_refused_whole(tmp_path: Path) -> None:
         checkpoint.load(pipe, tmp_path, config={"seed": 1})
     assert "\n" not in str(error.value)
     assert (pipe.digest(), pipe.micro_batches) == (before, 0)
+
+
+class Seeded(delayed.Analog):
+    """Layers of another seed, or of none."""
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = seed
+
+    def linear(self, m: int) -> torch.nn.Module:
+        return AnalogLinear(delayed.WIDTH, delayed.WIDTH, bias=False, seed=self.seed, tile_id=m)
+
+
+def test_devices_nobody_asked_for_come_from_the_checkpoint(tmp_path: Path) -> None:
+    """A run without seeds continues in a process that has drawn others."""
+    train(fresh(kind=Seeded(None)), tmp_path / "run", last=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    digests = []
+    for root in ("run", "copy"):
+        pipe = fresh(kind=Seeded(None))
+        before = [stage.module[0].tile.seed for stage in pipe.stages]  # type: ignore[index,union-attr]
+        assert checkpoint.load(pipe, tmp_path / root, config={"seed": 1}) is not None
+        after = [stage.module[0].tile.seed for stage in pipe.stages]  # type: ignore[index,union-attr]
+        assert not {*before} & {*after}
+        train(pipe, None, 1)
+        digests.append(pipe.digest())
+    assert digests[0] == digests[1]
+
+
+def test_devices_that_were_asked_for_are_not_given_up(tmp_path: Path) -> None:
+    train(fresh(kind=Seeded(3)), tmp_path, last=1)
+    pipe = fresh(kind=Seeded(4))
+    before = pipe.digest()
+    with pytest.raises(ConfigError, match="seed was saved as 3 and is 4 here"):
+        checkpoint.load(pipe, tmp_path, config={"seed": 1})
+    assert pipe.digest() == before
 
 
 def test_only_at_flush_points_and_forward(tmp_path: Path) -> None:
