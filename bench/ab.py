@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,7 @@ def main() -> None:
     args = p.parse_args()
     if args.pairs < 15:
         p.error(f"--pairs is {args.pairs}; use at least 15")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # worktrees and wheels go away
     with ExitStack() as stack:
         if args.revisions:
             given = {}

@@ -155,6 +155,7 @@ def serve(directory: str, threads: int) -> None:
     if not found.is_relative_to(Path(directory).resolve()):
         sys.exit(f"pulseline came from {found.parent}; install a wheel into {directory}")
     torch.set_num_threads(threads)
+    gc.freeze()  # what was imported is not looked through before every measurement
     # On one thread the time of the processor: others on the machine do not count.
     clock = time.process_time if threads == 1 else time.perf_counter
     cells: dict[str, Step] = {}
