@@ -31,7 +31,8 @@ class Matrix:
 class StageCost:
     """Time in ns and energy in pJ of F, B and U of one sample at one stage.
 
-    ``update_pj`` is a bound: every slot a coincidence at every crosspoint.
+    ``update_pj`` is a bound: every slot of both signs a pulse on every line (``line_pj``, part of
+    it) and, for one sign, a coincidence at every crosspoint.
     """
 
     forward_ns: float = 0.0
@@ -40,6 +41,7 @@ class StageCost:
     forward_pj: float = 0.0
     backward_pj: float = 0.0
     update_pj: float = 0.0
+    line_pj: float = 0.0
 
     def times(self, samples: int = 1) -> tuple[float, float, float]:
         """(t_F, t_B, t_U) in ns of a micro-batch of so many samples, one after the other."""
@@ -56,13 +58,15 @@ def matrix_cost(hardware: Hardware, matrix: Matrix) -> StageCost:
     rows, cols, n = matrix.rows, matrix.cols, matrix.positions
     slots = hardware.bl if matrix.bl is None else matrix.bl
     empty = rows == 0 or cols == 0
+    lines = 2 * slots * hardware.lines(rows, cols)
     return StageCost(
         n * hardware.forward_ns(rows),
         n * hardware.backward_ns(cols),
         0.0 if empty else n * hardware.update_ns(matrix.bl),
         n * hardware.read_pj(rows, cols),
         n * hardware.read_pj(rows, cols, transposed=True),
-        n * hardware.update_pj(slots * rows * cols, 2 * slots * (rows + cols)),
+        n * hardware.update_pj(slots * rows * cols, lines),
+        n * hardware.update_pj(0, lines),
     )
 
 
@@ -80,4 +84,5 @@ def stage_cost(hardware: Hardware, matrices: Sequence[Matrix]) -> StageCost:
         sum(c.forward_pj for c in costs),
         sum(c.backward_pj for c in costs),
         sum(c.update_pj for c in costs),
+        sum(c.line_pj for c in costs),
     )

@@ -51,9 +51,9 @@ class Hardware:
         input_steps: phases of an input.
         t_pulse_ns, bl: length of an update pulse; slots where a layer does not say.
         mac_fj: per crosspoint and step. dac_pj: per input line and step. adc_pj, digital_pj: per
-            conversion and for what follows it. With dac_pj = adc_pj = 0 mac_fj includes them.
-        pulse_fj: per coincidence at a crosspoint. line_fj: per pulse of a whole line; 0: not
-            counted.
+            conversion and for what follows it. A hand-made one with dac_pj = adc_pj = 0 has them
+            in mac_fj, which makes small matrices too cheap.
+        pulse_fj: per coincidence at a crosspoint. line_fj: per pulse of a whole line of a tile.
         row_write_ns: programming one row with verify; 0: unknown.
         sources: of each number, by field name.
 
@@ -141,6 +141,11 @@ class Hardware:
         array = self.input_steps * rows * cols * self.mac_fj / 1000
         edges = inputs * self.dac_pj + outputs * (self.adc_pj + self.digital_pj)
         return array, self.input_steps * edges
+
+    def lines(self, rows: int, cols: int) -> int:
+        """Lines, rows and columns, of the physical tiles of a rows x cols matrix."""
+        across, down = math.ceil(cols / self.tile_cols), math.ceil(rows / self.tile_rows)
+        return rows * across + cols * down
 
     def update_pj(self, pulses: float, line_pulses: float = 0.0) -> float:
         """Energy of so many coincidences and line pulses."""

@@ -10,9 +10,10 @@ from typing import Any
 class RunReport:
     """Modelled time and energy of a training run.
 
-    ``read_pj`` and ``update_pj`` are totals; ``update_is_bound``: no pulses were counted, so
-    every slot is taken as a coincidence at every crosspoint. ``utilisation``: share of the time
-    that each stage computes. ``pulses``: coincidences really fired, None if nobody counted.
+    ``read_pj`` and ``update_pj`` are totals. ``update_is_bound``: no pulses were counted, so every
+    slot is taken as a coincidence at every crosspoint, or lines cost energy: every slot is taken
+    as a pulse on every line. ``utilisation``: share of the time that each stage computes.
+    ``pulses``: coincidences really fired, None if nobody counted.
     ``unverified``: numbers of the hardware that are recalled or assumed.
     """
 

@@ -161,7 +161,9 @@ def report(
     """What the pipeline's run so far would have cost; at a flush point only.
 
     Every micro-batch counts as full. Time comes from the schedule's programs with the stages'
-    modelled durations; pulses are those that the tiles counted.
+    modelled durations; pulses and slots are those that the tiles counted (``Tile.count_pulses``
+    before the run), else every train has ``desired_bl`` slots, which update management hardly ever
+    uses.
     """
     pipe.check_flushed("report")
     kind = preset(hardware)
@@ -203,15 +205,17 @@ def run_report(
     """The report of a run with micro-batches of ``size`` and flushes after those segments."""
     samples = size * sum(segments)
     total = run_time(plan, [cost.times(size) for cost in costs], segments, latency_ns)
-    bound = samples * sum(cost.update_pj for cost in costs)
+    update = samples * sum(cost.update_pj for cost in costs)
+    if pulses is not None:
+        update = hardware.update_pj(pulses) + samples * sum(cost.line_pj for cost in costs)
     return RunReport(
         hardware=hardware.name,
         schedule=label(plan),
         samples=samples,
         total_ns=total,
         read_pj=samples * sum(cost.forward_pj + cost.backward_pj for cost in costs),
-        update_pj=bound if pulses is None else hardware.update_pj(pulses),
-        update_is_bound=pulses is None,
+        update_pj=update,
+        update_is_bound=pulses is None or hardware.line_fj > 0,
         utilisation=tuple(samples * cost.busy_ns / total if total else 0.0 for cost in costs),
         pulses=pulses,
         unverified=hardware.unverified,
