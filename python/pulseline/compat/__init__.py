@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .aihwkit import Configuration, from_aihwkit
+from .aihwkit import Configuration, differences, from_aihwkit
 
-__all__ = ["Configuration", "from_aihwkit"]
+__all__ = ["Configuration", "differences", "from_aihwkit"]

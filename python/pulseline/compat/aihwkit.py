@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import warnings
 from collections.abc import Collection
 from collections.abc import Mapping as Table
 from typing import Any, NamedTuple
@@ -106,6 +107,8 @@ def from_aihwkit(rpu_config: object, batch: int | None = None) -> Configuration:
 
     ``ir_drop`` becomes the closed form (``ir_drop="approx"``) with a wire resistance of
     ``ir_drop / ir_drop_g_ratio``; the limits ``max_bm_factor`` and ``max_bm_res`` become rounds.
+    What means something else here although it has the same name comes as a warning each: see
+    :func:`differences`.
 
     Args:
         rpu_config: a configuration of a single device.
@@ -139,12 +142,58 @@ def from_aihwkit(rpu_config: object, batch: int | None = None) -> Configuration:
         _read(getattr(rpu_config, "forward", None), "forward"),
         _read(getattr(rpu_config, "backward", None), "backward"),
     )
-    return Configuration(
+    found = Configuration(
         device,
         io,
         _update(getattr(rpu_config, "update", None)),
         _mapping(getattr(rpu_config, "mapping", None)),
     )
+    for sentence in differences(found, type(theirs).__name__):
+        warnings.warn(f"aihwkit: {sentence}", stacklevel=2)
+    return found
+
+
+def differences(configuration: Configuration, name: str = "") -> list[str]:
+    """Where the same numbers mean something else here, one sentence each; measured side by side.
+
+    Args:
+        configuration: what :func:`from_aihwkit` made.
+        name: the class of their device.
+    """
+    found = []
+    device, io = configuration.device, configuration.io
+    if isinstance(device, devices.PulsedDevice):
+        odd = _LR_UNIT.get(device.name)
+        pmax = name.startswith("SoftBoundsPmax")  # its up_down follows from its curve
+        if odd is None and not pmax and device.up_down:
+            odd = f"dw_min = {device.dw_min:g}"
+        if odd:
+            found.append(
+                f"the learning rate is in units of another step: there {odd}, here the mean of up "
+                f"and down step at w = 0, {device.granularity:.4g}; scale it by their quotient"
+            )
+    if name.startswith("SoftBoundsPmax"):
+        found.append(
+            "SoftBoundsPmax reaches range_max at p_max pulses here, as its formula says; there a "
+            "curve of range_max 1.0 reached 1.356"
+        )
+    for direction, read in (("forward", io.forward), ("backward", io.backward)):
+        if read.out_asymmetry:
+            found.append(
+                f"out_asymmetry ({direction}) scales the pass of negative inputs here, as "
+                "documented there; the code there scales negative outputs (up to 9 % of full scale "
+                "at .05)"
+            )
+    return found
+
+
+# Their unit of the learning rate where it is not the step at w = 0.
+_LR_UNIT = {
+    "PowStep": "dw_min / 2^gamma",
+    "PowStepReference": "dw_min / 2^gamma",
+    "PiecewiseStep": "dw_min times the middle node",
+    "ExpStep": "the down step alone (updates of the ReRamES preset are .87 of the request)",
+}
 
 
 def _refusal(field: str, value: object, fix: str) -> ConfigError:
