@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -270,3 +272,24 @@ def test_sizes_zero_and_one(shape: tuple[int, int], device: SoftBounds | Ideal) 
         torch.testing.assert_close(g, d @ t.weight.data, rtol=2**-22, atol=0.0)
         t.update(x, d, 0.1)
     assert t.update_count == 3
+
+
+@pytest.mark.filterwarnings("always:fidelity is")
+@pytest.mark.parametrize(
+    ("device", "slots", "word"),
+    [
+        (pl.devices.PowStep(), 31, "too far"),
+        (pl.devices.ExpStep(), 31, "too short"),
+        (pl.devices.SoftBounds(), 64, "too short"),
+        (pl.devices.SoftBounds(), 31, ""),
+        (pl.devices.ConstantStep(), 64, ""),
+    ],
+)
+def test_moments_outside_its_domain_is_said(device: Any, slots: int, word: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pl.Tile(2, 2, device, update=pl.io.UpdateConfig(desired_bl=slots, fidelity="moments"))
+        pl.Tile(2, 2, device, update=pl.io.UpdateConfig(desired_bl=slots, fidelity="grouped"))
+    assert len(caught) == bool(word)
+    assert all(word in str(one.message) and "grouped" in str(one.message) for one in caught)
+    assert all(one.filename == __file__ for one in caught)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping as Table
 from dataclasses import replace
 from typing import Any
@@ -105,6 +106,13 @@ class Tile:
             if self.device.ages:
                 self._retention = self._build_retention()
         self._pack()
+        self._doubt()
+
+    def _doubt(self) -> None:
+        """Warn where the fidelity is off on this device."""
+        fidelity = self.update_config.resolve(self.device.default_fidelity)
+        if doubt := self.update_config.doubt(self.device.name, fidelity):
+            warnings.warn(doubt, stacklevel=4)
 
     def _pack(self) -> None:
         configs = (self.device, self.io, self.update_config, self.mapping)
@@ -114,6 +122,7 @@ class Tile:
         """Take other settings of the update; the devices stay as they were drawn."""
         self.update_config = config
         self._pack()
+        self._doubt()
 
     def _build_retention(self) -> Tensor:
         assert isinstance(self.device, PulsedDevice)
