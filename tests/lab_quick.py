@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from pulseline.lab.engine import Experiment, Rows, rows_of
+from pulseline.lab.engine import Experiment, rows_of
 from pulseline.lab.experiments import QUICK, perform
+from pulseline.lab.mutants import Rows
 from pulseline.lab.report import Report
 from pulseline.lab.statistics import Verdict
 
-SEEDS = 3
-COMMAND = "pulseline lab all --out DIR --seeds 3 --quick"
+COMMAND = "pulseline lab all --out DIR --quick"
 
 
 class Lab(NamedTuple):
@@ -25,7 +25,7 @@ class Lab(NamedTuple):
         return QUICK[name]
 
     def rows(self, name: str) -> Rows:
-        return rows_of(QUICK[name], SEEDS, self.out)
+        return rows_of(QUICK[name], self.out)
 
     def verdict(self, name: str, claim: str) -> Verdict:
         (found,) = [one for one in self.reports[name].verdicts if one.name == claim]
@@ -34,5 +34,5 @@ class Lab(NamedTuple):
 
 def run_all(out: Path) -> Lab:
     jobs = min(2, os.cpu_count() or 1)
-    reports = perform(list(QUICK.values()), out, seeds=SEEDS, jobs=jobs, command=COMMAND)
+    reports = perform(list(QUICK.values()), out, jobs=jobs, command=COMMAND)
     return Lab(out, {report.name: report for report in reports})

@@ -11,8 +11,7 @@ from typing import Any
 from .cli_arguments import directory, whole
 from .lab.experiments import EXPERIMENTS, named, perform
 from .lab.report import Report
-
-WORDS = {True: "holds", False: "DOES NOT HOLD", None: "undecided"}
+from .lab.statistics import WORDS
 
 
 def add(commands: Any) -> None:
@@ -21,7 +20,7 @@ def add(commands: Any) -> None:
     lab.set_defaults(run=run)
     lab.add_argument("name", choices=("all", *EXPERIMENTS), metavar="NAME", help=_names())
     lab.add_argument("--out", type=Path, required=True, metavar="DIR")
-    lab.add_argument("--seeds", type=whole(1, 1000), default=3, help="seeds 0, 1, .. (default 3)")
+    lab.add_argument("--seeds", type=whole(1, 1000), default=None, help="seeds 0, 1, ..")
     lab.add_argument("--quick", action="store_true", help="small settings: minutes for all")
     lab.add_argument("--jobs", type=whole(1, 1024), default=None, help="processes (default: cores)")
 
@@ -33,13 +32,16 @@ def _names() -> str:
 def run(args: argparse.Namespace) -> None:
     """Compute, write, and print every verdict; finished seeds in --out are not run again."""
     out = directory(args.out)
-    quick = " --quick" if args.quick else ""
+    experiments = named([args.name], args.quick)
+    command = f"pulseline lab {args.name} --out DIR{' --quick' if args.quick else ''}"
+    if args.seeds is not None:
+        experiments = [one.with_seeds(args.seeds) for one in experiments]
+        command += f" --seeds {args.seeds}"
     perform(
-        named([args.name], args.quick),
+        experiments,
         out,
-        seeds=args.seeds,
         jobs=args.jobs or os.cpu_count() or 1,
-        command=f"pulseline lab {args.name} --out DIR --seeds {args.seeds}{quick}",
+        command=command,
         notice=_notice,
         finished=_print,
     )
@@ -51,6 +53,9 @@ def _print(report: Report) -> None:
     print(f"{report.name}: {report.title}")
     for verdict in report.verdicts:
         print(f"  {WORDS[verdict.holds]}: {verdict.claim} ({verdict.measured})")
+    blind = [trial for trial in report.trials if trial.planted.holds is not False]
+    for trial in blind:
+        print(f"  no power here: {trial.verdict} does not notice: {trial.what}")
     print(f"  wrote {', '.join(map(str, report.paths))}")
 
 

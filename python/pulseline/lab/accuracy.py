@@ -1,255 +1,375 @@
-"""``accuracy``: loss and accuracy against samples, clock cycles and modelled time, M = 1, 2, 4, 8.
+"""``accuracy``: training of an 8-layer network under three schedules, each at its best step.
 
-One 8-layer network (``deep.py``) cut into M stages. Without staleness the cut changes no bit of
-the training, so the sequential and the synchronous run are trained once and their clock counted
-for every M; the asynchronous one is trained for every M. Every run is flushed and tested
-``per_epoch`` times an epoch; the cycles that this fills and drains are counted, and shown apart.
-Modelled time: stages of the default hardware, one micro-batch after the other by the schedule.
+One 8-layer network (``deep.py``) on M = 8 stages, one sample per micro-batch: sequential,
+synchronous with B = 8, 16, 32, 64 micro-batches per mini-batch, asynchronous, and the latter on
+fewer stages. Every method is trained with every step of a grid; for each target the one with the
+fewest samples, mean over seeds, is taken. Samples to a target become
+
+* clock cycles of the steady state: 2 M per sample sequential, 2 (B+M-1)/B synchronous, 2
+  asynchronous;
+* modelled time by ``hardware.formulas``, with the pulse slots that the very run counted.
+
+Without staleness the cut into stages changes no bit, and the B pulsed updates at a flush are those
+of one micro-batch of B samples, so these two are trained on one stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
-from ..hardware import asynchronous_ns, sequential_ns
-from ..pipeline import Schedule, modelled
-from ..pipeline.schedule import named
+from ..hardware import asynchronous_ns, sequential_ns, synchronous_ns
+from ..pipeline import asynchronous, modelled, sequential
 from ..pipeline.split import split
-from ..pipeline.timing import run_time
 from . import deep, digits
-from .draw import new_figure
-from .engine import Experiment, Row, Rows, Summary
+from .draw import bars, new_figure
+from .engine import Settings, Summary
+from .mutants import Mutant, Row, Rows, plus, times
 from .report import table
-from .rows import by_seed, column, mean, number, select
-from .statistics import Interval, Verdict, crossing, every, interval
+from .rows import column, number, select
+from .statistics import Cell, Interval, Verdict, crossing, decide, geometric, interval
 
-METHODS = {"sequential": "sequential", "synchronous": "sync", "asynchronous": "async"}
+SWEEP_NS = (3.0, 10.0, 31.0, 100.0, 310.0, 1000.0, 3100.0)  # t_U of the figure and its table
+
+
+class Method(NamedTuple):
+    """A schedule on so many stages; ``batch``: B, micro-batches per update."""
+
+    schedule: str
+    stages: int
+    batch: int = 1
+
+    def __str__(self) -> str:
+        if self.schedule == "synchronous":
+            return f"synchronous, B = {self.batch}"
+        return (
+            self.schedule if self.schedule == "sequential" else f"asynchronous, M = {self.stages}"
+        )
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """``a``: step per sample; ``batch``: samples per micro-batch; B micro-batches per sync update.
+class Accuracy(Settings):
+    """``steps_of_a`` per sample; ``batches``: B; ``fewer``: M of more asynchronous runs.
 
-    ``targets`` in percent of test accuracy, ``losses`` of mean training loss between two tests.
+    ``compared``: a small step at which, as at the first of the others, sequential and asynchronous
+    training are compared at equal samples, over the tests of the last ``late`` part of a run.
+    ``losses``: targets, loss over all training images.
     """
 
-    stages: tuple[int, ...] = (1, 2, 4, 8)
-    a: float = 0.002
-    batch: int = 1
-    micro_batches: int = 8
-    epochs: int = 6
-    per_epoch: int = 8
-    targets: tuple[float, ...] = (65.0, 70.0, 75.0, 80.0, 85.0, 90.0)
-    losses: tuple[float, ...] = (1.4, 1.2, 1.0, 0.85, 0.7, 0.6, 0.5)
+    seeds: int = 8
+    stages: int = 8
+    fewer: tuple[int, ...] = (2, 4)
+    batches: tuple[int, ...] = (8, 16, 32, 64)
+    steps_of_a: tuple[float, ...] = (0.002, 0.004, 0.008, 0.016)
+    compared: float = 0.001
+    epochs: int = 2
+    per_epoch: int = 16
+    losses: tuple[float, ...] = (0.7, 0.5, 0.35)
+    late: float = 0.5
 
-    name = "accuracy"
-    title = "Accuracy against samples, clock cycles and modelled time"
-    seeded = True
+    name: ClassVar[str] = "accuracy"
+    title: ClassVar[str] = "Samples, clock cycles and modelled time to a training loss"
 
     def quick(self) -> Accuracy:
-        """Two epochs, targets that they reach."""
-        return replace(self, epochs=2, targets=self.targets[:-1])
+        """Three seeds, one epoch, fewer steps and B."""
+        return replace(
+            self,
+            seeds=3,
+            fewer=(),
+            batches=(8, 32),
+            steps_of_a=(0.004, 0.008),
+            epochs=1,
+            losses=(1.0, 0.7),
+        )
 
-    @property
-    def source(self) -> Experiment:
-        return self
+    def methods(self) -> list[Method]:
+        """Everything that is trained."""
+        return [
+            Method("sequential", 1),
+            *(Method("synchronous", 1, b) for b in self.batches),
+            *(Method("asynchronous", m) for m in (*self.fewer, self.stages)),
+        ]
+
+    def grid(self, method: Method) -> tuple[float, ...]:
+        """The steps with which a method is trained."""
+        both = method in (self.plain, self.stale)
+        return (self.compared, *self.steps_of_a) if both else self.steps_of_a
 
     def steps(self) -> int:
-        return len(METHODS) * len(self.stages) * self.epochs * self.per_epoch
+        return sum(len(self.grid(method)) for method in self.methods())
 
-    def run(self, seed: int) -> Iterator[Row]:
+    def run(self, seeds: range) -> Iterator[Row]:
         data = digits.load()
-        for method, name in METHODS.items():
-            plan = named(name, self.micro_batches)
-            kept: list[deep.Point] = []
-            for stages in self.stages:
-                if name == "async" or not kept:
-                    pipe = deep.pipeline(seed, stages, self.a, self.batch, plan)
-                    kept = list(deep.train(pipe, data, seed, self.epochs, self.per_epoch))
-                yield from self._rows(method, plan, stages, kept)
+        for seed in seeds:
+            for method in self.methods():
+                for a in self.grid(method):
+                    yield {"seed": seed, **self._row(data, seed, method, a)}
 
-    def _rows(
-        self, method: str, plan: Schedule, stages: int, points: list[deep.Point]
-    ) -> Iterator[Row]:
-        """Clock and modelled time of what was trained, on ``stages`` stages."""
-        costs = modelled.stage_costs(split(deep.network(0), stages))
-        times = [cost.times(self.batch) for cost in costs]
-        known: dict[int, float] = {}
-        cycles, micro_batches, total_ns = 0, 0, 0.0
-        starts = [0, *(point.samples for point in points)]
-        for point, (before, after) in zip(points, pairwise(starts), strict=True):
-            count = -(-(after - before) // self.batch)
-            if count not in known:
-                known[count] = run_time(plan, times, [count])
-            total_ns += known[count]
-            cycles += plan.cycles(stages, count)
-            micro_batches += count
-            yield {
-                "method": method,
-                "stages": stages,
-                "samples": point.samples,
-                "cycles": cycles,
-                "idle_cycles": cycles - 2 * micro_batches,
-                "modelled_us": total_ns / 1000,
-                "accuracy": point.accuracy,
-                "loss": point.loss,
-            }
+    def _row(self, data: digits.Digits, seed: int, method: Method, a: float) -> Row:
+        model = deep.network(seed)
+        for tile in modelled.tiles([model]):
+            tile.count_pulses()
+        plan = asynchronous() if method.schedule == "asynchronous" else sequential()
+        pipe = deep.pipeline(model, method.stages, a, method.batch, plan)
+        points = list(deep.train(pipe, data, seed, self.epochs, self.per_epoch))
+        on = method.stages if method.schedule == "asynchronous" else self.stages
+        costs = modelled.stage_costs(split(model, on))
+        slowest = max((cost.times() for cost in costs), key=sum)
+        late = points[-max(1, round(self.late * len(points))) :]
+        losses = [point.loss for point in points]
+        samples = [float(point.samples) for point in points]
+        return {
+            "schedule": method.schedule,
+            "stages": method.stages,
+            "batch": method.batch,
+            "a": a,
+            **{f"to_{loss:g}": crossing(samples, losses, loss) for loss in self.losses},
+            "accuracy": sum(point.accuracy for point in late) / len(late),
+            "loss": sum(point.loss for point in late) / len(late),
+            **dict(zip(("t_f", "t_b", "t_u"), slowest, strict=True)),
+            "losses": " ".join(f"{loss:.3f}" for loss in losses),
+        }
 
-    def to_target(self, rows: Rows, unit: str, target: float, of: str = "accuracy") -> float | None:
-        """When one run gets to a target, interpolated between tests, in samples, cycles or us."""
-        sign = -1.0 if of == "accuracy" else 1.0
-        values = [sign * value for value in column(rows, of)]
-        return crossing(column(rows, unit), values, sign * target)
+    # ---- from rows to numbers ----
 
-    def goals(self) -> list[tuple[str, float]]:
-        """Every target: (column, value)."""
-        return [("accuracy", value) for value in self.targets] + [
-            ("loss", value) for value in self.losses
-        ]
+    def of(self, rows: Rows, method: Method, a: float | None = None) -> Rows:
+        """The rows of a method, by seed and step."""
+        mine = select(rows, schedule=method.schedule, stages=method.stages, batch=method.batch)
+        return mine if a is None else select(mine, a=a)
 
-    def gain(
-        self, rows: Rows, stages: int, goal: tuple[str, float], unit: str, method: str
-    ) -> Interval | None:
-        """Sequential over ``method``, to the target, on the same stages; None if not reached."""
-        of, target = goal
-        found = []
-        for one in by_seed(select(rows, stages=stages)):
-            plain = self.to_target(select(one, method="sequential"), unit, target, of)
-            other = self.to_target(select(one, method=method), unit, target, of)
-            if plain is None or other is None:
-                return None
-            found.append(plain / other)
-        return interval(found)
+    def best(self, rows: Rows, method: Method, loss: float) -> float | None:
+        """The step with the fewest samples to a loss, mean over seeds; all must reach it."""
+        means: dict[float, float] = {}
+        for a in self.grid(method):
+            found = [row[f"to_{loss:g}"] for row in self.of(rows, method, a)]
+            if found and None not in found:
+                means[a] = sum(float(one) for one in found if isinstance(one, (int, float)))
+        return min(means, key=lambda a: means[a]) if means else None
+
+    def to(self, rows: Rows, method: Method, loss: float, unit: str) -> list[float]:
+        """Samples, cycles or ns to a loss at the best step, by seed; empty: not reached."""
+        a = self.best(rows, method, loss)
+        if a is None:
+            return []
+        mine = self.of(rows, method, a)
+        each = [self.price(row, method, unit) for row in mine]
+        return [n * one for n, one in zip(column(mine, f"to_{loss:g}"), each, strict=True)]
+
+    def price(self, row: Row, method: Method, unit: str, t_u: float | None = None) -> float:
+        """Samples, clock cycles or ns of one sample in the steady state."""
+        m, b = self.stages, method.batch
+        times_ = (
+            number(row, "t_f"),
+            number(row, "t_b"),
+            number(row, "t_u") if t_u is None else t_u,
+        )
+        if method.schedule == "sequential":
+            prices = (1.0, 2.0 * m, sequential_ns(m, *times_))
+        elif method.schedule == "synchronous":
+            prices = (1.0, 2.0 * (b + m - 1) / b, synchronous_ns(m, b, *times_))
+        else:
+            prices = (1.0, 2.0, asynchronous_ns([times_]))
+        return dict(zip(UNITS, prices, strict=True))[unit]
+
+    def gain(self, rows: Rows, loss: float, unit: str, over: Sequence[Method]) -> list[float]:
+        """Best of these methods over asynchronous training on all stages, seed by seed."""
+        own = self.to(rows, self.stale, loss, unit)
+        others = [found for one in over if (found := self.to(rows, one, loss, unit))]
+        if not own or not others:
+            return []
+        best = min(others, key=sum)
+        return [other / mine for other, mine in zip(best, own, strict=True)]
+
+    def pooled(self, rows: Rows, unit: str, over: Sequence[Method]) -> list[float]:
+        """Geometric mean of the gain over the losses that were reached, by seed."""
+        found = [gain for loss in self.losses if (gain := self.gain(rows, loss, unit, over))]
+        return [math.prod(one) ** (1 / len(one)) for one in zip(*found, strict=True)]
+
+    @property
+    def stale(self) -> Method:
+        return Method("asynchronous", self.stages)
+
+    @property
+    def plain(self) -> Method:
+        return Method("sequential", 1)
+
+    @property
+    def synchronous(self) -> list[Method]:
+        return [one for one in self.methods() if one.schedule == "synchronous"]
+
+    # ---- what they say ----
 
     def summarise(self, rows: Rows) -> Summary:
-        most = self.stages[-1]
-        last = [
-            [
-                method,
-                *(
-                    interval([self._final(one) for one in by_seed(mine)])
-                    for mine in (select(rows, method=method, stages=m) for m in self.stages)
-                ),
-            ]
-            for method in METHODS
-        ]
-        cells = []
-        for goal in self.goals():
-            for unit in ("samples", "cycles", "modelled_us"):
-                line: list[object] = [goal_name(goal), unit]
-                for method in METHODS:
-                    mine = by_seed(select(rows, stages=most, method=method))
-                    found = [self.to_target(one, unit, goal[1], goal[0]) for one in mine]
-                    reached = [one for one in found if one is not None]
-                    whole = len(reached) == len(found)
-                    line.append(f"{sum(reached) / len(found):,.0f}" if whole else "not reached")
-                cells.append(line)
-        idle = {method: select(rows, method=method, stages=most, seed=0)[-1] for method in METHODS}
-        shares = ", ".join(
-            f"{method} {number(row, 'idle_cycles') / number(row, 'cycles'):.3f}"
-            for method, row in idle.items()
-        )
-        costs = modelled.stage_costs(split(deep.network(0), most))
-        t_f, t_b, t_u = costs[0].times(self.batch)
-        limit = sequential_ns(most, t_f, t_b, t_u) / asynchronous_ns([(t_f, t_b, t_u)])
+        cells, final = [], []
+        for method in self.methods():
+            for loss in self.losses:
+                a = self.best(rows, method, loss)
+                found = [self.to(rows, method, loss, unit) for unit in UNITS]
+                inside = a is not None and self.grid(method)[0] < a < self.steps_of_a[-1]
+                step = "not reached" if a is None else f"{a:g}{'' if inside else ' (edge)'}"
+                cells.append([method, f"{loss:g}", step, *(_mean(one) for one in found)])
+            for a in self.grid(method):
+                mine = self.of(rows, method, a)
+                numbers = [interval(column(mine, of)) for of in ("loss", "accuracy", "t_u")]
+                final.append([method, f"{a:g}", *numbers])
+        sweep = [[f"{t:g}", *(_mean_gain(one) for one in self._sweep(rows, t))] for t in SWEEP_NS]
+        row = self.of(rows, self.stale)[0]
+        passes = number(row, "t_f") + number(row, "t_b")
         text = "\n\n".join(
             [
-                "Test accuracy in percent, mean of the last three tests:",
-                table(["schedule", *(f"M = {m}" for m in self.stages)], last),
-                f"To the target on {most} stages, means over seeds:",
-                table(["target", "unit", *METHODS], cells),
-                f"Modelled time gains less than clock cycles: a cycle has no update in it, the "
-                f"hardware's update takes {t_u:g} ns beside {t_f + t_b:g} ns of passes. So {most} "
-                f"stages can gain (M (t_F + t_B) + t_U) / (t_F + t_B + t_U) = {limit:.2f}.",
-                f"Share of the clock cycles in which a stage of {most} idles (pipelines fill and "
-                f"drain; tests add {self.per_epoch} flushes an epoch): {shares}.",
+                f"M: stages ({self.stages} where nothing is said); B: micro-batches per "
+                "synchronous update; a: step per sample. At each method's best step, means over "
+                "seeds, in the steady state:",
+                table(["method", "loss", "best a", "samples", "cycles", "modelled us"], cells),
+                f"Modelled time takes the pulse slots that the run counted. Passes take "
+                f"{passes:g} ns per sample and stage. Gain over sequential and over the best "
+                f"synchronous training to loss {self.losses[-1]:g} if an update took t_U instead; "
+                "limit: (M (t_F + t_B) + t_U) / (t_F + t_B + t_U):",
+                table(["t_U (ns)", "over sequential", "over synchronous", "limit"], sweep),
+                f"Last {self.late:.0%} of each run: training loss, test accuracy (%), t_U (ns):",
+                table(["method", "a", "loss", "accuracy", "t_U"], final),
             ]
         )
         return Summary(text, self._verdicts(rows))
 
-    def _final(self, rows: Rows) -> float:
-        return mean(rows[-3:], "accuracy")
+    def _sweep(self, rows: Rows, t_u: float) -> tuple[list[float], list[float], list[float]]:
+        """Gains by seed at a given t_U, and the limit."""
+        loss = self.losses[-1]
+        found = []
+        for over in ([self.plain], self.synchronous):
+            priced = [self._priced(rows, method, loss, t_u) for method in (self.stale, *over)]
+            others = [one for one in priced[1:] if one]
+            best = min(others, key=sum) if others else []
+            found.append([b / a for a, b in zip(priced[0], best, strict=False)])
+        row = self.of(rows, self.stale)[0]
+        limit = [self.price(row, one, "ns", t_u) for one in (self.plain, self.stale)]
+        return found[0], found[1], [limit[0] / limit[1]]
+
+    def _priced(self, rows: Rows, method: Method, loss: float, t_u: float) -> list[float]:
+        samples = self.to(rows, method, loss, "samples")
+        a = self.best(rows, method, loss)
+        mine = self.of(rows, method, a) if samples else []
+        pairs = zip(samples, mine, strict=True)
+        return [n * self.price(row, method, "ns", t_u) for n, row in pairs]
 
     def _verdicts(self, rows: Rows) -> list[Verdict]:
-        differences = {
-            m: interval(
-                [
-                    self._final(select(one, method="asynchronous", stages=m))
-                    - self._final(select(one, method="sequential", stages=m))
-                    for one in by_seed(rows)
-                ]
-            )
-            for m in self.stages
+        gains = {
+            unit: [Cell("all losses", self.pooled(rows, unit, over))]
+            for unit, over in (("cycles", self.synchronous), ("ns", [self.plain]))
         }
-        ones = [self.gain(rows, 1, goal, "samples", "asynchronous") for goal in self.goals()]
-        same = [one.mean == 1.0 for one in ones if one is not None]
-        most = self.stages[-1]
-        faster = [
-            (goal, self.gain(rows, most, goal, "modelled_us", "asynchronous"))
-            for goal in self.goals()
+        low = (self.compared, self.steps_of_a[0])
+        where = f"M = {self.stages}, a = {low[0]:g} and {low[1]:g}"
+        pairs = [
+            list(zip(self.of(rows, self.stale, a), self.of(rows, self.plain, a), strict=True))
+            for a in low
         ]
-        known = [(goal, one) for goal, one in faster if one is not None]
-        times = [one.mean for _, one in known]
+        together = list(zip(*pairs, strict=True))
+        points = [
+            sum(number(s, "accuracy") - number(p, "accuracy") for s, p in both) / len(both)
+            for both in together
+        ]
+        ratios = [
+            math.prod(number(s, "loss") / number(p, "loss") for s, p in both) ** (1 / len(both))
+            for both in together
+        ]
         return [
-            Verdict(
+            decide(
                 "accuracy",
-                "asynchronous training ends within 3 points of sequential training for every M",
-                every(one.within(-3.0, 3.0) for one in differences.values()),
-                ", ".join(f"M = {m}: {one}" for m, one in differences.items()),
+                "at equal samples and small steps asynchronous test accuracy is within .6 points "
+                "of sequential",
+                [Cell(where, points)],
+                -0.6,
+                0.6,
             ),
-            Verdict(
-                "one_stage",
-                "on one stage asynchronous training is sequential training",
-                all(same) if same else None,
-                f"equal samples to {sum(same)} of {len(same)} targets",
+            decide(
+                "loss",
+                "at equal samples and small steps asynchronous training loss is within 5 % of "
+                "sequential",
+                [Cell(where, ratios)],
+                1 / 1.05,
+                1.05,
+                ratios=True,
             ),
-            Verdict(
+            decide(
+                "synchronous",
+                "at its best step asynchronous training reaches the losses in fewer clock cycles "
+                "than synchronous training at its best B and step",
+                gains["cycles"],
+                1.0,
+                ratios=True,
+            ),
+            decide(
                 "time",
-                f"on {most} stages it reaches every target more than twice as soon in modelled "
-                "time",
-                every(one.within(2.0, 2.0 * most) for _, one in known) if known else None,
-                f"{min(times, default=0.0):.2f} to {max(times, default=0.0):.2f} times, "
-                f"{len(times)} targets",
+                f"in modelled time it reaches them at least {self.stages / 2:g} times sooner "
+                "than sequential training at its best step",
+                gains["ns"],
+                self.stages / 2,
+                ratios=True,
             ),
         ]
 
-    def figure(self, rows: Rows) -> Any:
-        figure, axes = new_figure(
-            "The same accuracy per sample, in a fraction of the clock cycles", panels=3, rows=2
+    def mutants(self) -> Sequence[Mutant]:
+        stale: dict[str, Any] = {"schedule": "asynchronous", "stages": self.stages}
+        to = [f"to_{loss:g}" for loss in self.losses]
+        return (
+            Mutant("accuracy", "asynchronous accuracy - 1 point", plus("accuracy", -1.0, **stale)),
+            Mutant("loss", "asynchronous loss x 1.1", times("loss", 1.1, **stale)),
+            Mutant("synchronous", "asynchronous samples to a loss x 3", times(to, 3.0, **stale)),
+            Mutant("time", "asynchronous samples to a loss x 3", times(to, 3.0, **stale)),
+            Mutant("time", "updates of 31 slots of 50 ns", times("t_u", 3100.0, 0.0)),
         )
-        most = self.stages[-1]
-        units = {
-            "samples": "samples",
-            "cycles": f"clock cycles of {most} stages",
-            "modelled_us": "modelled time (us)",
-        }
-        curves = [("sequential", most, "C7"), ("synchronous", most, "C1")]
-        curves += [("asynchronous", m, f"C{n + 2}") for n, m in enumerate(self.stages) if m > 1]
-        of = {"accuracy": "test accuracy (%)", "loss": "training loss"}
-        panels = [(name, unit) for name in of for unit in units]
-        for one, (name, unit) in zip(axes, panels, strict=True):
-            for method, m, colour in curves:
-                if unit == "cycles" and m != most:
-                    continue  # a cycle of fewer stages takes longer
-                runs = [select(seed, method=method, stages=m) for seed in by_seed(rows)]
-                x = column(runs[0], unit)
-                tests = list(zip(*(column(run, name) for run in runs), strict=True))
-                middle = [sum(test) / len(runs) for test in tests]
-                one.plot(x, middle, color=colour, label=f"{method}, M = {m}")
-                low, high = [min(test) for test in tests], [max(test) for test in tests]
-                one.fill_between(x, low, high, color=colour, alpha=0.12)
-            one.set_xlabel(units[unit])
-            one.set_ylabel(of[name])
-            if unit != "samples":
-                one.set_xscale("log")
-        axes[0].legend(fontsize=8)
+
+    def figure(self, rows: Rows) -> Any:
+        figure, (samples, cycles, sweep) = new_figure("Three schedules, each at its best step", 3)
+        ends = [self.plain, *self.synchronous, self.stale]
+        count = len(str(rows[0]["losses"]).split())
+        x = [1437 * self.epochs * (n + 1) / count for n in range(count)]
+        for n, method in enumerate(ends):
+            a = self.best(rows, method, self.losses[-1])
+            if a is None:
+                continue
+            mine = self.of(rows, method, a)
+            curves = [[float(v) for v in str(row["losses"]).split()] for row in mine]
+            found = [interval(values) for values in zip(*curves, strict=True)]
+            name = f"{method}, a = {a:g}"
+            for axes, price in ((samples, 1.0), (cycles, self.price(mine[0], method, "cycles"))):
+                bars(axes, [price * k for k in x], found, "-", color=f"C{n}", label=name)
+        samples.set_xlabel("samples")
+        cycles.set_xlabel(f"clock cycles of {self.stages} stages, steady state")
+        cycles.set_xscale("log")
+        gains = [self._sweep(rows, t) for t in SWEEP_NS]
+        names = ("over sequential", "over the best synchronous", "limit")
+        for k, (name, style) in enumerate(zip(names, ("o-", "s-", "k--"), strict=True)):
+            known = [
+                (t, geometric(one[k])) for t, one in zip(SWEEP_NS, gains, strict=True) if one[k]
+            ]
+            if name == "limit":
+                sweep.plot([t for t, _ in known], [g.mean for _, g in known], style, label=name)
+            else:
+                bars(sweep, [t for t, _ in known], [g for _, g in known], style, label=name)
+        counted = number(self.of(rows, self.stale)[0], "t_u")
+        sweep.axvline(counted, color="0.6", label=f"counted, {counted:.3g} ns")
+        sweep.set_xscale("log")
+        sweep.set_xlabel("t_U, time of an update (ns)")
+        sweep.set_ylabel(f"gain in modelled time to loss {self.losses[-1]:g}")
+        for axes in (samples, cycles):
+            axes.set_ylabel("training loss")
+            axes.set_yscale("log")
+        for axes in (samples, cycles, sweep):
+            axes.legend(fontsize=7)
         return figure
 
 
-def goal_name(goal: tuple[str, float]) -> str:
-    """A target in words."""
-    of, value = goal
-    return f"{value:g} %" if of == "accuracy" else f"loss {value:g}"
+UNITS = ("samples", "cycles", "ns")
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):,.0f}" if values else "-"
+
+
+def _mean_gain(values: list[float]) -> Interval | str:
+    if not values:
+        return "-"
+    return geometric(values) if len(values) > 1 else f"{values[0]:.2f}"

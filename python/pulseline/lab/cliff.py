@@ -1,31 +1,35 @@
-"""``cliff``: where asynchronous training breaks, and which mitigation moves that point.
+"""``cliff``: what staleness costs when it grows, and which mitigation pays for its clock cycles.
 
 Staleness counts in samples: stage m works with weights that are (M-m) micro-batches of b samples
-old, each sample a step a. The grid M x b x a asks whether a (M-1) b alone decides; loss is compared
-with sequential training (M = 1) at the same b, a and samples. Mitigations at the largest M, beyond
-the cliff, all without copies of weights: rescheduled and warmed-up learning rates
-(``pipeline.rates``), a first epoch without staleness, regular flushes, half the depth in flight,
-half the micro-batch at the same a.
+old, each sample a step a. On the grid M x b x a the loss is compared with that of sequential
+training (M = 1) at the same b, a and samples; its logarithm grows with x = a (M-1) b, the oldest
+weights in samples times step, along a slope that each M has for itself.
+
+Mitigations at the largest M, all without copies of weights: rescheduled and warmed-up learning
+rates (``pipeline.rates``), a first epoch without staleness, regular flushes, half the depth in
+flight, half the micro-batch at the same a. They are compared with plain asynchronous training at
+equal clock cycles: several of them leave stages idle.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..pipeline import Schedule, asynchronous, sequential
 from ..pipeline.rates import Rates, set_rates
 from . import deep, digits
-from .draw import new_figure, plain_ticks
-from .engine import Experiment, Row, Rows, Summary
+from .draw import bars, new_figure, plain_ticks
+from .engine import Settings, Summary
+from .mutants import Mutant, Row, Rows, times
 from .report import table
-from .rows import by_seed, column, mean, number, select
-from .statistics import Interval, Verdict, every, interval
+from .rows import by_seed, column, mean, select
+from .statistics import Cell, Verdict, decide, geometric, interval
+
+SOUND = 0.004  # the largest step at which sequential training does not suffer by itself
 
 
 class Recipe(NamedTuple):
@@ -37,49 +41,43 @@ class Recipe(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cliff:
+class Cliff(Settings):
     """``steps_of_a`` per sample; ``mended``: those at which mitigations are tried.
 
-    ``broken``: loss over that of sequential training that counts as broken. ``safe`` and
-    ``lost``: values of a (M-1) b below and above which the answer is claimed, the latter for steps
-    up to ``sound``, beyond which sequential training suffers by itself.
+    ``small``: up to this x = a (M-1) b staleness is claimed to cost nothing. ``slope_to``: largest
+    x of the cells that the slopes are fitted to.
     """
 
+    seeds: int = 6
     stages: tuple[int, ...] = (1, 2, 4, 8)
-    batches: tuple[int, ...] = (2, 4, 8, 16)
-    steps_of_a: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016)
-    mended: tuple[float, ...] = (0.004, 0.008, 0.016)
+    batches: tuple[int, ...] = (8,)
+    steps_of_a: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
+    mended: tuple[float, ...] = (0.004,)
     mended_batch: int = 8
-    epochs: int = 6
-    per_epoch: int = 4
-    broken: float = 1.5
-    safe: float = 0.065
-    lost: float = 0.4
-    sound: float = 0.008
+    epochs: int = 2
+    per_epoch: int = 8
+    small: float = 0.01
+    slope_to: float = 0.25
 
-    name = "cliff"
-    title = "Where asynchronous training breaks"
-    seeded = True
+    name: ClassVar[str] = "cliff"
+    title: ClassVar[str] = "Loss against staleness times step; mitigations at equal clock cycles"
 
     def quick(self) -> Cliff:
-        """Two micro-batch sizes, three epochs."""
+        """Fewer M and a, one epoch, three seeds."""
         return replace(
             self,
-            batches=(8, 16),
-            steps_of_a=self.steps_of_a[1:4],
-            mended=self.mended[:2],
-            epochs=3,
+            seeds=3,
+            stages=(1, 2, 8),
+            steps_of_a=self.steps_of_a[:3],
+            epochs=1,
         )
 
-    @property
-    def source(self) -> Experiment:
-        return self
-
     def recipes(self, micro_batches: int) -> dict[str, Recipe]:
-        """Mitigations by name; ``micro_batches`` in an epoch."""
+        """Mitigations by name, first none; ``micro_batches`` in an epoch."""
         most = self.stages[-1]
         half = [max(1, (most - m) // 2 + 1) for m in range(most)]
         return {
+            "none": Recipe(asynchronous()),
             "rescheduled rates": Recipe(asynchronous(), Rates(anneal=2 * micro_batches)),
             "warmed-up rates": Recipe(asynchronous(), Rates(warmup=micro_batches)),
             "no staleness in epoch 1": Recipe(asynchronous(warmup=micro_batches, micro_batches=1)),
@@ -92,208 +90,225 @@ class Cliff:
         grid = len(self.stages) * len(self.batches) * len(self.steps_of_a)
         return grid + len(self.recipes(1)) * len(self.mended)
 
-    def run(self, seed: int) -> Iterator[Row]:
+    def run(self, seeds: range) -> Iterator[Row]:
         data = digits.load()
-        for batch in self.batches:
-            for a in self.steps_of_a:
-                for stages in self.stages:
-                    plain = sequential() if stages == 1 else asynchronous()
-                    yield self._row(data, seed, "none", Recipe(plain), stages, batch, a)
-        batch = self.mended_batch
-        for name, recipe in self.recipes(-(-len(data.x_train) // batch)).items():
-            for a in self.mended:
-                yield self._row(data, seed, name, recipe, self.stages[-1], batch, a)
+        for seed in seeds:
+            for batch in self.batches:
+                for a in self.steps_of_a:
+                    for stages in self.stages:
+                        plan = sequential() if stages == 1 else asynchronous()
+                        row = self._row(data, seed, Recipe(plan), stages, batch, a)
+                        yield {"seed": seed, "part": "grid", "mitigation": "none", **row}
+            batch = self.mended_batch
+            for name, recipe in self.recipes(-(-len(data.x_train) // batch)).items():
+                for a in self.mended:
+                    row = self._row(data, seed, recipe, self.stages[-1], batch, a)
+                    yield {"seed": seed, "part": "mended", "mitigation": name, **row}
 
     def _row(
-        self,
-        data: digits.Digits,
-        seed: int,
-        name: str,
-        recipe: Recipe,
-        stages: int,
-        batch: int,
-        a: float,
+        self, data: digits.Digits, seed: int, recipe: Recipe, stages: int, batch: int, a: float
     ) -> Row:
         """Train; loss and accuracy are means over the second half."""
         batch //= recipe.divide
-        pipe = deep.pipeline(seed, stages, a, batch, recipe.schedule)
-        losses: list[Tensor] = []
-        found: list[tuple[float, float]] = []
-        for part in deep.parts(data, seed, self.epochs, self.per_epoch):
+        pipe = deep.pipeline(deep.network(seed), stages, a, batch, recipe.schedule)
+
+        def rates() -> None:
             set_rates(pipe, a * batch, recipe.rates)
-            losses.clear()
-            pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
-            pipe.drain(losses)
-            right = digits.accuracy(pipe, data.x_test, data.y_test)
-            found.append((right, torch.stack(losses).mean().item()))
-        last = found[len(found) // 2 :]
+
+        points = list(deep.train(pipe, data, seed, self.epochs, self.per_epoch, rates))
+        last = points[len(points) // 2 :]
         return {
-            "mitigation": name,
             "stages": stages,
             "micro_batch": batch,
             "a": a,
-            "staleness": a * (stages - 1) * batch,
-            "loss": sum(loss for _, loss in last) / len(last),
-            "accuracy": sum(right for right, _ in last) / len(last),
-            "cycles": pipe.cycles,
+            "staleness": round(a * (stages - 1) * batch, 9),
+            "loss": float(np.exp(np.mean([np.log(point.loss) for point in last]))),
+            "accuracy": sum(point.accuracy for point in last) / len(last),
+            "cycles": " ".join(str(point.cycles) for point in points),
+            "losses": " ".join(f"{point.loss:.4f}" for point in points),
         }
 
-    def _over(self, rows: Rows, batch: int, a: float, **which: Any) -> Interval:
-        """Loss over that of sequential training of the same seed: geometric mean."""
-        found = []
-        for one in by_seed(rows):
-            (plain,) = select(one, mitigation="none", stages=1, micro_batch=batch, a=a)
-            (mine,) = select(one, a=a, **which)
-            found.append(math.log(number(mine, "loss") / number(plain, "loss")))
-        return Interval(*(math.exp(min(value, 700.0)) for value in interval(found)))
+    # ---- from rows to numbers ----
 
-    def _grid(self, rows: Rows) -> dict[tuple[int, int, float], Interval]:
-        """Loss over sequential by (M, b, a)."""
-        return {
-            (m, b, a): self._over(rows, b, a, mitigation="none", stages=m, micro_batch=b)
-            for m in self.stages
-            if m > 1
-            for b in self.batches
-            for a in self.steps_of_a
-        }
+    def over(self, rows: Rows, stages: int, batch: int, a: float) -> list[float]:
+        """Loss over that of sequential training, seed by seed."""
+        mine = select(rows, part="grid", micro_batch=batch, a=a)
+        pair = (column(select(mine, stages=m), "loss") for m in (stages, 1))
+        return [stale / plain for stale, plain in zip(*pair, strict=True)]
 
-    def _better(self, rows: Rows, name: str) -> Interval:
-        """Loss with a mitigation over loss without, beyond the cliff: geometric mean."""
+    def grid(self) -> list[tuple[int, int, float]]:
+        """(M, b, a) with staleness."""
+        several = [m for m in self.stages if m > 1]
+        return [(m, b, a) for m in several for b in self.batches for a in self.steps_of_a]
+
+    def fits(self, key: tuple[int, int, float]) -> bool:
+        """Whether the slopes are fitted to this cell."""
+        return stale(key) <= self.slope_to and key[2] <= SOUND
+
+    def slopes(self, rows: Rows, stages: int) -> list[float]:
+        """d log(loss / sequential) / dx through 0, by seed."""
+        cells = [key for key in self.grid() if key[0] == stages and self.fits(key)]
+        logs = np.log([self.over(rows, *key) for key in cells])
+        x = np.array([stale(key) for key in cells])
+        return [float(x @ ys / (x @ x)) for ys in logs.T]
+
+    def better(self, rows: Rows, name: str) -> list[float]:
+        """Loss with a mitigation over loss without, where the latter's second half stands in
+        clock cycles; geometric mean over the steps, by seed."""
         found = []
-        for one in by_seed(rows):
+        for one in by_seed(select(rows, part="mended")):
             logs = []
             for a in self.mended:
-                (mine,) = select(one, mitigation=name, a=a)
-                (plain,) = select(
-                    one,
-                    mitigation="none",
-                    stages=self.stages[-1],
-                    micro_batch=self.mended_batch,
-                    a=a,
-                )
-                logs.append(math.log(number(mine, "loss") / number(plain, "loss")))
-            found.append(sum(logs) / len(logs))
-        return Interval(*(math.exp(min(value, 700.0)) for value in interval(found)))
+                (mine,), (plain,) = (select(one, mitigation=n, a=a) for n in (name, "none"))
+                at = _curve(plain, "cycles")
+                at = at[len(at) // 2 :]
+                pair = [
+                    np.interp(at, _curve(row, "cycles"), np.log(_curve(row, "losses")))
+                    for row in (mine, plain)
+                ]
+                logs.append(float((pair[0] - pair[1]).mean()))
+            found.append(float(np.exp(np.mean(logs))))
+        return found
+
+    # ---- what they say ----
 
     def summarise(self, rows: Rows) -> Summary:
-        grid = self._grid(rows)
-        most, batch = self.stages[-1], self.mended_batch
+        several = [m for m in self.stages if m > 1]
         cells = [
-            [m, b, *(f"{grid[m, b, a].mean:.2f}" for a in self.steps_of_a)]
-            for m in self.stages
-            if m > 1
+            [m, b, *(geometric(self.over(rows, m, b, a)) for a in self.steps_of_a)]
+            for m in several
             for b in self.batches
         ]
-        plain = select(rows, mitigation="none", stages=most, micro_batch=batch)
-        names = list(self.recipes(1))
-        better = {name: self._better(rows, name) for name in names}
+        slopes = [interval(self.slopes(rows, m)) for m in several]
         mended = []
-        for name in ["none", *names]:
-            mine = plain if name == "none" else select(rows, mitigation=name)
-            losses = [f"{mean(select(mine, a=a), 'loss'):.2f}" for a in self.mended]
-            right = [f"{mean(select(mine, a=a), 'accuracy'):.1f} %" for a in self.mended]
-            cost = mean(mine, "cycles") / mean(plain, "cycles")
-            gain = "1" if name == "none" else str(better[name])
-            mended.append([name, *losses, *right, gain, f"{cost:.2f}"])
+        plain = select(rows, part="mended", mitigation="none")
+        for name in self.recipes(1):
+            mine = select(rows, part="mended", mitigation=name)
+            losses = [f"{mean(select(mine, a=a), 'loss'):.3f}" for a in self.mended]
+            ends = [sum(_curve(row, "cycles")[-1] for row in one) for one in (mine, plain)]
+            gain = "1" if name == "none" else geometric(self.better(rows, name))
+            mended.append([name, *losses, f"{ends[0] / ends[1]:.2f}", gain])
         text = "\n\n".join(
             [
-                "Loss of the second half over that of sequential training, same b, a and samples:",
+                "M: stages; b: samples per micro-batch; a: step per sample. Loss (all training "
+                "images, second half of the run) over that of sequential training at the same b, a "
+                "and samples:",
                 table(["M", "b", *(f"a = {a:g}" for a in self.steps_of_a)], cells),
-                f"Mitigations at M = {most}, b = {batch}:",
+                "Slope of its logarithm against x = a (M-1) b, through 0, for x up to "
+                f"{self.slope_to:g} and a up to {SOUND:g}:",
+                table([f"M = {m}" for m in several], [slopes]),
+                "It is a slope, not one cliff; the verdict `depth` says whether it is steeper for "
+                "deeper pipelines at equal x.",
+                f"Mitigations at M = {self.stages[-1]}, b = {self.mended_batch}. Loss at equal "
+                "samples, clock cycles for these samples, and loss at equal clock cycles:",
                 table(
                     [
                         "mitigation",
                         *(f"loss, a = {a:g}" for a in self.mended),
-                        *(f"accuracy, a = {a:g}" for a in self.mended),
-                        "loss / unmitigated",
-                        "cycles / unmitigated",
+                        "cycles / none",
+                        "loss / none at equal cycles",
                     ],
                     mended,
                 ),
             ]
         )
-        return Summary(text, self._verdicts(grid, better))
+        return Summary(text, self._verdicts(rows))
 
-    def _verdicts(
-        self, grid: dict[tuple[int, int, float], Interval], better: dict[str, Interval]
-    ) -> list[Verdict]:
-        safe = {key: one for key, one in grid.items() if _stale(key) <= self.safe}
-        lost = {
-            key: one
-            for key, one in grid.items()
-            if _stale(key) >= self.lost and key[2] <= self.sound
-        }
+    def _verdicts(self, rows: Rows) -> list[Verdict]:
+        several = [m for m in self.stages if m > 1]
+        few, most = several[0], several[-1]
+        small = [key for key in self.grid() if stale(key) <= self.small]
+        pairs = zip(self.slopes(rows, most), self.slopes(rows, few), strict=True)
         return [
-            Verdict(
-                "safe",
-                f"up to a (M-1) b = {self.safe:g} the loss stays below {self.broken:g} times that "
-                "of sequential training",
-                every(one.within(0.0, self.broken) for one in safe.values()),
-                f"worst of {len(safe)} cells {_worst(safe, max)}",
+            decide(
+                "small",
+                f"up to x = a (M-1) b = {self.small:g} staleness changes the loss by at most 5 %",
+                [
+                    Cell(f"M = {m}, b = {b}, a = {a:g}", self.over(rows, m, b, a))
+                    for m, b, a in small
+                ],
+                1 / 1.05,
+                1.05,
+                ratios=True,
             ),
-            Verdict(
-                "lost",
-                f"from a (M-1) b = {self.lost:g} on it lies above, for a up to {self.sound:g}",
-                every(one.within(self.broken, math.inf) for one in lost.values()),
-                f"best of {len(lost)} cells {_worst(lost, min)}",
+            decide(
+                "slope",
+                "the loss grows with x at every M",
+                [Cell(f"slope at M = {m}", self.slopes(rows, m)) for m in several],
+                0.0,
+            ),
+            decide(
+                "depth",
+                f"at equal x it grows faster at M = {most} than at M = {few}",
+                [Cell("difference of slopes", [deep - flat for deep, flat in pairs])],
+                0.0,
             ),
             *(
-                Verdict(
+                decide(
                     name,
-                    f"{name}: beyond the cliff the loss is lower",
-                    one.within(0.0, 1.0),
-                    f"loss / unmitigated {one}",
+                    f"{name}: at equal clock cycles the loss is lower than without",
+                    [Cell("loss / none", self.better(rows, name))],
+                    0.0,
+                    1.0,
+                    ratios=True,
                 )
-                for name, one in better.items()
+                for name in list(self.recipes(1))[1:]
             ),
         ]
 
-    def figure(self, rows: Rows) -> Any:
-        figure, (collapse, mended) = new_figure(
-            "The cliff is where staleness in samples times step lies between 0.1 and 0.3"
+    def mutants(self) -> Sequence[Mutant]:
+        first, most = min(m for m in self.stages if m > 1), self.stages[-1]
+
+        def worse(row: Row) -> None:
+            if row["part"] == "mended" and row["mitigation"] != "none":
+                losses = 10 * _curve(row, "losses")
+                row["losses"] = " ".join(f"{loss:.4f}" for loss in losses)
+
+        return (
+            Mutant("small", "stale loss x 1.1", times("loss", 1.1, part="grid", stages=first)),
+            Mutant("slope", "stale loss x .2", times("loss", 0.2, part="grid", stages=most)),
+            Mutant("depth", "loss at the largest M x .2", times("loss", 0.2, stages=most)),
+            *(
+                Mutant(name, "losses of the mitigation x 10", worse)
+                for name in list(self.recipes(1))[1:]
+            ),
         )
-        grid = self._grid(rows)
+
+    def figure(self, rows: Rows) -> Any:
+        figure, (slope, mended) = new_figure("Staleness times step; mitigations at equal cycles")
         for m, marker in zip([m for m in self.stages if m > 1], "o^sD", strict=False):
             for n, b in enumerate(self.batches):
-                x = [a * (m - 1) * b for a in self.steps_of_a]
-                y = [grid[m, b, a].mean for a in self.steps_of_a]
-                label = f"M = {m}, b = {b}"
-                collapse.loglog(x, y, marker, linestyle=":", color=f"C{n}", label=label)
-        collapse.axhline(1, color="0.6", linewidth=1)
-        collapse.axhline(self.broken, color="0.6", linewidth=1, linestyle="--")
-        collapse.set_xlabel("a (M-1) b: oldest weights, in samples x step")
-        collapse.set_ylabel("loss / loss of sequential training")
-        plain_ticks(collapse.yaxis, (1, 1.5, 2, 3, 5))
-        collapse.legend(fontsize=7)
-        names = ["none", *self.recipes(1)]
-        most, batch = self.stages[-1], self.mended_batch
-        for n, a in enumerate(self.mended):
-            heights, errors = [], []
-            for name in names:
-                which: dict[str, Any] = {"mitigation": name}
-                if name == "none":
-                    which |= {"stages": most, "micro_batch": batch}
-                losses = column(select(rows, a=a, **which), "loss")
-                heights.append(sum(losses) / len(losses))
-                errors.append((max(losses) - min(losses)) / 2)
-            places = [k + 0.8 * (n + 0.5) / len(self.mended) - 0.4 for k in range(len(names))]
-            mended.barh(places, heights, 0.8 / len(self.mended), xerr=errors, label=f"a = {a:g}")
-        mended.set_yticks(range(len(names)), names)
-        mended.invert_yaxis()
-        mended.set_xlabel(f"training loss of the second half, M = {most}, b = {batch}")
-        mended.legend(loc="lower right")
+                x = [stale((m, b, a)) for a in self.steps_of_a]
+                found = [geometric(self.over(rows, m, b, a)) for a in self.steps_of_a]
+                bars(slope, x, found, f"C{n}{marker}:", label=f"M = {m}, b = {b}")
+        slope.axhline(1, color="0.6", linewidth=1, label="M = 1, sequential")
+        slope.set_xlabel("x = a (M-1) b: oldest weights, in samples times step")
+        slope.set_ylabel("loss / loss of sequential training")
+        slope.set_xscale("log")
+        slope.set_yscale("log")
+        plain_ticks(slope.yaxis, (1, 1.2, 1.5, 2, 3, 5))
+        slope.legend(fontsize=7)
+        names = list(self.recipes(1))
+        a = self.mended[-1]
+        for n, name in enumerate(names):
+            mine = select(rows, part="mended", mitigation=name, a=a)
+            cycles = _curve(mine[0], "cycles")
+            losses = np.array([_curve(row, "losses") for row in mine])
+            found = [interval(list(values)) for values in losses.T]
+            bars(mended, list(cycles), found, f"C{n}-", label=name)
+        mended.set_xlabel(f"clock cycles of {self.stages[-1]} stages, a = {a:g}")
+        mended.set_ylabel("training loss")
+        mended.set_yscale("log")
+        mended.legend(fontsize=7)
         return figure
 
 
-def _stale(key: tuple[int, int, float]) -> float:
-    """a (M-1) b, rounded against the noise of its factors."""
+def stale(key: tuple[int, int, float]) -> float:
+    """x = a (M-1) b, rounded against the noise of its factors."""
     m, b, a = key
     return round(a * (m - 1) * b, 9)
 
 
-def _worst(cells: dict[tuple[int, int, float], Interval], which: Any) -> str:
-    if not cells:
-        return "none"
-    key = which(cells, key=lambda one: cells[one].mean)
-    m, b, a = key
-    return f"M = {m}, b = {b}, a = {a:g}: {cells[key]}"
+def _curve(row: Row, name: str) -> Any:
+    """Numbers kept in one column, separated by blanks."""
+    return np.array([float(value) for value in str(row[name]).split()])

@@ -8,7 +8,7 @@ step a is per sample: with b samples in a micro-batch, whose loss is their mean,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..devices import SoftBounds
+from ..devices import Device, SoftBounds
+from ..io import IOConfig
 from ..nn import to_analog
 from ..pipeline import Pipeline
 from . import digits
@@ -28,14 +29,18 @@ DEVICE = SoftBounds(w_max=3.0, w_min=-3.0, dw_min=0.003)
 
 
 class Point(NamedTuple):
-    """At a flush: samples so far, test accuracy in percent, training loss since the last one."""
+    """At a flush: samples and clock cycles so far, test accuracy in percent, training loss.
+
+    Both are evaluations with the weights of that moment, the loss over all training images.
+    """
 
     samples: int
+    cycles: int
     accuracy: float
     loss: float
 
 
-def network(seed: int) -> nn.Module:
+def network(seed: int, device: Device = DEVICE, io: IOConfig | None = None) -> nn.Sequential:
     """The 8 layers on crossbars; weights and devices are functions of ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
@@ -44,12 +49,13 @@ def network(seed: int) -> nn.Module:
         with torch.no_grad():
             layer.weight.normal_(0.0, GAIN / math.sqrt(n_in), generator=generator)
         layers += [layer, nn.Tanh()]
-    return to_analog(nn.Sequential(*layers[:-1]), DEVICE, seed=seed)
+    found = to_analog(nn.Sequential(*layers[:-1]), device, io, seed=seed)
+    assert isinstance(found, nn.Sequential)
+    return found
 
 
-def pipeline(seed: int, stages: int, a: float, batch: int, schedule: Any) -> Pipeline:
+def pipeline(model: nn.Module, stages: int, a: float, batch: int, schedule: Any) -> Pipeline:
     """The network in stages, trained with step a per sample."""
-    model = network(seed)
     return digits.pipeline(model, stages, a * batch, schedule=schedule, micro_batch_size=batch)
 
 
@@ -61,13 +67,21 @@ def parts(data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Tens
         yield from torch.tensor_split(order, per_epoch)
 
 
-def train(pipe: Pipeline, data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Point]:
-    """Train, drain and test ``per_epoch`` times an epoch."""
+def train(
+    pipe: Pipeline,
+    data: Digits,
+    seed: int,
+    epochs: int,
+    per_epoch: int,
+    before: Callable[[], None] = lambda: None,
+) -> Iterator[Point]:
+    """Train, drain and evaluate ``per_epoch`` times an epoch; ``before``: called ahead of each."""
     samples = 0
     for part in parts(data, seed, epochs, per_epoch):
-        losses: list[Tensor] = []
-        pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
-        pipe.drain(losses)
+        before()
+        pipe.step(data.x_train[part], target=data.y_train[part])
+        pipe.drain()
         samples += len(part)
         right = digits.accuracy(pipe, data.x_test, data.y_test)
-        yield Point(samples, right, torch.stack(losses).mean().item())
+        loss = nn.functional.cross_entropy(pipe.eval(data.x_train), data.y_train).item()
+        yield Point(samples, pipe.cycles, right, loss)

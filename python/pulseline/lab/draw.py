@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .statistics import Interval
+
 
 def plain_ticks(axis: Any, values: Sequence[float]) -> None:
     """Label a logarithmic axis at these values, as plain numbers, and nowhere else."""
@@ -25,3 +27,11 @@ def new_figure(title: str, panels: int = 2, rows: int = 1) -> tuple[Any, Any]:
     for one in axes:
         one.grid(alpha=0.3)
     return figure, axes
+
+
+def bars(axis: Any, x: Sequence[float], found: Sequence[Interval], style: str, **kind: Any) -> None:
+    """Means with their 95 % intervals."""
+    means = [one.mean for one in found]
+    below = [min(one.mean - one.low, abs(one.mean)) for one in found]
+    above = [min(one.high - one.mean, abs(one.mean)) for one in found]
+    axis.errorbar(x, means, yerr=[below, above], fmt=style, capsize=2, **kind)

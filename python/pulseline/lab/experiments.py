@@ -38,15 +38,15 @@ def named(names: Sequence[str], quick: bool) -> list[Experiment]:
 def _bar(total: int) -> Iterator[Progress]:
     """A progress bar on a terminal, if tqdm is there."""
     if not total or find_spec("tqdm") is None:
-        yield lambda _: None
+        yield lambda *_: None
         return
     from tqdm import tqdm
 
     with tqdm(total=total, unit=" rows", disable=None, leave=False) as line:
 
-        def progress(name: str) -> None:
+        def progress(name: str, rows: int) -> None:
             line.set_description(name, refresh=False)
-            line.update()
+            line.update(rows)
 
         yield progress
 
@@ -55,27 +55,27 @@ def perform(
     experiments: Sequence[Experiment],
     out: Path,
     *,
-    seeds: int = 3,
     jobs: int = 1,
     command: str = "",
     notice: Notice = lambda _: None,
     finished: Callable[[Report], None] = lambda _: None,
 ) -> list[Report]:
-    """Compute what is not in ``out`` yet, then write CSV, figure and summary of each experiment.
+    """Compute what is not in ``out`` yet, then write the files of each experiment.
 
-    ``seeds``: seeds 0, 1, .. of every experiment that has any. ``jobs``: processes. ``command``:
-    what the summaries name as their origin. More than one experiment: also ``index.md``.
+    ``jobs``: processes. ``command``: what the summaries name as their origin. More than one
+    experiment: also ``index.md``.
     """
     import matplotlib.figure  # noqa: F401  # missing packages show before hours of work, not after
 
-    runs = runs_of(experiments, seeds, out)
-    total = sum(run.experiment.steps() for run in runs if load(run, lambda _: None) is None)
+    runs = runs_of(experiments, out)
+    total = sum(
+        len(run.seeds) * run.experiment.steps() for run in runs if load(run, lambda _: None) is None
+    )
     with _bar(total) as progress:
         finish(runs, jobs, progress, notice)
     reports = []
     for experiment in experiments:
-        rows = rows_of(experiment, seeds, out)
-        reports.append(write(experiment, rows, seeds, command, out))
+        reports.append(write(experiment, rows_of(experiment, out), command, out))
         finished(reports[-1])
     if len(experiments) > 1:
         write_index(reports, command, out)

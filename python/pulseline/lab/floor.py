@@ -1,50 +1,46 @@
 """``floor``: analog SGD stops above zero, at a distance that goes like 1 / tau.
 
 Toy least squares of Wu et al. 2024 (NeurIPS): rows a_i of a 100 x 40 matrix drawn one by one,
-targets a_i x* + noise, x* ~ 0.45 N(0, 1), noise 0.1. On asymmetric linear devices the mean update
-vanishes where ::
+targets a_i x* + noise, x* ~ 0.45 N(0, 1), noise 0.1. On asymmetric linear devices, whose mean
+update is that of ``recursion.py``, weights rest where ::
 
     E[g_j] + E|g_j| w_j / tau = 0        (implicit penalty, Wu et al. 2025)
 
 With gaussian residuals of variance s^2, E|g_j| = sqrt(2/pi) s mean_i |a_ij|; the equation is then
 solved for w by iteration on s: the prediction. It is compared with the mean weights over the
 second half of a run, less those of the digital run on the same samples, which removes the
-sampling noise both share; ``gradient2`` is the plain mean of |grad f|^2.
+sampling noise both share. ``gradient2`` and ``loss`` are plain means of |grad f|^2 and f - f*.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from ..io import IOConfig, UpdateConfig
-from ..nn import to_analog
-from ..optim import AnalogSGD
-from ..pipeline import Pipeline
-from .draw import new_figure, plain_ticks
-from .engine import Experiment, Row, Rows, Summary
+from .draw import bars, new_figure, plain_ticks
+from .engine import Settings, Summary
+from .mutants import Mutant, Row, Rows, times
 from .report import table
 from .rows import by_seed, column, mean, number, select
-from .statistics import Interval, Verdict, every, exponent, interval
-from .teacher import half_square, linear_device
+from .statistics import Cell, Verdict, decide, exponent, geometric
 
 Vector = NDArray[np.float64]
+LATE_EVERY = 8  # samples between two looks
 
 
 @dataclass(frozen=True)
-class Floor:
+class Floor(Settings):
     """``taus`` in weight units, the law is fitted from ``law_from`` on; ``steps_of_a`` per sample.
 
-    A run has horizon / a samples. ``batch``: samples per micro-batch, to save time.
+    A run has horizon / a samples. Each seed is a problem of its own.
     """
 
+    seeds: int = 32
     rows: int = 100
     columns: int = 40
     scale: float = 0.45
@@ -53,37 +49,38 @@ class Floor:
     law_from: float = 4.0
     steps_of_a: tuple[float, ...] = (0.006, 0.003, 0.0015)
     horizon: float = 160.0
-    batch: int = 4
 
-    name = "floor"
-    title = "The floor of analog SGD: the 1 / tau law"
-    seeded = True
+    name: ClassVar[str] = "floor"
+    title: ClassVar[str] = "The floor of analog SGD against tau"
+    group: ClassVar[int] = 32
 
     def quick(self) -> Floor:
-        """Shorter runs, two steps."""
-        return replace(self, steps_of_a=self.steps_of_a[:2], horizon=50.0)
-
-    @property
-    def source(self) -> Experiment:
-        return self
-
-    def _in_law(self, row: Row) -> bool:
-        return number(row, "tau") >= self.law_from
+        """Shorter runs, two steps, fewer seeds."""
+        return replace(self, seeds=8, steps_of_a=self.steps_of_a[:2], horizon=50.0)
 
     def steps(self) -> int:
         return (1 + len(self.taus)) * len(self.steps_of_a)
 
-    def run(self, seed: int) -> Iterator[Row]:
-        a, solution = self._problem(seed)
-        h = a.T @ a / len(a)
+    def run(self, seeds: range) -> Iterator[Row]:
+        problems = [self._problem(seed) for seed in seeds]
         for step in self.steps_of_a:
-            digital, gradient2 = self._train(seed, a, solution, step, None)
-            yield _row("digital", None, step, gradient2, None, None)
-            for tau in self.taus:
-                weights, gradient2 = self._train(seed, a, solution, step, tau)
-                bias = float(np.linalg.norm(h @ (weights - digital)))
-                predicted = self._predict(a, solution, tau)
-                yield _row("analog", tau, step, gradient2, bias, predicted)
+            means = self._train(problems, seeds, step)
+            for n, (seed, (a, solution)) in enumerate(zip(seeds, problems, strict=True)):
+                h = a.T @ a / len(a)
+                for tau, (weights, gradient2, loss) in means.items():
+                    away = weights[n] - means[math.inf][0][n]
+                    analog = tau < math.inf
+                    yield {
+                        "seed": seed,
+                        "device": "analog" if analog else "digital",
+                        "tau": tau if analog else None,
+                        "a": step,
+                        "gradient2": float(gradient2[n]),
+                        "loss": float(loss[n]),
+                        "norm": float(np.linalg.norm(weights[n])),
+                        "bias": float(np.linalg.norm(h @ away)) if analog else None,
+                        "predicted": self._predict(a, solution, tau) if analog else None,
+                    }
 
     def _problem(self, seed: int) -> tuple[Vector, Vector]:
         """The matrix (rows, columns) and x* (columns)."""
@@ -92,40 +89,41 @@ class Floor:
         return a, self.scale * draw.standard_normal(self.columns)
 
     def _train(
-        self, seed: int, a: Vector, solution: Vector, step: float, tau: float | None
-    ) -> tuple[Vector, float]:
-        """Mean weights and mean |grad f|^2 over the second half of a run from 0."""
-        layer = nn.Linear(self.columns, 1, bias=False)
-        nn.init.zeros_(layer.weight)
-        model: nn.Module = nn.Sequential(layer)
-        if tau is not None:
-            update = UpdateConfig(fidelity="expected")
-            model = to_analog(model, linear_device(tau), IOConfig.perfect(), update, seed=seed)
-        pipe = Pipeline.from_model(
-            model,
-            1,
-            optimizer=lambda parameters: AnalogSGD(parameters, lr=step * self.batch),
-            loss=half_square,
-            schedule="sequential",
-            micro_batch_size=self.batch,
-        )
-        x, target = self._samples(seed, a, solution, round(self.horizon / step))
-        weights = []
-        size = 4 * self.batch
-        for start in range(0, len(x), size):
-            pipe.step(x[start : start + size], target=target[start : start + size])
-            (w,) = model.parameters()
-            weights.append(w.detach().double().numpy()[0].copy())
-        late = np.array(weights[len(weights) // 2 :])
-        gradients = (late - solution) @ (a.T @ a / len(a))
-        return late.mean(axis=0), float(np.square(gradients).sum(axis=1).mean())
+        self, problems: list[tuple[Vector, Vector]], seeds: range, step: float
+    ) -> dict[float, tuple[Vector, Vector, Vector]]:
+        """By tau (inf: digital): mean weights (seeds, columns), |grad f|^2 and f - f* (seeds,)."""
+        count = round(self.horizon / step)
+        drawn = [self._samples(*pair, count) for pair in zip(problems, seeds, strict=True)]
+        x, target = (np.stack([one[n] for one in drawn], axis=1) for n in range(2))
+        h = np.stack([a.T @ a / len(a) for a, _ in problems])
+        solutions = np.stack([solution for _, solution in problems])
+        taus = [math.inf, *self.taus]
+        pull = np.array([1 / tau for tau in taus])[:, None, None]
+        w = np.zeros((len(taus), len(problems), self.columns))
+        sums = [np.zeros_like(w), np.zeros(w.shape[:2]), np.zeros(w.shape[:2])]
+        late = 0
+        for k in range(count):
+            residual = np.einsum("tsj,sj->ts", w, x[k]) - target[k]
+            s = step * residual[..., None] * x[k]
+            w = w - s - np.abs(s) * (w * pull)
+            if 2 * k >= count and k % LATE_EVERY == 0:
+                away = w - solutions
+                gradient = np.einsum("tsi,sij->tsj", away, h)
+                sums[0] += w
+                sums[1] += np.square(gradient).sum(axis=2)
+                sums[2] += 0.5 * (gradient * away).sum(axis=2)
+                late += 1
+        means = [total / late for total in sums]
+        return {tau: (means[0][n], means[1][n], means[2][n]) for n, tau in enumerate(taus)}
 
-    def _samples(self, seed: int, a: Vector, solution: Vector, count: int) -> tuple[Tensor, Tensor]:
-        """Rows (count, columns) and noisy targets (count, 1), float32."""
+    def _samples(
+        self, problem: tuple[Vector, Vector], seed: int, count: int
+    ) -> tuple[Vector, Vector]:
+        """Rows (count, columns) and noisy targets (count,)."""
+        a, solution = problem
         draw = np.random.default_rng([seed, 1])
         taken = draw.integers(0, self.rows, count)
-        target = a[taken] @ solution + self.noise * draw.standard_normal(count)
-        return torch.from_numpy(a[taken]).float(), torch.from_numpy(target).float()[:, None]
+        return a[taken], a[taken] @ solution + self.noise * draw.standard_normal(count)
 
     def _predict(self, a: Vector, solution: Vector, tau: float) -> float:
         """|grad f| where the mean update vanishes."""
@@ -139,25 +137,9 @@ class Floor:
 
     def summarise(self, rows: Rows) -> Summary:
         least = self.steps_of_a[-1]
-        analog = select(rows, device="analog")
-        law = interval(
-            [
-                exponent(column(one, "tau"), column(one, "bias"))
-                for one in by_seed([row for row in select(analog, a=least) if self._in_law(row)])
-            ]
-        )
-        quotients = {
-            tau: interval(
-                [
-                    mean(one, "bias") / mean(one, "predicted")
-                    for one in by_seed(select(analog, a=least, tau=tau))
-                ]
-            )
-            for tau in self.taus
-        }
-        digital = [_fall(one) for one in by_seed(select(rows, device="digital"))]
-        stuck = [_fall(one) for one in by_seed(select(analog, tau=self.law_from))]
-        slower = interval([a - d for a, d in zip(stuck, digital, strict=True)])
+        analog = select(rows, device="analog", a=least)
+        curves = {"digital": select(rows, device="digital")}
+        curves |= {f"tau = {tau:g}": select(rows, tau=tau) for tau in self.taus}
         text = "\n\n".join(
             [
                 f"Distance |grad f(mean w)| at a = {least:g}, digital subtracted:",
@@ -166,104 +148,123 @@ class Floor:
                     [
                         [
                             f"{tau:g}",
-                            f"{mean(select(analog, a=least, tau=tau), 'bias'):.4f}",
-                            f"{mean(select(analog, a=least, tau=tau), 'predicted'):.4f}",
-                            quotients[tau],
+                            *(
+                                f"{mean(select(analog, tau=tau), of):.4f}"
+                                for of in ("bias", "predicted")
+                            ),
+                            geometric(self._quotients(analog, tau)),
                         ]
                         for tau in self.taus
                     ],
                 ),
-                "Below that the error that asymmetry leaves raises E|g|, hence the penalty: the "
-                "floor grows faster than 1 / tau, as predicted.",
-                "Mean |grad f|^2:",
+                f"Below tau = {self.law_from:g} the error that asymmetry leaves raises E|g|, hence "
+                "the penalty: the floor grows faster than 1 / tau, as predicted.",
+                "Mean |grad f|^2, mean f - f*, and |mean w|:",
                 table(
-                    ["a", "digital", *(f"tau = {tau:g}" for tau in self.taus)],
+                    ["a", *curves],
                     [
                         [
                             f"{a:g}",
-                            f"{mean(select(rows, device='digital', a=a), 'gradient2'):.2e}",
                             *(
-                                f"{mean(select(analog, a=a, tau=tau), 'gradient2'):.2e}"
-                                for tau in self.taus
+                                f"{mean(one, 'gradient2'):.2e}, {mean(one, 'loss'):.2e}, "
+                                f"{mean(one, 'norm'):.3f}"
+                                for one in (select(curve, a=a) for curve in curves.values())
                             ),
                         ]
                         for a in self.steps_of_a
                     ],
                 ),
-                "Tiki-Taka, which should go below the floor, is not part of this version.",
             ]
         )
-        return Summary(text, self._verdicts(law, quotients, interval(digital), slower))
+        return Summary(text, self._verdicts(rows, analog))
 
-    def _verdicts(
-        self, law: Interval, quotients: dict[float, Interval], digital: Interval, slower: Interval
-    ) -> list[Verdict]:
-        known = {tau: one for tau, one in quotients.items() if tau >= self.law_from}
+    def _quotients(self, analog: Rows, tau: float) -> list[float]:
+        mine = select(analog, tau=tau)
+        pairs = zip(column(mine, "bias"), column(mine, "predicted"), strict=True)
+        return [measured / predicted for measured, predicted in pairs]
+
+    def _verdicts(self, rows: Rows, analog: Rows) -> list[Verdict]:
+        in_law = [row for row in analog if number(row, "tau") >= self.law_from]
+        law = [exponent(column(one, "tau"), column(one, "bias")) for one in by_seed(in_law)]
+        falls = {
+            name: [
+                exponent(column(one, "a"), column(one, "loss"))
+                for one in by_seed(select(rows, tau=tau))
+            ]
+            for name, tau in (("digital", None), ("analog", self.law_from))
+        }
+        slower = [d - a for d, a in zip(falls["digital"], falls["analog"], strict=True)]
         return [
-            Verdict(
+            decide(
                 "law",
-                f"from tau = {self.law_from:g} on the floor goes like 1 / tau (p in -1.2 to -0.8)",
-                law.within(-1.2, -0.8),
-                str(law),
+                f"from tau = {self.law_from:g} on the floor goes like 1 / tau (exponent -1.2 to "
+                "-0.8)",
+                [Cell("all tau", law)],
+                -1.2,
+                -0.8,
             ),
-            Verdict(
+            decide(
                 "prediction",
-                "the implicit penalty predicts it within 15 % for these tau",
-                every(one.within(0.85, 1.15) for one in known.values()),
-                ", ".join(f"tau = {tau:g}: {one}" for tau, one in known.items()),
+                "the implicit penalty predicts it within 10 % for these tau",
+                [
+                    Cell(f"tau = {tau:g}", self._quotients(analog, tau))
+                    for tau in self.taus
+                    if tau >= self.law_from
+                ],
+                0.9,
+                1.1,
+                ratios=True,
             ),
-            Verdict(
+            decide(
                 "falls",
-                f"with smaller steps digital |grad f|^2 falls (exponent > 0.7), analog at tau = "
-                f"{self.law_from:g} stays behind (exponent smaller by > 0.2)",
-                every([digital.within(0.7, 2.0), slower.within(-math.inf, -0.2)]),
-                f"digital {digital}, analog less digital {slower}",
+                f"the loss of analog training at tau = {self.law_from:g} falls more slowly with "
+                "the step than the digital one (exponents at least .2 apart)",
+                [Cell("digital less analog", slower)],
+                0.2,
             ),
         ]
 
-    def figure(self, rows: Rows) -> Any:
-        figure, (law, falls) = new_figure("The floor of analog SGD goes like 1 / tau")
-        least = self.steps_of_a[-1]
-        analog = select(rows, device="analog")
-        at_least = [select(analog, a=least, tau=tau) for tau in self.taus]
-        law.loglog(self.taus, [mean(one, "bias") for one in at_least], "o", label="measured")
-        law.loglog(
-            self.taus, [mean(one, "predicted") for one in at_least], "-", label="implicit penalty"
+    def mutants(self) -> Sequence[Mutant]:
+        def bent(name: str, of: str, p: float, **where: Any) -> Any:
+            def bend(row: Row) -> None:
+                if row[of] is not None:
+                    times(name, number(row, of) ** p, **where)(row)
+
+            return bend
+
+        return (
+            Mutant("law", "exponent of the floor + .3", bent("bias", "tau", 0.3)),
+            Mutant("law", "exponent of the floor - .3", bent("bias", "tau", -0.3)),
+            Mutant("prediction", "floor x 1.15", times("bias", 1.15)),
+            Mutant("prediction", "floor x .8", times("bias", 0.8)),
+            Mutant(
+                "falls", "digital loss without a step", bent("loss", "a", -1.0, device="digital")
+            ),
         )
+
+    def figure(self, rows: Rows) -> Any:
+        figure, (law, gradient, loss) = new_figure("The floor of analog SGD against tau", 3)
+        analog = select(rows, device="analog", a=self.steps_of_a[-1])
+        found = [geometric(column(select(analog, tau=tau), "bias")) for tau in self.taus]
+        bars(law, self.taus, found, "o", label="measured")
+        predicted = [mean(select(analog, tau=tau), "predicted") for tau in self.taus]
+        law.plot(self.taus, predicted, "-", label="implicit penalty")
         law.set_xlabel("tau (weight units)")
         law.set_ylabel("|grad f| at the mean weights")
-        plain_ticks(law.xaxis, self.taus)
-        curves = {"digital": select(rows, device="digital")}
-        curves |= {f"analog, tau = {tau:g}": select(analog, tau=tau) for tau in self.taus}
-        for name, curve in curves.items():
-            means = [mean(select(curve, a=a), "gradient2") for a in self.steps_of_a]
-            falls.loglog(self.steps_of_a, means, "s--" if name == "digital" else "o-", label=name)
-        falls.set_xlabel("step size a per sample")
-        falls.set_ylabel("mean |grad f|^2")
-        plain_ticks(falls.xaxis, self.steps_of_a)
-        for axes in (law, falls):
-            axes.legend()
+        for axes, of, label in (
+            (gradient, "gradient2", "mean |grad f|^2"),
+            (loss, "loss", "f - f*"),
+        ):
+            for tau in (None, *self.taus):
+                curve = select(rows, tau=tau)
+                found = [geometric(column(select(curve, a=a), of)) for a in self.steps_of_a]
+                name = "digital" if tau is None else f"tau = {tau:g}"
+                bars(axes, self.steps_of_a, found, "s--" if tau is None else "o-", label=name)
+            axes.set_xlabel("step size a per sample")
+            axes.set_ylabel(label)
+        for axes, ticks in ((law, self.taus), (gradient, self.steps_of_a), (loss, self.steps_of_a)):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            plain_ticks(axes.xaxis, ticks)
+            axes.legend(fontsize=8)
         return figure
-
-
-def _row(
-    device: str,
-    tau: float | None,
-    a: float,
-    gradient2: float,
-    bias: float | None,
-    predicted: float | None,
-) -> Row:
-    return {
-        "device": device,
-        "tau": tau,
-        "a": a,
-        "gradient2": gradient2,
-        "bias": bias,
-        "predicted": predicted,
-    }
-
-
-def _fall(rows: Rows) -> float:
-    """Exponent of mean |grad f|^2 in a."""
-    return exponent(column(rows, "a"), column(rows, "gradient2"))

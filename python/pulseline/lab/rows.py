@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine import Row, Rows, Value
+from .mutants import Row, Rows, Value
 
 
 def select(rows: Rows, **equal: Value) -> Rows:

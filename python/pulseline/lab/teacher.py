@@ -11,13 +11,14 @@ perfect converters: ``expected`` updates are the recursion of Analog-SGD-AP (arX
 
     W <- W - a d x^T - (a / tau) |d x^T| .* W
 
-and ``exact`` ones its pulse trains, dw_min = 2 tau / 1200.
+and ``exact`` ones its pulse trains, dw_min = 2 tau / 1024.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from ..nn import to_analog
 from ..optim import AnalogSGD
 from ..pipeline import Pipeline
 
-STATES = 1200  # steps of dw_min from one bound to the other (Gokmen & Vlasov 2016)
+STATES = 1024  # steps of dw_min from one bound to the other; 2^n, so that steps are stored exactly
 
 
 def linear_device(tau: float) -> SoftBounds:
@@ -60,7 +61,7 @@ def pairs_of_gradient(
     """
     inputs = [x]
     for w in weights:
-        inputs.append((inputs[-1] @ w.t()).tanh())
+        inputs.append((inputs[-1] @ w.mT).tanh())
     error = (inputs[-1] - target) * (1 - inputs[-1].square())
     found = []
     for layer in reversed(range(len(weights))):
@@ -82,19 +83,12 @@ class Teacher:
 
     def matrices(self) -> tuple[list[Tensor], list[Tensor]]:
         """Teacher's and student's first weights, (d, d) float32 each."""
-        generator = torch.Generator().manual_seed(1000 + self.seed)
-        size = (self.width, self.width)
-        teacher, student = [], []
-        for _ in range(self.layers):
-            q, _ = torch.linalg.qr(torch.randn(size, generator=generator, dtype=torch.float64))
-            step = torch.randn(size, generator=generator, dtype=torch.float64)
-            teacher.append((0.9 * q).float())
-            student.append((0.9 * q + self.distance / self.width**0.5 * step).float())
-        return teacher, student
+        teacher, student = _matrices(self)
+        return [w.clone() for w in teacher], [w.clone() for w in student]
 
     def answers(self, x: Tensor) -> Tensor:
         """What the teacher says to x (n, d), without noise."""
-        for w in self.matrices()[0]:
+        for w in _matrices(self)[0]:
             x = (x @ w.t().to(x.dtype)).tanh()
         return x
 
@@ -114,7 +108,7 @@ class Teacher:
     def model(self, kind: str, tau: float = 2.0) -> nn.Sequential:
         """The student: "digital", "expected" or "exact" (pulse trains)."""
         layers: list[nn.Module] = []
-        for start in self.matrices()[1]:
+        for start in _matrices(self)[1]:
             layer = nn.Linear(self.width, self.width, bias=False)
             layer.weight.data.copy_(start)
             layers += [layer, nn.Tanh()]
@@ -137,6 +131,19 @@ class Teacher:
             loss=half_square,
             **options,
         )
+
+
+@lru_cache(maxsize=64)
+def _matrices(problem: Teacher) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(1000 + problem.seed)
+    size = (problem.width, problem.width)
+    teacher, student = [], []
+    for _ in range(problem.layers):
+        q, _ = torch.linalg.qr(torch.randn(size, generator=generator, dtype=torch.float64))
+        step = torch.randn(size, generator=generator, dtype=torch.float64)
+        teacher.append((0.9 * q).float())
+        student.append((0.9 * q + problem.distance / problem.width**0.5 * step).float())
+    return teacher, student
 
 
 def weights_of(model: nn.Sequential) -> list[Tensor]:
