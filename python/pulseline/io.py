@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, fields, replace
 
 from .devices.pulsed import require
@@ -277,6 +278,11 @@ class UpdateConfig:
             f"fidelity is 'moments', which on {device} moves weights {off} where a call moves them "
             "far; use 'grouped' or 'exact'"
         )
+
+    def warn(self, device: str, default: str) -> None:
+        """Warn of :meth:`doubt`, on behalf of whoever builds a tile; arguments as there."""
+        if doubt := self.doubt(device, self.resolve(default)):
+            warnings.warn(doubt, stacklevel=4)
 
     def resolve(self, default: str) -> str:
         """The fidelity of a device whose default this is.

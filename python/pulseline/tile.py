@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping as Table
 from dataclasses import replace
 from typing import Any
@@ -106,13 +105,7 @@ class Tile:
             if self.device.ages:
                 self._retention = self._build_retention()
         self._pack()
-        self._doubt()
-
-    def _doubt(self) -> None:
-        """Warn where the fidelity is off on this device."""
-        fidelity = self.update_config.resolve(self.device.default_fidelity)
-        if doubt := self.update_config.doubt(self.device.name, fidelity):
-            warnings.warn(doubt, stacklevel=4)
+        self.update_config.warn(self.device.name, self.device.default_fidelity)
 
     def _pack(self) -> None:
         configs = (self.device, self.io, self.update_config, self.mapping)
@@ -122,7 +115,7 @@ class Tile:
         """Take other settings of the update; the devices stay as they were drawn."""
         self.update_config = config
         self._pack()
-        self._doubt()
+        config.warn(self.device.name, self.device.default_fidelity)
 
     def _build_retention(self) -> Tensor:
         assert isinstance(self.device, PulsedDevice)
