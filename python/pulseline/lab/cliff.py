@@ -197,7 +197,7 @@ class Cliff(Settings):
                 "Slope of its logarithm against x = a (M-1) b, through 0, for x up to "
                 f"{self.slope_to:g} and a up to {SOUND:g}:",
                 table([f"M = {m}" for m in several], [slopes]),
-                "It is a slope, not one cliff; the verdict `depth` says whether it is steeper for "
+                "The verdicts `slope` and `depth` say whether it grows with x, and faster for "
                 "deeper pipelines at equal x.",
                 f"Mitigations at M = {self.stages[-1]}, b = {self.mended_batch}. Loss at equal "
                 "samples, clock cycles for these samples, and loss at equal clock cycles:",
