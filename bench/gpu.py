@@ -66,18 +66,18 @@ def pair(
 ) -> tuple[pl.nn.AnalogLinear, pl.nn.AnalogLinear]:
     """The same layer on the CPU and on the GPU."""
     cpu = copy.deepcopy(fresh(rows, cols, device))
-    cpu.tile._set_update(config)
+    cpu.cell.array.take_update(config)
     return cpu, copy.deepcopy(cpu).to(GPU)
 
 
 def difference(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear) -> tuple[int, float]:
     """Weights that differ in any bit, and the largest difference."""
-    a, b = cpu.tile.weight.detach(), gpu.tile.weight.detach().cpu()
+    a, b = cpu.cell.array.weight.detach(), gpu.cell.array.weight.detach().cpu()
     wrong = int((a.view(torch.int32) != b.view(torch.int32)).sum())
     return wrong, float((a - b).abs().max())
 
 
-def moments_limit(tile: pl.Tile, x: torch.Tensor, d: torch.Tensor, lr: float) -> torch.Tensor:
+def moments_limit(tile: pl.Array, x: torch.Tensor, d: torch.Tensor, lr: float) -> torch.Tensor:
     """Largest difference of ``moments`` from the CPU's, per weight; call it before the update.
 
     Its counts come from tensor cores with relative errors below 2^-10 (update_moments.cu): of n
@@ -88,7 +88,9 @@ def moments_limit(tile: pl.Tile, x: torch.Tensor, d: torch.Tensor, lr: float) ->
     device, groups = tile.device, -(-len(x) // 256)
     mean = lr / device.granularity * (d.abs().T.double() @ x.abs().double())
     n = mean + 6 * mean.sqrt() + 6
-    stored = Stored(*(t[:256] for t in (tile.step, tile.slope, tile.bound)))
+    stored = Stored(
+        *(t[:256] for t in (tile.crosspoints.step, tile.crosspoints.slope, tile.crosspoints.bound))
+    )
     model, cells = STEPS[device.name], Crosspoints.of(device, stored)
     up = torch.ones_like(cells.hi, dtype=torch.bool)
     weights = (cells.lo + (cells.hi - cells.lo) * t for t in torch.linspace(0, 1, 9))
@@ -97,7 +99,7 @@ def moments_limit(tile: pl.Tile, x: torch.Tensor, d: torch.Tensor, lr: float) ->
     return (2.0**-10 * (n + noise) + 1e-3 * groups) * float(max(steps)) + 2.0**-22
 
 
-def live(tile: pl.Tile, where: str, batch: int) -> None:
+def live(tile: pl.Array, where: str, batch: int) -> None:
     """Programming, pulses with write noise, decay, drift, diffusion, a reset of some columns."""
     rows, cols = tile.shape
     tile.program(
@@ -105,13 +107,13 @@ def live(tile: pl.Tile, where: str, batch: int) -> None:
     )
     for n in range(3):
         x, d = inputs("gauss_bl31", batch + n, rows, cols)
-        tile.update(x.to(where), d.to(where), 1e-4)
+        tile.pulse(x.to(where), d.to(where), 1e-4)
         if n == 1:
             tile.reset(torch.arange(0, cols, 3, device=where))
 
 
 def within(cpu: pl.nn.AnalogLinear, gpu: pl.nn.AnalogLinear, limit: torch.Tensor) -> bool:
-    a, b = cpu.tile.weight.detach(), gpu.tile.weight.detach().cpu()
+    a, b = cpu.cell.array.weight.detach(), gpu.cell.array.weight.detach().cpu()
     return bool(((a - b).abs() <= limit).all())
 
 
@@ -125,11 +127,11 @@ def between_pulses(shapes: list[tuple[int, int, int]], found: list[Row]) -> None
                 fidelity=fidelity, desired_bl=desired_bl, update_bl_management=False
             )
             cpu, gpu = pair(rows, cols, device, config)
-            live(cpu.tile, "cpu", batch)
-            live(gpu.tile, GPU, batch)
-            gpu.tile.check_updates()
+            live(cpu.cell.array, "cpu", batch)
+            live(gpu.cell.array, GPU, batch)
+            gpu.cell.array.check_updates()
             wrong, largest = difference(cpu, gpu)
-            hidden = int((cpu.tile.cells != gpu.tile.cells.cpu()).sum())
+            hidden = int((cpu.cell.array.pulsed != gpu.cell.array.pulsed.cpu()).sum())
             row = {"device": "ageing", "fidelity": fidelity, "shape": [rows, cols, batch]}
             row |= {"differing": wrong, "differing_hidden": hidden, "largest": largest}
             found.append(row | {"ok": wrong == hidden == 0})
@@ -144,8 +146,11 @@ def solved_reads(shapes: list[tuple[int, int, int]], found: list[Row]) -> None:
         cpu = pl.nn.AnalogLinear(cols, rows, bias=False, seed=0, **options)
         gpu = copy.deepcopy(cpu).to(GPU)
         x, d = inputs("gauss_bl31", min(batch, 40), rows, cols)
-        want = (cpu.tile.forward(x), cpu.tile.backward(d))
-        got = (gpu.tile.forward(x.to(GPU)).cpu(), gpu.tile.backward(d.to(GPU)).cpu())
+        want = (cpu.cell.array.read(x), cpu.cell.array.read(d, True))
+        got = (
+            gpu.cell.array.read(x.to(GPU)).cpu(),
+            gpu.cell.array.read(d.to(GPU), True).cpu(),
+        )
         wrong = [int((a != b).sum()) for a, b in zip(want, got, strict=True)]
         row: Row = {"read": "solved wires", "shape": [rows, cols, len(x)], "differing": wrong}
         found.append(row | {"ok": not any(wrong)})
@@ -166,17 +171,17 @@ def exact_reads(small: bool, found: list[Row]) -> None:
     )
     for (rows, cols, batch), (name, config) in itertools.product(shapes, EXACT_READS.items()):
         cpu, _ = pair(rows, cols, Ideal(), UpdateConfig())
-        cpu.tile.weight.data.mul_(512).round_().clamp_(-127, 127).div_(128)
+        cpu.cell.array.weight.data.mul_(512).round_().clamp_(-127, 127).div_(128)
         for back, products in itertools.product((False, True), CUDA_PRODUCTS):
-            cpu.tile.io = IOConfig(config, config)
-            cpu.tile.mapping = Mapping(300, 100, cuda_products=products)
-            cpu.tile._build()
+            cpu.cell.array.io = IOConfig(config, config)
+            cpu.cell.array.mapping = Mapping(300, 100, cuda_products=products)
+            cpu.cell.array._build()
             v = torch.randn(
                 batch, rows if back else cols, generator=torch.Generator().manual_seed(1)
             )
             results = []
             for where in ("cpu", GPU):
-                tile = copy.deepcopy(cpu).to(where).tile
+                tile = copy.deepcopy(cpu).to(where).cell.array
                 results.append((tile.backward if back else tile.forward)(v.to(where)).cpu())
             bits = [y.view(torch.int32) for y in results]
             row = {"read": name, "products": products, "back": back, "shape": [rows, cols, batch]}
@@ -196,10 +201,10 @@ def equality(small: bool, found: list[Row]) -> None:
                 device = DEVICES[name]()
                 cpu, gpu = pair(rows, cols, device, config)
                 x, d = inputs("gauss_bl31", batch, rows, cols)
-                limit = moments_limit(cpu.tile, x, d, 1e-2) if fidelity == "moments" else None
-                cpu.tile.update(x, d, 1e-2)
-                gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
-                gpu.tile.check_updates()
+                limit = moments_limit(cpu.cell.array, x, d, 1e-2) if fidelity == "moments" else None
+                cpu.cell.array.pulse(x, d, 1e-2)
+                gpu.cell.array.pulse(x.to(GPU), d.to(GPU), 1e-2)
+                gpu.cell.array.check_updates()
                 wrong, largest = difference(cpu, gpu)
                 row = {"device": name, "fidelity": fidelity, "noise": noise}
                 row["shape"] = [rows, cols, batch]
@@ -223,9 +228,9 @@ def refused() -> bool:
     cpu, gpu = pair(65, 129, SoftBounds(), UpdateConfig())
     x, d = inputs("gauss_bl31", 40, 65, 129)
     x[7, 128] = float("nan")
-    gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
+    gpu.cell.array.pulse(x.to(GPU), d.to(GPU), 1e-2)
     try:
-        gpu.tile.check_updates()
+        gpu.cell.array.check_updates()
     except ConfigError as error:
         return "x[7]" in str(error) and difference(cpu, gpu)[0] == 0
     return False
@@ -239,10 +244,10 @@ def on_side_stream() -> bool:
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(5):
-            gpu.tile.update(xg * 2.0, dg * 0.5, 1e-2)
+            gpu.cell.array.pulse(xg * 2.0, dg * 0.5, 1e-2)
     torch.cuda.current_stream().wait_stream(stream)
     for _ in range(5):
-        cpu.tile.update(x * 2.0, d * 0.5, 1e-2)
+        cpu.cell.array.pulse(x * 2.0, d * 0.5, 1e-2)
     return difference(cpu, gpu)[0] == 0
 
 
@@ -251,12 +256,12 @@ def captured_update() -> bool:
     cpu, gpu = pair(65, 129, SoftBounds(), UpdateConfig(fidelity="grouped"))
     x, d = inputs("gauss_bl31", 700, 65, 129)
     xg, dg, graph = x.to(GPU), d.to(GPU), torch.cuda.CUDAGraph()
-    gpu.tile.update(xg, dg, 1e-2)
+    gpu.cell.array.pulse(xg, dg, 1e-2)
     with torch.cuda.graph(graph):
-        gpu.tile.update(xg, dg, 1e-2)
+        gpu.cell.array.pulse(xg, dg, 1e-2)
     graph.replay()
     for _ in range(2):
-        cpu.tile.update(x, d, 1e-2)
+        cpu.cell.array.pulse(x, d, 1e-2)
     return difference(cpu, gpu)[0] == 0
 
 
@@ -268,9 +273,9 @@ def captured_ageing() -> bool:
     x, d = inputs("gauss_bl31", 700, 65, 129)
     xg, dg, graph = x.to(GPU), d.to(GPU), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        gpu.tile.update(xg, dg, 1e-4)
+        gpu.cell.array.pulse(xg, dg, 1e-4)
     graph.replay()
-    cpu.tile.update(x, d, 1e-4)
+    cpu.cell.array.pulse(x, d, 1e-4)
     return difference(cpu, gpu)[0] == 0
 
 
@@ -278,10 +283,10 @@ def captured_read() -> bool:
     """A replay gives what the same read gives without a graph (but for the order of sums)."""
     _, gpu = pair(300, 700, SoftBounds(), UpdateConfig())
     x, graph = torch.randn(33, 700, device=GPU), torch.cuda.CUDAGraph()
-    want = gpu.tile.forward(x)
-    gpu.tile.forward_count = 0
+    want = gpu.cell.array.read(x)
+    gpu.cell.array.counters.zero_()
     with torch.cuda.graph(graph):
-        got = gpu.tile.forward(x)
+        got = gpu.cell.array.read(x)
     graph.replay()
     return float((got != want).double().mean()) < 1e-2
 
@@ -289,14 +294,16 @@ def captured_read() -> bool:
 def shared_launches() -> bool:
     """Tiles of different sizes in one launch, more than one holds, with pulses counted."""
     pairs = [pair(17 * n + 3, 300 - 29 * n, SoftBounds(), UpdateConfig()) for n in range(10)]
-    data = [inputs("gauss_bl31", 90 * n + 1, *cpu.tile.shape) for n, (cpu, _) in enumerate(pairs)]
+    data = [
+        inputs("gauss_bl31", 90 * n + 1, *cpu.cell.array.shape) for n, (cpu, _) in enumerate(pairs)
+    ]
     for layer in (layer for both in pairs for layer in both):
-        layer.tile.count_pulses()
+        layer.cell.array.count_pulses()
     with pl.ops.Batch() as batch:
         for (cpu, gpu), (x, d) in zip(pairs, data, strict=True):
-            cpu.tile.update(x, d, 1e-2)
-            gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2, batch)
-    same = [torch.equal(cpu.tile.fired, gpu.tile.fired.cpu()) for cpu, gpu in pairs]
+            cpu.cell.array.pulse(x, d, 1e-2)
+            gpu.cell.array.pulse(x.to(GPU), d.to(GPU), 1e-2, batch)
+    same = [torch.equal(cpu.cell.array.fired, gpu.cell.array.fired.cpu()) for cpu, gpu in pairs]
     return all(same) and not any(difference(*both)[0] for both in pairs)
 
 
@@ -306,8 +313,8 @@ def default_device() -> bool:
     x, d = inputs("gauss_bl31", 40, 65, 129)
     with torch.device(GPU):
         gpu = pl.nn.AnalogLinear(129, 65, bias=False, device=SoftBounds(), seed=3)
-        gpu.tile.update(x.to(GPU), d.to(GPU), 1e-2)
-    cpu.tile.update(x, d, 1e-2)
+        gpu.cell.array.pulse(x.to(GPU), d.to(GPU), 1e-2)
+    cpu.cell.array.pulse(x, d, 1e-2)
     return difference(cpu, gpu)[0] == 0
 
 
@@ -368,9 +375,9 @@ def first_samples(
     cpu, gpu = pair(rows, cols, device, config)
     few = 8 if rows * cols > 1 << 21 else 64
     moments = config.fidelity == "moments"
-    limit = moments_limit(cpu.tile, x[:few], d[:few], lr) if moments else None
-    cpu.tile.update(x[:few], d[:few], lr)
-    gpu.tile.update(x[:few].to(GPU), d[:few].to(GPU), lr)
+    limit = moments_limit(cpu.cell.array, x[:few], d[:few], lr) if moments else None
+    cpu.cell.array.pulse(x[:few], d[:few], lr)
+    gpu.cell.array.pulse(x[:few].to(GPU), d[:few].to(GPU), lr)
     wrong, largest = difference(cpu, gpu)
     row: Row = {"differing": wrong, "largest_steps": largest / device.dw_min}
     row["ok"] = wrong == 0 if limit is None else within(cpu, gpu, limit)
@@ -384,7 +391,7 @@ def update_row(shape: tuple[int, int, int], profile: str, config: UpdateConfig, 
     lr = LR[profile] * 0.1
     gpu, checked = first_samples(rows, cols, config, x, d, lr)
     xg, dg = x.to(GPU), d.to(GPU)
-    t, spread = seconds(lambda: gpu.tile.update(xg, dg, lr))
+    t, spread = seconds(lambda: gpu.cell.array.pulse(xg, dg, lr))
     rate = rows * cols * batch / t
     row: Row = {"fidelity": config.fidelity, "group_size": config.group_size}
     row |= {"noise": config.noise, "profile": profile, "shape": list(shape)}

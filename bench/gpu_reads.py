@@ -174,11 +174,11 @@ def fresh(rows: int, cols: int) -> pl.nn.AnalogLinear:
     return pl.nn.AnalogLinear(cols, rows, bias=False, device=pl.devices.Ideal(), seed=3, tile_id=1)
 
 
-def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str, mapping: Mapping) -> pl.Tile:
+def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str, mapping: Mapping) -> pl.Array:
     layer = copy.deepcopy(fresh(rows, cols))
-    layer.tile.io, layer.tile.mapping = io, mapping
-    layer.tile._build()
-    return layer.to(device).tile
+    layer.cell.array.io, layer.cell.array.mapping = io, mapping
+    layer.cell.array._build()
+    return layer.to(device).cell.array
 
 
 def read_error(
@@ -290,7 +290,7 @@ def power(model: nn.Module, x: Tensor) -> float:
         return float(model(x).square().mean())
 
 
-def pulses(tiles: list[pl.Tile], step: Callable[[], None]) -> Row:
+def pulses(tiles: list[pl.Array], step: Callable[[], None]) -> Row:
     """Slots of a sample and pulses of a crosspoint, means of one step."""
     for tile in tiles:
         tile.count_pulses()
@@ -305,7 +305,9 @@ def pulses(tiles: list[pl.Tile], step: Callable[[], None]) -> Row:
 def step_row(
     name: str, digital: nn.Module, analog: nn.Module, x: Tensor, errors: Tensor, run: Run
 ) -> Row:
-    tiles = [layer.tile for layer in analog.modules() if isinstance(layer, pl.nn.AnalogLinear)]
+    tiles = [
+        layer.cell.array for layer in analog.modules() if isinstance(layer, pl.nn.AnalogLinear)
+    ]
     a, b = power(analog, x), power(digital, x)
     ours = trainer(analog, x, errors, pl.optim.AnalogSGD(analog.parameters(), lr=STEP_LR))
     sgd = torch.optim.SGD(digital.parameters(), lr=STEP_LR)
@@ -330,7 +332,7 @@ def step_rows(run: Run, found: list[Row]) -> None:
             digital, analog = copy.deepcopy(model), copy.deepcopy(converted)
             for layer in analog.modules():
                 if isinstance(layer, pl.nn.AnalogLinear):
-                    layer.tile._set_update(pl.io.UpdateConfig(fidelity=fidelity, noise=noise))
+                    layer.cell.array.take_update(pl.io.UpdateConfig(fidelity=fidelity, noise=noise))
             digital, analog = digital.to(run.device), analog.to(run.device)
             label = f"{name}, {fidelity}, {noise}"
             found.append(step_row(label, digital, analog, x, errors, run))

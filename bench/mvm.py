@@ -24,11 +24,11 @@ IO = {
 
 def error_of(v: torch.Tensor, transposed: bool, size: int) -> float:
     """Bare product against float64."""
-    tile = pl.Tile(size, size, pl.devices.Ideal(), IO["perfect"], seed=0)
+    tile = pl.Array(size, size, pl.devices.Ideal(), io=IO["perfect"], seed=0)
     tile.initialise()
     w = tile.weight.data.double()
     exact = v.double() @ (w if transposed else w.t())
-    got = tile.backward(v) if transposed else tile.forward(v)
+    got = tile.read(v, True) if transposed else tile.read(v)
     return float((got - exact).abs().max() / exact.abs().max())
 
 
@@ -55,7 +55,7 @@ def cases(op: str, profile: str, size: int, batch: int, threads: int, args) -> l
     """One shape on one thread count."""
     torch.set_num_threads(threads)
     v = torch.randn(batch, size, generator=torch.Generator().manual_seed(1))
-    tile = pl.Tile(size, size, pl.devices.Ideal(), IO[profile], seed=0)
+    tile = pl.Array(size, size, pl.devices.Ideal(), io=IO[profile], seed=0)
     tile.initialise()
     w, out = tile.weight.data.clone(), torch.empty(batch, size)
     backward = op == "backward"

@@ -24,10 +24,10 @@ SHORT = {
 }
 
 
-def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Tile:
+def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Array:
     """A tile with small random weights, the same at every call."""
     config = pl.io.UpdateConfig(fidelity=fidelity)
-    tile = pl.Tile(rows, cols, SHORT[device], update=config, seed=0)
+    tile = pl.Array(rows, cols, SHORT[device], update=config, seed=0)
     tile.initialise()
     return tile
 
@@ -39,7 +39,7 @@ def check(device: str, fidelity: str, x: torch.Tensor, d: torch.Tensor, lr: floa
     for name in ("baseline", isa):
         pl.ops.use_isa(name)
         tile = tile_of(device, fidelity, d.shape[1], x.shape[1])
-        tile.update(x[:4].contiguous(), d[:4].contiguous(), lr)
+        tile.pulse(x[:4].contiguous(), d[:4].contiguous(), lr)
         results.append(tile.weight.data.clone())
     return float((results[0] - results[1]).abs().max())
 
@@ -80,7 +80,7 @@ def cases(device: str, fidelity: str, profile: str, size: int, batch: int, args)
                 names,
                 (size, size, batch),
                 threads,
-                lambda tile=tile: tile.update(x, d, lr),
+                lambda tile=tile: tile.pulse(x, d, lr),
                 lambda w=w: w.addmm_(d.t(), x, alpha=-1e-6),
                 error,
                 args.seconds,

@@ -83,12 +83,12 @@ class StashingStage(Stage):
     """The mutant on tiles: B reads a copy of the weights that F read."""
 
     def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
-        tile = self.module[0].tile  # type: ignore[index]
+        tile = self.module[0].cell.array  # type: ignore[index]
         self.copies = {**getattr(self, "copies", {}), k: tile.weight.data.clone()}
         return super().forward(k, x, target)
 
     def backward(self, k: int, grad: Tensor | None = None) -> Tensor | None:
-        tile = self.module[0].tile  # type: ignore[index]
+        tile = self.module[0].cell.array  # type: ignore[index]
         now = tile.weight.data.clone()
         tile.weight.data.copy_(self.copies.pop(k))
         try:
@@ -111,19 +111,19 @@ class Analog:
         return StashingStage(module, AnalogSGD(module.parameters(), lr), loss)
 
     def weights(self, layer: Any) -> Tensor:
-        return layer.tile.weight.data.clone()  # type: ignore[no-any-return]
+        return layer.cell.array.weight.data.clone()  # type: ignore[no-any-return]
 
     def read(self, layer: Any, w: Tensor, x: Tensor) -> Tensor:
-        layer.tile.weight.data.copy_(w)
-        return layer.tile.forward(x)  # type: ignore[no-any-return]
+        layer.cell.array.weight.data.copy_(w)
+        return layer.cell.array.read(x)  # type: ignore[no-any-return]
 
     def read_transposed(self, layer: Any, w: Tensor, d: Tensor) -> Tensor:
-        layer.tile.weight.data.copy_(w)
-        return layer.tile.backward(d)  # type: ignore[no-any-return]
+        layer.cell.array.weight.data.copy_(w)
+        return layer.cell.array.read(d, True)  # type: ignore[no-any-return]
 
     def moved(self, layer: Any, w: Tensor, x: Tensor, d: Tensor, lr: float) -> Tensor:
-        layer.tile.weight.data.copy_(w)
-        layer.tile.update(x, d, lr)
+        layer.cell.array.weight.data.copy_(w)
+        layer.cell.array.pulse(x, d, lr)
         return self.weights(layer)
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pulseline import ops
 from pulseline.devices import Device, PulsedDevice
 from pulseline.io import Mapping, ReadConfig, UpdateConfig
 from pulseline.reference import rng
+
+
+def counted(k: int, device: str = "cpu") -> Tensor:
+    """Counters of an array that has read and pulsed k samples."""
+    return torch.full((len(ops.Counters._fields),), k, dtype=torch.int64, device=device)
 
 
 def update_arguments(
@@ -34,7 +40,7 @@ def update_arguments(
         *(stored if pulsed and stored is not None else (None, None, None)),
         *(x, d, lr, device.name, parameters),
         ops.PulseSettings.of(config, device),
-        *(k, ops.UpdateKey(seed, tile_id, fidelity)),
+        *(counted(k), ops.UpdateKey(seed, tile_id, fidelity)),
         fired,
     )
 
@@ -62,7 +68,7 @@ def redraw_arguments(
     pulses = ops.PulseSettings.of(config, device)
     seed, tile_id, k = key
     whose = ops.UpdateKey(seed, tile_id, fidelity)
-    return visible, hidden, step, x, d, lr, pulses, deviation, k, whose
+    return visible, hidden, step, x, d, lr, pulses, deviation, counted(k + len(x)), whose
 
 
 def read_arguments(
@@ -79,7 +85,7 @@ def read_arguments(
     """Of ``read``; key: seed, tile_id and number of the first sample."""
     seed, tile_id, k = key
     whose = ops.ReadKey.of(seed, tile_id, purpose, mapping, transposed)
-    return x, weight, transposed, k, whose, ops.ReadSettings.of(config, out_scale)
+    return x, weight, transposed, counted(k), whose, ops.ReadSettings.of(config, out_scale)
 
 
 def chain_arguments(

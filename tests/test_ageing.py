@@ -38,8 +38,8 @@ def numbers(count: int, size: int, seed: int) -> Tensor:
 X, D = numbers(SAMPLES, COLS, 1), numbers(SAMPLES, ROWS, 2) * 0.1
 
 
-def tile(device: pl.devices.Device, fidelity: str = "auto") -> pl.Tile:
-    t = pl.Tile(ROWS, COLS, device, update=pl.io.UpdateConfig(fidelity=fidelity), seed=3)
+def tile(device: pl.devices.Device, fidelity: str = "auto") -> pl.Array:
+    t = pl.Array(ROWS, COLS, device, update=pl.io.UpdateConfig(fidelity=fidelity), seed=3)
     t.initialise()
     return t
 
@@ -59,19 +59,19 @@ def test_updates_under_any_cut(batch: int, cuts: tuple[int, ...], write_noise: f
     pairs = reference.construct(device, ROWS, COLS, 3, 0)
     drawn = spec.retention(device, ROWS, COLS, 3, 0)
     for n in range(SAMPLES):
-        by_hand.update(X[n : n + 1], D[n : n + 1], 0.05)
+        by_hand.pulse(X[n : n + 1], D[n : n + 1], 0.05)
         if (n + 1) % batch == 0:
-            event, cells = n // batch, by_hand.cells.clone()
+            event, cells = n // batch, by_hand.pulsed.clone()
             aged = spec.age(cells, pairs, drawn, drift_log2(event + 1), event, 3, 0)
-            by_hand.cells.copy_(aged)
+            by_hand.pulsed.copy_(aged)
             if by_hand.hidden is not None:  # the noise of the last write stays
                 by_hand.weight.data.add_(aged - cells)
     cut = tile(device)
     for part in pieces(cuts):
-        cut.update(X[part], D[part], 0.05)
+        cut.pulse(X[part], D[part], 0.05)
     assert cut.age_count == SAMPLES
     assert torch.equal(cut.weight.data, by_hand.weight.data)
-    assert torch.equal(cut.cells, by_hand.cells)
+    assert torch.equal(cut.pulsed, by_hand.pulsed)
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
@@ -90,11 +90,11 @@ def test_a_frozen_weight_ages_with_its_reads(cuts: tuple[int, ...]) -> None:
     assert torch.equal(torch.cat([cut(X[part]) for part in pieces(cuts)]), y)
     assert torch.equal(cut.weight, whole.weight)
     assert not torch.equal(whole.weight, start)
-    assert whole.tile.age_count == SAMPLES
+    assert whole.cell.array.age_count == SAMPLES
     # The same weights as five events by hand; the first four samples saw none of them.
     by_hand = layer()
-    assert torch.equal(by_hand.tile._forward(X[:4]), y[:4].detach() - whole.bias.detach())
-    by_hand.tile.age(20)
+    assert torch.equal(by_hand.cell.array._forward(X[:4]), y[:4].detach() - whole.bias.detach())
+    by_hand.cell.array.age(20)
     assert torch.equal(by_hand.weight, whole.weight)
 
 
@@ -111,9 +111,9 @@ def test_what_does_not_age() -> None:
     trained.train()
     trained(X[:0])
     assert torch.equal(trained.weight, before)
-    assert trained.tile.age_count == 0
+    assert trained.cell.array.age_count == 0
     t = tile(ConstantStep())
-    t.update(X, D, 0.1)
+    t.pulse(X, D, 0.1)
     assert t.age_count == 0
 
 
@@ -142,28 +142,28 @@ def test_optimizers_list_does_not_matter() -> None:
 def test_a_bad_sample_leaves_everything(which: str, at: int) -> None:
     """The call is cut in six, and still nothing is written before all of it is checked."""
     t = tile(SoftBounds(batch=4, write_noise_std=2.0, **AGES))
-    before = [t.weight.data.clone(), t.cells.clone()]
+    before = [t.weight.data.clone(), t.pulsed.clone()]
     x, d = X.clone(), D.clone()
     (x if which == "x" else d)[at, 1] = float("nan")
     with pytest.raises(pl.ConfigError, match=rf"{which}\[{at}\] holds a NaN"):
-        t.update(x, d, 0.1)
+        t.pulse(x, d, 0.1)
     with pytest.raises(pl.ConfigError, match="use as many of each"):
-        t.update(X, D[:-1], 0.1)
+        t.pulse(X, D[:-1], 0.1)
     assert torch.equal(t.weight.data, before[0])
-    assert torch.equal(t.cells, before[1])
-    assert (t.update_count, t.age_count) == (0, 0)
+    assert torch.equal(t.pulsed, before[1])
+    assert (t.counts().update, t.age_count) == (0, 0)
 
 
 def test_state_continues_between_two_events() -> None:
     device = SoftBounds(batch=10, **AGES)
     whole, first = tile(device), tile(device)
-    whole.update(X, D, 0.05)
-    first.update(X[:13], D[:13], 0.05)
+    whole.pulse(X, D, 0.05)
+    first.pulse(X[:13], D[:13], 0.05)
     second = tile(device)
     second.weight.data.copy_(first.weight.data)
     second.load_state(first.state())
     assert second.age_count == 13
-    second.update(X[13:], D[13:], 0.05)
+    second.pulse(X[13:], D[13:], 0.05)
     assert torch.equal(second.weight.data, whole.weight.data)
 
 

@@ -47,15 +47,14 @@ def refused(call: Callable[[], object], *words: str) -> None:
 @pytest.fixture(params=DEVICES)
 def tile(request: pytest.FixtureRequest) -> Any:
     """A tile that has worked; afterwards: its weights, counters and pending pairs are the same."""
-    t = pl.Tile(ROWS, COLS, DEVICES[request.param]())
+    t = pl.Array(ROWS, COLS, DEVICES[request.param]())
     t.initialise()
-    t.forward(normals(2, COLS))
-    t.update(normals(2, COLS), normals(2, ROWS), 0.1)
+    t.read(normals(2, COLS))
+    t.pulse(normals(2, COLS), normals(2, ROWS), 0.1)
     weight, state = t.weight.data.clone(), t.state()
     yield t
     assert torch.equal(t.weight.data, weight)
     assert t.state() == state
-    assert not t.pending
 
 
 # ---- reads and updates ----
@@ -79,20 +78,20 @@ bad = pytest.mark.parametrize(("make", "word"), BAD.values(), ids=BAD.keys())
 
 
 @bad
-def test_forward(tile: pl.Tile, make: Callable[[int], Tensor], word: str) -> None:
-    refused(lambda: tile.forward(make(COLS)), "x", word)
+def test_forward(tile: pl.Array, make: Callable[[int], Tensor], word: str) -> None:
+    refused(lambda: tile.read(make(COLS)), "x", word)
     refused(lambda: tile.evaluate(make(COLS)), "x", word)
 
 
 @bad
-def test_backward(tile: pl.Tile, make: Callable[[int], Tensor], word: str) -> None:
-    refused(lambda: tile.backward(make(ROWS)), "d", word)
+def test_backward(tile: pl.Array, make: Callable[[int], Tensor], word: str) -> None:
+    refused(lambda: tile.read(make(ROWS), True), "d", word)
 
 
 @bad
-def test_update(tile: pl.Tile, make: Callable[[int], Tensor], word: str) -> None:
-    refused(lambda: tile.update(make(COLS), normals(3, ROWS), 0.1), "x", word)
-    refused(lambda: tile.update(normals(3, COLS), make(ROWS), 0.1), "d", word)
+def test_update(tile: pl.Array, make: Callable[[int], Tensor], word: str) -> None:
+    refused(lambda: tile.pulse(make(COLS), normals(3, ROWS), 0.1), "x", word)
+    refused(lambda: tile.pulse(normals(3, COLS), make(ROWS), 0.1), "d", word)
 
 
 @bad
@@ -100,23 +99,23 @@ def test_operators(make: Callable[[int], Tensor], word: str) -> None:
     """torch.ops.pulseline checks as the functions do."""
     w = normals(ROWS, COLS)
     before = w.clone()
-    read, update = torch.ops.pulseline.read.default, torch.ops.pulseline.update_.default
+    read, update = torch.ops.pulseline.read_.default, torch.ops.pulseline.update_.default
     refused(lambda: read(*read_arguments(make(COLS), w, ReadConfig(), (0, 0, 0))), "x", word)
     rest = (make(COLS), normals(3, ROWS), Ideal(), UpdateConfig(), 0.1, (0, 0, 0))
     refused(lambda: update(*update_arguments(w, None, *rest)), "x", word)
     assert torch.equal(w, before)
 
 
-def test_update_of_unequal_batches(tile: pl.Tile) -> None:
-    refused(lambda: tile.update(normals(3, COLS), normals(2, ROWS), 0.1), "3 samples", "2")
+def test_update_of_unequal_batches(tile: pl.Array) -> None:
+    refused(lambda: tile.pulse(normals(3, COLS), normals(2, ROWS), 0.1), "3 samples", "2")
 
 
 @pytest.mark.parametrize("lr", [-1.0, -1e-30, NAN, INF, -INF, 1e39, "fast", None])
-def test_learning_rate(tile: pl.Tile, lr: Any) -> None:
-    refused(lambda: tile.update(normals(3, COLS), normals(3, ROWS), lr), "lr", str(lr))
+def test_learning_rate(tile: pl.Array, lr: Any) -> None:
+    refused(lambda: tile.pulse(normals(3, COLS), normals(3, ROWS), lr), "lr", str(lr))
 
 
-def test_program(tile: pl.Tile) -> None:
+def test_program(tile: pl.Array) -> None:
     refused(lambda: tile.program(normals(COLS, ROWS)), "(7, 5)", "(5, 7)")
     refused(lambda: tile.program(spoiled(ROWS, COLS, NAN)), "NaN")
     refused(lambda: tile.program(normals(ROWS, COLS).double() * 1e300), "infinity")
@@ -133,8 +132,8 @@ def test_a_converted_layer(change: str) -> None:
 def test_a_layer_on_another_device() -> None:
     layer = AnalogLinear(COLS, ROWS).to("meta")
     refused(lambda: layer(normals(3, COLS)), "meta")
-    refused(lambda: layer.tile.backward(normals(3, ROWS)), "meta")
-    refused(lambda: layer.tile.update(normals(3, COLS), normals(3, ROWS), 0.1), "meta")
+    refused(lambda: layer.cell.array.read(normals(3, ROWS), True), "meta")
+    refused(lambda: layer.cell.array.pulse(normals(3, COLS), normals(3, ROWS), 0.1), "meta")
 
 
 # ---- layers ----
@@ -145,7 +144,7 @@ def test_layer_shapes(shape: tuple[int, ...]) -> None:
     layer = AnalogLinear(COLS, ROWS)
     before = layer.weight.data.clone()
     refused(lambda: layer(torch.ones(shape)), "x", str(shape), "7")
-    assert layer.tile.forward_count == 0
+    assert layer.cell.array.counts().forward == 0
     assert torch.equal(layer.weight.data, before)
 
 
@@ -190,14 +189,14 @@ OPTIONS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value"), OPTIONS)
 def test_tile_options(name: str, value: Any) -> None:
-    refused(lambda: pl.Tile(ROWS, COLS, **{name: value}), name, str(value)[:20])
+    refused(lambda: pl.Array(ROWS, COLS, **{name: value}), name, str(value)[:20])
 
 
 @pytest.mark.parametrize(
     ("name", "shape"), [("rows", (-1, 2)), ("cols", (2, -1)), ("rows", (1.5, 2))]
 )
 def test_tile_sizes(name: str, shape: tuple[Any, Any]) -> None:
-    refused(lambda: pl.Tile(*shape), name, str(shape[0] if name == "rows" else shape[1]))
+    refused(lambda: pl.Array(*shape), name, str(shape[0] if name == "rows" else shape[1]))
 
 
 PULSED = (ConstantStep, LinearStep, SoftBounds, ExpStep)
@@ -271,19 +270,17 @@ def test_errors_are_of_standard_kinds() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: [[0.0] * COLS], lambda: normals(1, COLS).numpy()])
-def test_no_tensors(tile: pl.Tile, make: Callable[[], Any]) -> None:
+def test_no_tensors(tile: pl.Array, make: Callable[[], Any]) -> None:
     words = (type(make()).__name__, "torch.as_tensor")
-    refused(lambda: tile.forward(make()), *words)
-    refused(lambda: tile.update(make(), normals(1, ROWS), 0.1), *words)
+    refused(lambda: tile.read(make()), *words)
+    refused(lambda: tile.pulse(make(), normals(1, ROWS), 0.1), *words)
     refused(lambda: AnalogLinear(COLS, ROWS)(make()), *words)
 
 
 def test_numpy_rates_are_numbers() -> None:
-    tiles = [pl.Tile(ROWS, COLS, SoftBounds(), seed=0) for _ in range(2)]
+    tiles = [pl.Array(ROWS, COLS, SoftBounds(), seed=0) for _ in range(2)]
     for t, lr in zip(tiles, (0.125, normals(1).numpy()[0] * 0 + 0.125), strict=True):
-        t.update(normals(2, COLS), normals(2, ROWS), lr)
+        t.pulse(normals(2, COLS), normals(2, ROWS), lr)
     assert torch.equal(tiles[0].weight.data, tiles[1].weight.data)
     for wrong in ("0.1", None, NAN, -1.0):
-        refused(
-            lambda wrong=wrong: tiles[0].update(normals(2, COLS), normals(2, ROWS), wrong), "lr"
-        )
+        refused(lambda wrong=wrong: tiles[0].pulse(normals(2, COLS), normals(2, ROWS), wrong), "lr")

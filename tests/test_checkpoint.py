@@ -259,9 +259,9 @@ def test_devices_nobody_asked_for_come_from_the_checkpoint(tmp_path: Path) -> No
     digests = []
     for root in ("run", "copy"):
         pipe = fresh(kind=Seeded(None))
-        before = [stage.module[0].tile.seed for stage in pipe.stages]  # type: ignore[index,union-attr]
+        before = [stage.module[0].cell.identity.seed for stage in pipe.stages]  # type: ignore[index,union-attr]
         assert checkpoint.load(pipe, tmp_path / root, config={"seed": 1}) is not None
-        after = [stage.module[0].tile.seed for stage in pipe.stages]  # type: ignore[index,union-attr]
+        after = [stage.module[0].cell.identity.seed for stage in pipe.stages]  # type: ignore[index,union-attr]
         assert not {*before} & {*after}
         train(pipe, None, 1)
         digests.append(pipe.digest())

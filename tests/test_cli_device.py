@@ -69,7 +69,7 @@ def test_the_table_makes_a_device(tmp_path: Path) -> None:
     size = ["--pulses", "700", "--devices", "24", "--seed", "2"]
     assert main(["device", "capacitor", *size, "--out", out, "--csv", str(table)]) == 0
     fitted = pl.devices.from_measurements(table, nodes=3)
-    lo, hi = (v.mean() for v in pl.Tile(24, 1, device, seed=2).bounds)
+    lo, hi = (v.mean() for v in pl.Array(24, 1, device, seed=2).bounds)
     scale = float(hi - lo) / 2
     assert scale == pytest.approx(1.0, abs=5 * 0.07 / math.sqrt(48))
     slack = 5 * math.hypot(0.1, 0.07) / math.sqrt(24)

@@ -348,8 +348,8 @@ def test_every_single_device(name: str) -> None:
     assert type(device).__name__ == name
     for key, value in {**CHANGED[name], "w_max_dtod": 0.3, "up_down_dtod": 0.01}.items():
         assert getattr(device, key) == value
-    tile = pl.Tile(3, 4, device)
-    tile.update(torch.ones(2, 4), torch.ones(2, 3), 0.01)
+    tile = pl.Array(3, 4, device)
+    tile.pulse(torch.ones(2, 4), torch.ones(2, 3), 0.01)
     assert (tile.weight.data < 0).any()
 
 
@@ -427,10 +427,10 @@ def test_update_and_mapping() -> None:
 def test_the_result_works() -> None:
     """A layer of it reads and steps."""
     device, io, update, mapping = from_aihwkit(SingleRPUConfig(device=SoftBoundsDevice()))
-    tile = pl.Tile(3, 4, device, io, update, mapping)
+    tile = pl.Array(3, 4, device, io=io, update=update, mapping=mapping)
     tile.initialise()
     before = tile.weight.data.clone()
-    tile.update(torch.ones(2, 4), torch.ones(2, 3), 0.01)
+    tile.pulse(torch.ones(2, 4), torch.ones(2, 3), 0.01)
     assert not torch.equal(tile.weight.data, before)
 
 

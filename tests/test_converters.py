@@ -176,7 +176,7 @@ def test_without_options_it_is_the_plain_read(isa: str) -> None:
             x = p.weight.t().contiguous() if transposed else p.x
             options: dict[str, Any] = {"transposed": transposed, "mapping": Mapping(64, 48)}
             key = (SEED, TILE_ID, K)
-            plain = ops.read(*read_arguments(x, p.weight, config, key, **options))
+            plain = ops.read_(*read_arguments(x, p.weight, config, key, **options))
             chain = ops.read_chain_(*chain_arguments(x, p.weight, None, config, key, **options))
             assert torch.equal(bits(plain), bits(chain))
 
@@ -322,15 +322,15 @@ def test_the_average_is_the_tiles_state() -> None:
     io = IOConfig(forward, forward)
     x, d = torch.randn(12, 7), torch.randn(12, 5)
 
-    def tile() -> pl.Tile:
-        t = pl.Tile(5, 7, pl.devices.Ideal(), io, seed=3)
+    def tile() -> pl.Array:
+        t = pl.Array(5, 7, pl.devices.Ideal(), io=io, seed=3)
         t.initialise()
         return t
 
     whole, cut = tile(), tile()
-    y, g = whole.forward(x), whole.backward(d)
-    assert torch.equal(y, torch.cat([cut.forward(part) for part in x.split(5)]))
-    assert torch.equal(g, torch.cat([cut.backward(part) for part in d.split(1)]))
+    y, g = whole.read(x), whole.read(d, True)
+    assert torch.equal(y, torch.cat([cut.read(part) for part in x.split(5)]))
+    assert torch.equal(g, torch.cat([cut.read(part, True) for part in d.split(1)]))
     assert torch.equal(whole.averages, cut.averages)
     assert (whole.averages > 0).all()
     before = whole.averages.clone()
@@ -338,23 +338,23 @@ def test_the_average_is_the_tiles_state() -> None:
     assert torch.equal(whole.averages, before)
     other = tile()
     other.load_state(whole.state())
-    assert torch.equal(other.forward(x), cut.forward(x))
-    assert torch.equal(other.backward(d), cut.backward(d))
+    assert torch.equal(other.read(x), cut.read(x))
+    assert torch.equal(other.read(d, True), cut.read(d, True))
     x[3, 2] = math.nan
     before = other.averages.clone()
     with pytest.raises(ConfigError, match=r"^x\[3\] holds a NaN"):
-        other.forward(x)
+        other.read(x)
     assert torch.equal(other.averages, before)
 
 
 def test_forward_and_backward_have_their_own_settings() -> None:
     io = IOConfig(PERFECT, dataclasses.replace(PERFECT, out_bound=4.0, out_nonlinearity=0.5))
-    tile = pl.Tile(3, 4, pl.devices.Ideal(), io)
+    tile = pl.Array(3, 4, pl.devices.Ideal(), io=io)
     tile.initialise()
     w = tile.effective_weight()
     x, d = torch.randn(2, 4), torch.randn(2, 3)
-    torch.testing.assert_close(tile.forward(x), x @ w.t())
-    torch.testing.assert_close(tile.backward(d), (d @ w) / (1 + 0.125 * (d @ w).abs()))
+    torch.testing.assert_close(tile.read(x), x @ w.t())
+    torch.testing.assert_close(tile.read(d, True), (d @ w) / (1 + 0.125 * (d @ w).abs()))
 
 
 # ---- refusals ----

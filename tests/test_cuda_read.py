@@ -284,7 +284,7 @@ def test_layers_train_to_the_same_bits(
         return [p.detach().clone() for p in model.parameters()]
 
     on_cpu = trained()
-    monkeypatch.setattr(ops, "read", cuda_read.read)
+    monkeypatch.setattr(ops, "read_", cuda_read.read)
     monkeypatch.setattr(ops, "read_chain_", cuda_read.read)
     monkeypatch.setattr(ops, "update_", update.update_cuda)
     on_gpu = trained()

@@ -200,7 +200,7 @@ def test_what_has_not_ended_is_asked_again() -> None:
 
 def test_copies_begin_without_outcomes() -> None:
     """Events stay with the process and the tile that recorded them."""
-    tile = pl.nn.AnalogLinear(4, 3).tile
+    tile = pl.nn.AnalogLinear(4, 3).cell.array
     tile._outcomes.add(Outcome(torch.tensor(-1), Said()))
     for copied in (copy.deepcopy(tile), pickle.loads(pickle.dumps(tile))):
         assert not copied._outcomes
@@ -216,15 +216,15 @@ def test_an_old_refusal_comes_before_anything_moves(
     model = nn.Sequential(*layers)
     model(torch.ones(2, 4)).sum().backward()
     before = [layer.weight.detach().clone() for layer in layers]
-    layers[2].tile._outcomes.add(Outcome(torch.tensor(5), Said()))
+    layers[2].cell.array._outcomes.add(Outcome(torch.tensor(5), Said()))
     optimizer = pl.optim.AnalogSGD(model.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match=NAN):
         optimizer.step()
     assert all(torch.equal(a, b.weight) for a, b in zip(before, layers, strict=True))
-    assert [len(layer.tile.pending) for layer in layers] == [1, 1, 1]
+    assert [len(layer.cell.pending) for layer in layers] == [1, 1, 1]
     optimizer.step()
     assert not any(torch.equal(a, b.weight) for a, b in zip(before, layers, strict=True))
-    assert not any(layer.tile.pending for layer in layers)
+    assert not any(layer.cell.pending for layer in layers)
 
 
 def test_a_refused_update_stops_no_other(serial: Serial) -> None:

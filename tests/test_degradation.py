@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 import pulseline as pl
 from conftest import Kernels
-from pulseline import ops, presets, reference
+from operators import counted
+from pulseline import Array, ops, presets, reference
 from pulseline.devices import ConstantStep, ExpStep, Ideal, SoftBounds, SoftBoundsReference
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, UpdateConfig
 from pulseline.reference import Crosspoints, Stored
 from pulseline.reference import retention as spec
-from pulseline.tile import Tile
 
 ROWS, COLS = 65, 97
 AGEING: dict[str, Any] = {
@@ -40,8 +40,8 @@ AGEING: dict[str, Any] = {
 }
 
 
-def tile(device: Any, rows: int = ROWS, cols: int = COLS, **options: Any) -> Tile:
-    made = Tile(rows, cols, device, IOConfig.perfect(), seed=7, tile_id=3, **options)
+def tile(device: Any, rows: int = ROWS, cols: int = COLS, **options: Any) -> Array:
+    made = Array(rows, cols, device, io=IOConfig.perfect(), seed=7, tile_id=3, **options)
     made.program(normals(rows, cols) * 0.3)
     return made
 
@@ -50,11 +50,12 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def stored(t: Tile) -> Stored:
-    assert t.step is not None
-    assert t.slope is not None
-    assert t.bound is not None
-    return Stored(t.step, t.slope, t.bound)
+def stored(t: Array) -> Stored:
+    cells = t.crosspoints
+    assert cells.step is not None
+    assert cells.slope is not None
+    assert cells.bound is not None
+    return Stored(cells.step, cells.slope, cells.bound)
 
 
 # ---- corrupt devices ----
@@ -77,7 +78,7 @@ def test_corrupt_devices_are_stuck(device: Any) -> None:
     assert values.var() == pytest.approx(0.4**2 / 3, rel=5 / math.sqrt(len(values)))
     before = t.weight.data.clone()
     for _ in range(3):
-        t.update(normals(20, COLS), normals(20, ROWS, seed=1), 0.1)
+        t.pulse(normals(20, COLS), normals(20, ROWS, seed=1), 0.1)
     t.reset()
     assert torch.equal(t.weight.data[stuck], before[stuck])
     assert (t.weight.data != before)[~stuck].float().mean() > 0.9
@@ -87,7 +88,7 @@ def test_corrupt_devices_are_stuck(device: Any) -> None:
 
 def test_all_devices_corrupt() -> None:
     t = tile(SoftBounds(corrupt_devices_prob=1.0, corrupt_devices_range=0.0))
-    t.update(normals(20, COLS), normals(20, ROWS), 0.1)
+    t.pulse(normals(20, COLS), normals(20, ROWS), 0.1)
     assert (t.weight.data == 0).all()
 
 
@@ -112,7 +113,7 @@ def test_reference_and_kernels(kernels: Kernels, rows: int, cols: int) -> None:
         assert torch.equal(got, aged)
         ops.reset_(got, pairs.step, pairs.bound, words, 0.02, k, (7, 3))
         assert torch.equal(got, torch.where((c.up == 0) & (c.down == 0), w, fresh))
-        ops.disturb_(got, w, pairs.step, 0.01, k, (7, 3))
+        ops.disturb_(got, w, pairs.step, 0.01, counted(k), (7, 3))
         assert torch.equal(got, noisy)
 
 
@@ -144,9 +145,9 @@ def test_write_noise_follows_the_pulses(kernels: Kernels, desired_bl: int) -> No
     assert 0.01 < untouched.float().mean() < 0.99
     for _ in kernels.each():
         for cuts in ((0, 30), (0, 1, 13, 30)):
-            t = copy.deepcopy(start.weight).analog_tile
+            t = copy.deepcopy(start)
             for a, b in itertools.pairwise(cuts):
-                t.update(x[a:b], d[a:b], 0.02)
+                t.pulse(x[a:b], d[a:b], 0.02)
             assert t.hidden is not None
             assert torch.equal(t.hidden, hidden)
             assert torch.equal(t.weight.data, visible)
@@ -187,7 +188,7 @@ def test_drift_counts_events_of_the_tile() -> None:
     t = tile(ConstantStep(drift_nu=0.0625, batch=2, **FINE))
     t.age(18)
     t.program(torch.full((ROWS, COLS), 0.5))
-    t.update(torch.ones(1, COLS), torch.ones(1, ROWS), 0.001)
+    t.pulse(torch.ones(1, COLS), torch.ones(1, ROWS), 0.001)
     before = t.weight.data.clone().double()
     t.age(1)
     assert (t.weight.data / (before * (11 / 10) ** -0.0625) - 1).abs().max() < 4e-7
@@ -217,7 +218,7 @@ def test_reset() -> None:
     assert abs(xi.mean()) < 5 / root
     assert abs(xi.var() - 1) < 5 * math.sqrt(2) / root
     with pytest.raises(ConfigError, match="device is Ideal"):
-        Tile(2, 2, Ideal()).reset()
+        Array(2, 2, Ideal()).reset()
 
 
 def test_spread_of_lifetimes() -> None:
@@ -238,7 +239,7 @@ def test_write_noise_statistics() -> None:
     for n in range(3):
         assert t.hidden is not None
         noises.append(((t.weight.data - t.hidden) / 0.03).double())
-        t.update(torch.ones(1, COLS), torch.ones(1, ROWS), 0.05 + n)
+        t.pulse(torch.ones(1, COLS), torch.ones(1, ROWS), 0.05 + n)
     root = math.sqrt(ROWS * COLS)
     for xi in noises:
         assert abs(xi.mean()) < 5 / root
@@ -249,7 +250,7 @@ def test_write_noise_statistics() -> None:
 
 def test_expected_writes_without_noise() -> None:
     t = tile(SoftBounds(write_noise_std=30.0), update=UpdateConfig(fidelity="expected"))
-    t.update(torch.ones(1, COLS), torch.ones(1, ROWS), 0.05)
+    t.pulse(torch.ones(1, COLS), torch.ones(1, ROWS), 0.05)
     assert t.hidden is not None
     assert torch.equal(t.weight.data, t.hidden)
 
@@ -286,7 +287,7 @@ def train(model: nn.Module, steps: int, seed: int) -> None:
 def test_state_continues_bit_for_bit(device: Any, assign: bool) -> None:
     original, fresh = network(device), network(device, seed=None)
     train(original, 3, 0)
-    assert "0.hidden" in original.state_dict()
+    assert "0.cell.arrays.0.hidden" in original.state_dict()
     before = digest(original.state_dict())
     fresh.load_state_dict(copy.deepcopy(original.state_dict()), assign=assign)
     assert digest(fresh.state_dict()) == before
@@ -299,6 +300,6 @@ def test_state_continues_bit_for_bit(device: Any, assign: bool) -> None:
 def test_the_digest_covers_the_hidden_weight() -> None:
     model = network(presets.ReRamES)
     before = digest(model.state_dict())
-    tile_ = model[0].tile  # type: ignore[index]
+    tile_ = model[0].cell.array  # type: ignore[index]
     tile_.hidden[0, 0] += 0.001
     assert digest(model.state_dict()) != before

@@ -46,9 +46,9 @@ TRAINS = {
 }
 
 
-def tile(rows: int, cols: int, device: pl.devices.Device, **config: object) -> pl.Tile:
+def tile(rows: int, cols: int, device: pl.devices.Device, **config: object) -> pl.Array:
     update = pl.io.UpdateConfig(**config)  # type: ignore[arg-type]
-    return pl.Tile(rows, cols, device, update=update, seed=3, tile_id=1)
+    return pl.Array(rows, cols, device, update=update, seed=3, tile_id=1)
 
 
 def samples(count: int, size: int, seed: int) -> Tensor:
@@ -67,7 +67,7 @@ def test_theory_device_follows_its_recursion(kernels: Kernels) -> None:
     for _ in kernels.each():
         analog = tile(rows, cols, THEORY, fidelity="expected")
         analog.program(start)
-        analog.update(x, d, lr)
+        analog.pulse(x, d, lr)
         assert ((analog.weight.data - w).abs() <= slack).all()
     assert float((w - start).abs().max()) > 1000 * float(slack.max())  # it went somewhere
 
@@ -102,7 +102,7 @@ def test_it_is_the_mean_of_the_trains(trains: str, lr: float) -> None:
     )
     x, d = samples(1, 33, 4), samples(1, 17, 5)
     analog = tile(17, 33, device, fidelity="expected", **TRAINS[trains])
-    analog.update(x, d, lr)
+    analog.pulse(x, d, lr)
     count = mean_count(x[0].double(), d[0].double(), lr, config, device.granularity)
     want = -torch.sign(d[0])[:, None] * torch.sign(x[0]) * count * 2.0**-10
     slack = 12 * 2.0**-24 * want.abs() + 2.0**-24 * want.abs()
@@ -128,7 +128,7 @@ def test_strict_pulses_scatter_about_it(trains: str, lr: float) -> None:
     results = []
     for fidelity in ("expected", "strict"):
         analog = tile(17, 33, device, fidelity=fidelity, **TRAINS[trains])
-        analog.update(x.expand(n, -1).contiguous(), d.expand(n, -1).contiguous(), lr)
+        analog.pulse(x.expand(n, -1).contiguous(), d.expand(n, -1).contiguous(), lr)
         results.append(analog.weight.data.double() * 2.0**10)
     mean, count = results
     assert ((count - mean).abs() <= 5.5 * mean.abs().sqrt() + 1e-3 * mean.abs().clamp(min=1)).all()
@@ -139,5 +139,5 @@ def test_saturated_trains_deliver_less_than_the_product() -> None:
     """31 slots of 1e-4 cannot deliver lr |d x| = .05: what arrives is 31 steps."""
     device = pl.devices.ConstantStep(dw_min=2.0**-13, dw_min_dtod=0, up_down_dtod=0)
     analog = tile(1, 1, device, fidelity="expected")
-    analog.update(torch.ones(1, 1), -torch.ones(1, 1), 0.05)
+    analog.pulse(torch.ones(1, 1), -torch.ones(1, 1), 0.05)
     assert float(analog.weight.data) == pytest.approx(31 * 2.0**-13, rel=2**-21)

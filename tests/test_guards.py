@@ -35,10 +35,9 @@ ROWS = (
     ("digest", "identity", "settings"),
     ("devices",),
     ("io",),
-    ("state", "parameter"),
-    ("presets", "reference", "hardware", "ops", "compat"),
-    ("packed",),
-    ("tile",),
+    ("configs", "presets", "reference", "hardware", "ops", "compat"),
+    ("arrays",),
+    ("cells",),
     ("nn",),
     ("optim",),
     ("pipeline",),
@@ -65,14 +64,14 @@ OPS_LEVEL = {part: level for level, row in enumerate(OPS_ROWS) for part in row}
 # What is written against torch alone, or without it, stays that way.
 ONLY = {
     "devices": {"errors", "settings"},
-    "state": {"errors", "settings", "identity"},
+    "configs": {"errors", "settings", "devices", "io"},
     "presets": {"errors", "devices", "io"},
     "compat": {"errors", "devices", "io"},
     "reference": {"errors", "devices", "io"},
     "hardware": {"errors", "devices", "io"},
     "ops": {"errors", "devices", "io", "_cpu", "_cuda"},
 }
-NO_TORCH = ("errors", "settings", "identity", "state", "devices", "io", "presets", "compat")
+NO_TORCH = ("errors", "settings", "identity", "configs", "devices", "io", "presets", "compat")
 NO_TORCH += ("hardware",)
 COMPILED = {"_cpu", "_cuda"}
 IMPORTERS = {"layout", "environment", "crosspoints", "read", "update", "retention", "wires"}

@@ -211,11 +211,11 @@ def test_matrices_of_modules() -> None:
         [Matrix(30, 20, 1, 7.0), Matrix(40, 30, 1, 7.0), Matrix(5, 40, 1, 7.0)]
     ]
     assert [len(m) for m in matrices(list(net))] == [1, 0, 1, 0, 1]
-    counters = [net[i].tile.state() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
+    counters = [net[i].cell.array.state() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
     net[2].eval()
     assert matrices(list(net), torch.zeros(6, 20)) == matrices(list(net))
     assert matrices([net], torch.zeros(6, 4, 20))[0][0].positions == 4
-    after = [net[i].tile.state() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
+    after = [net[i].cell.array.state() for i in (0, 2, 4)]  # type: ignore[union-attr,operator]
     assert counters == after
     assert [part.training for part in net] == [True, True, False, True, True]
     conv = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(512, 10))
@@ -228,14 +228,14 @@ def test_counted_slots_and_pulses_replace_the_assumed_ones() -> None:
     layer = AnalogLinear(4, 3)
     assert pulses_fired([layer]) is None
     assert pulses_fired([nn.Linear(2, 2)]) is None
-    layer.tile.fired = torch.tensor([17, 55, 10])  # type: ignore[attr-defined]
+    layer.cell.array.fired = torch.tensor([17, 55, 10])  # type: ignore[attr-defined]
     assert matrices([layer])[0][0].bl == 5.5
     assert pulses_fired([layer]) == 17
     assert pulses_fired([layer, AnalogLinear(4, 3)]) is None
     assert pulses_fired([layer, AnalogLinear(4, 3, device=Ideal())]) == 17
-    layer.tile.fired = torch.zeros(3, dtype=torch.int64)  # type: ignore[attr-defined]
+    layer.cell.array.fired = torch.zeros(3, dtype=torch.int64)  # type: ignore[attr-defined]
     assert pulses_fired([layer]) is None
-    assert matrices([layer])[0][0].bl == layer.tile.update_config.desired_bl
+    assert matrices([layer])[0][0].bl == layer.cell.crossbar.update.desired_bl
 
 
 @pytest.mark.parametrize("plan", [sequential(), synchronous(4), asynchronous()], ids=str)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune, spectral_norm
 
 import pulseline as pl
+from pulseline import Array
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.identity import Identity, identify, refuse_twins
@@ -27,7 +28,10 @@ from pulseline.reference.rng import Stream, draw4
 def same(a: AnalogLinear, b: AnalogLinear) -> bool:
     """Equal weights, devices and noise."""
     x = torch.linspace(-1, 1, a.in_features).repeat(3, 1)
-    pairs = ((a.weight.data, b.weight.data), (a.tile.bounds[1], b.tile.bounds[1]))
+    pairs = (
+        (a.weight.data, b.weight.data),
+        (a.cell.array.bounds[1], b.cell.array.bounds[1]),
+    )
     return all(torch.equal(p, q) for p, q in pairs) and torch.equal(a(x), b(x))
 
 
@@ -39,8 +43,8 @@ def test_layers_of_the_same_arguments_are_independent() -> None:
     models = [to_analog(nn.Linear(16, 16)) for _ in range(2)]
     x = torch.ones(256, 16)
     for a, b in (layers, models):
-        assert a.tile.identity.key != b.tile.identity.key
-        assert not torch.equal(a.tile.bounds[1], b.tile.bounds[1])
+        assert a.cell.array.identity.key != b.cell.array.identity.key
+        assert not torch.equal(a.cell.array.bounds[1], b.cell.array.bounds[1])
         noise = torch.stack([(m(x) - m(x)).flatten().detach() for m in (a, b)])
         # 4096 differences: standard deviation 1/64 of the correlation of independent ones.
         assert abs(torch.corrcoef(noise)[0, 1]) < 6 / 64
@@ -52,10 +56,10 @@ def test_manual_seed_restarts_what_is_drawn_without_a_seed() -> None:
     pl.manual_seed(7)
     again = [AnalogLinear(5, 4), to_analog(nn.Linear(5, 4)), AnalogLinear(5, 4)]
     for a, b in zip(first, again, strict=True):
-        assert a.tile.identity == b.tile.identity
+        assert a.cell.array.identity == b.cell.array.identity
     assert same(first[0], again[0])
     pl.manual_seed(8)
-    assert AnalogLinear(5, 4).tile.seed != first[0].tile.seed
+    assert AnalogLinear(5, 4).cell.identity.seed != first[0].cell.identity.seed
 
 
 def test_explicit_seeds_do_not_advance_the_stream_and_ask_for_the_same_devices() -> None:
@@ -67,7 +71,7 @@ def test_explicit_seeds_do_not_advance_the_stream_and_ask_for_the_same_devices()
             assert same(a, b)
             assert not same(AnalogLinear(5, 4, seed=3), AnalogLinear(5, 4, seed=3, tile_id=1))
             assert not same(AnalogLinear(5, 4, seed=3), AnalogLinear(5, 4, seed=4))
-        seeds.append(AnalogLinear(5, 4).tile.seed)
+        seeds.append(AnalogLinear(5, 4).cell.identity.seed)
     assert seeds[0] == seeds[1]
 
 
@@ -134,16 +138,20 @@ def test_identity_is_the_philox_key_and_plain_numbers_keep_their_draws() -> None
 
 
 def test_arrays_of_a_matrix_have_devices_and_noise_of_their_own() -> None:
-    layers = [AnalogLinear(6, 5, seed=Identity(3, 9, n)) for n in (0, 1, 255)]
-    assert same(layers[0], AnalogLinear(6, 5, seed=3, tile_id=9))
+    arrays = [Array(5, 6, seed=Identity(3, 9, n)) for n in (0, 1, 255)]
+    for array in arrays:
+        array.initialise()
+    layer = AnalogLinear(6, 5, seed=3, tile_id=9)
+    assert torch.equal(arrays[0].weight.data, layer.weight.data)
+    assert torch.equal(arrays[0].bounds[1], layer.cell.bounds[1])
     for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert not torch.equal(layers[a].tile.bounds[1], layers[b].tile.bounds[1])
-        assert not torch.equal(layers[a].weight.data, layers[b].weight.data)
-    for layer in layers[1:]:  # the same weights, another noise
-        layer.tile.weight.data.copy_(layers[0].weight.data)
+        assert not torch.equal(arrays[a].bounds[1], arrays[b].bounds[1])
+        assert not torch.equal(arrays[a].weight.data, arrays[b].weight.data)
+    for array in arrays[1:]:  # the same weights, another noise
+        array.weight.data.copy_(arrays[0].weight.data)
     x = torch.ones(2, 6)
-    assert len({tuple(layer(x).flatten().tolist()) for layer in layers}) == 3
-    assert len({tuple(layer.eval()(x).flatten().tolist()) for layer in layers}) == 3
+    assert len({tuple(array.read(x).flatten().tolist()) for array in arrays}) == 3
+    assert len({tuple(array.evaluate(x).flatten().tolist()) for array in arrays}) == 3
 
 
 @pytest.mark.parametrize(
@@ -154,10 +162,10 @@ def test_arrays_of_a_matrix_have_devices_and_noise_of_their_own() -> None:
         (lambda: pl.manual_seed(True), "seed is True"),
         (lambda: Identity(0, 0, 256), "array is 256; use an integer from 0 to 2^8 - 1"),
         (lambda: Identity(0, 1 << 24), "tile_id is 16777216; use an integer from 0 to 2^24 - 1"),
-        (lambda: pl.Tile(2, 2, seed=1 << 32), "seed is 4294967296"),
-        (lambda: pl.Tile(2, 2, seed=Identity(1), tile_id=2), "tile_id is 2; leave it out"),
+        (lambda: pl.Array(2, 2, seed=1 << 32), "seed is 4294967296"),
+        (lambda: pl.Array(2, 2, seed=Identity(1), tile_id=2), "tile_id is 2; leave it out"),
         (lambda: to_analog(nn.Linear(2, 2), seed=1 << 32), "seed is 4294967296"),
-        (lambda: AnalogLinear(2, 2).tile.reseed(-3), "seed is -3"),
+        (lambda: AnalogLinear(2, 2).cell.array.reseed(-3), "seed is -3"),
     ],
 )
 def test_numbers_out_of_range_are_one_sentence(make: Callable[[], Any], words: str) -> None:
@@ -242,9 +250,9 @@ def test_converted_layers_get_these_numbers_whatever_is_converted_or_frozen() ->
     model = mixed()
     model.requires_grad_(False)
     analog = to_analog(model, seed=2)
-    assert [analog[n].tile.tile_id for n in (2, 4)] == [5, 7]
+    assert [analog[n].cell.identity.tile_id for n in (2, 4)] == [5, 7]
     for n in (2, 4):
-        assert analog[n].tile.tile_id == ids[f"{n}.weight"]
+        assert analog[n].cell.identity.tile_id == ids[f"{n}.weight"]
     assert tile_ids(analog) == tile_ids(model)  # converted or not
 
 
@@ -252,15 +260,17 @@ def test_plain_linear_networks_are_numbered_from_zero() -> None:
     """As before there were other matrices: recorded bits rely on it."""
     layers = [nn.Linear(3, 3, bias=n % 2 == 0) for n in range(4)]
     analog = to_analog(nn.Sequential(*layers), seed=0)
-    assert [(m.tile.seed, m.tile.tile_id) for m in analog] == [(0, n) for n in range(4)]
+    assert [(m.cell.identity.seed, m.cell.identity.tile_id) for m in analog] == [
+        (0, n) for n in range(4)
+    ]
 
 
 def test_a_second_conversion_keeps_the_numbers_of_the_first() -> None:
     half = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     half[0] = to_analog(half[0])
     whole = to_analog(half)
-    assert [m.tile.tile_id for m in whole] == [0, 1]
-    assert whole[0].tile.identity.key == half[0].tile.identity.key
+    assert [m.cell.identity.tile_id for m in whole] == [0, 1]
+    assert whole[0].cell.array.identity.key == half[0].cell.array.identity.key
     AnalogSGD(whole.parameters())
 
 
@@ -295,21 +305,25 @@ def refused(make: Callable[[], Any], *words: str) -> None:
         make()
     text = str(error.value)
     assert "\n" not in text
-    for word in (*words, "are the same devices with the same noise", "layer.tile.reseed()"):
+    for word in (
+        *words,
+        "are the same devices with the same noise",
+        "layer.cell.reseed()",
+    ):
         assert word in text, f"{word!r} is not in {text!r}"
 
 
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS.keys())
 def test_twins_are_refused_in_an_optimizer(make: Callable[[], list[nn.Module]]) -> None:
     model = nn.Sequential(*make(), nn.Linear(3, 3))
-    refused(lambda: AnalogSGD(model.parameters()), "parameter 0 of group 0 (3 x 3)", "parameter 2")
+    refused(lambda: AnalogSGD(model.parameters()), "parameter 1 of group 0 (3 x 3)", "parameter 3")
     refused(lambda: AnalogSGD(model.named_parameters()), "layer 0 and layer 1 are")
     groups = [{"params": [model[n].weight]} for n in (0, 1)]
     refused(lambda: AnalogSGD(groups), "parameter 0 of group 0 (3 x 3)", "of group 1")
     optimizer = AnalogSGD([model[0].weight])
     refused(lambda: optimizer.add_param_group(groups[1]), "of group 0", "of group 1")
     assert len(optimizer.param_groups) == 1
-    model[1].tile.reseed()
+    model[1].cell.reseed()
     optimizer.add_param_group(groups[1])
     AnalogSGD(model.parameters())
 
@@ -327,7 +341,7 @@ def test_twins_made_later_are_refused_at_the_next_step() -> None:
     layers[1].load_state_dict(own)
     optimizer.step()
     assert not torch.equal(layers[0].weight.data, weights)
-    layers[1].tile.reseed(layers[0].tile.seed)
+    layers[1].cell.reseed(layers[0].cell.identity.seed)
     refused(optimizer.step, "layer 0 and layer 1 are")
     again = pickle.loads(pickle.dumps(optimizer))  # compares when it is used
     refused(again.step, "layer 0 and layer 1 are")
@@ -348,14 +362,14 @@ def test_twins_are_refused_in_a_pipeline(
         return Pipeline(made, "sequential", executor=executor)
 
     refused(build, "layer 1.1 of stage 1 and layer 2.1 of stage 2")
-    parts[1].tile.reseed()
+    parts[1].cell.array.reseed()
     build().close()
 
 
 def test_twins_are_refused_on_conversion() -> None:
     model = nn.Sequential(AnalogLinear(3, 3, seed=4, tile_id=1), nn.Linear(3, 3))
     refused(lambda: to_analog(model, seed=4), "layer 0 and layer 1 are")
-    assert [m.tile.tile_id for m in to_analog(model, seed=5)] == [1, 1]
+    assert [m.cell.identity.tile_id for m in to_analog(model, seed=5)] == [1, 1]
     to_analog(model)
 
 
@@ -388,20 +402,20 @@ def test_reseed_moves_the_weights_onto_other_devices(device: Any) -> None:
     pl.manual_seed(11)
     layer = AnalogLinear(20, 30, device=device, tile_id=3)
     layer(torch.ones(2, 20)).sum().backward()
-    layer.tile.update(torch.ones(2, 20), torch.ones(2, 30), 0.01)
+    layer.cell.array.pulse(torch.ones(2, 20), torch.ones(2, 30), 0.01)
     twin = copy.deepcopy(layer)
-    held: Tensor = twin.tile.cells.clone()
-    twin.tile.reseed()
-    assert twin.tile.tile_id == 3
-    assert twin.tile.seed != layer.tile.seed
-    assert set(twin.tile.state()["counters"].values()) == {0}
-    lo, hi = twin.tile.bounds
-    assert torch.equal(twin.tile.cells, held.clamp(lo, hi))
-    fresh = AnalogLinear(20, 30, device=device, seed=Identity(twin.tile.seed, 3))
-    assert torch.equal(fresh.tile.bounds[1], hi)
-    fresh.tile.program(held)
+    held: Tensor = twin.cell.array.pulsed.clone()
+    twin.cell.array.reseed()
+    assert twin.cell.identity.tile_id == 3
+    assert twin.cell.identity.seed != layer.cell.identity.seed
+    assert set(twin.cell.array.state()["counters"].values()) == {0}
+    lo, hi = twin.cell.array.bounds
+    assert torch.equal(twin.cell.array.pulsed, held.clamp(lo, hi))
+    fresh = AnalogLinear(20, 30, device=device, seed=Identity(twin.cell.identity.seed, 3))
+    assert torch.equal(fresh.cell.array.bounds[1], hi)
+    fresh.cell.array.program(held)
     assert torch.equal(fresh.weight.data, twin.weight.data)  # write noise included
     x = torch.ones(2, 20)
     assert torch.equal(fresh(x) - fresh.bias, twin(x) - twin.bias)
-    twin.tile.reseed(5)
-    assert twin.tile.identity == Identity(5, 3, requested=("seed", "tile_id"))
+    twin.cell.array.reseed(5)
+    assert twin.cell.array.identity == Identity(5, 3, requested=("seed", "tile_id"))

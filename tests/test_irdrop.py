@@ -100,9 +100,9 @@ def test_closed_form_is_exact_to_first_order() -> None:
     assert 3.0 < left[0] / left[1] < 5.0
 
 
-def tile(ir_drop: str, mapping: Mapping, r: float) -> pl.Tile:
+def tile(ir_drop: str, mapping: Mapping, r: float) -> pl.Array:
     config = dataclasses.replace(PERFECT, ir_drop=ir_drop, wire_resistance=r, ir_tolerance=1e-9)
-    result = pl.Tile(30, 40, pl.devices.Ideal(), IOConfig(config, config), mapping=mapping)
+    result = pl.Array(30, 40, pl.devices.Ideal(), io=IOConfig(config, config), mapping=mapping)
     result.program(array(30, 40))
     return result
 
@@ -123,11 +123,11 @@ def test_tiles(kernels: Kernels, ir_drop: str) -> None:
     answers = {}
     for isa, _ in kernels.each():
         t = tile(ir_drop, mapping, r)
-        y, back = t.forward(x), t.backward(d)
+        y, back = t.read(x), t.read(d, True)
         assert error(y, x.double() @ effective.t()) < 1e-5
         assert error(back, d.double() @ effective) < 1e-5
         t = tile(ir_drop, mapping, r)
-        assert torch.equal(torch.cat([t.forward(part) for part in x.split([1, 5, 3])]), y)
+        assert torch.equal(torch.cat([t.read(part) for part in x.split([1, 5, 3])]), y)
         fused = isa in kernels.fused  # segments add up by fma, or not
         y0, back0 = answers.setdefault(fused, (y, back))
         assert torch.equal(y, y0)

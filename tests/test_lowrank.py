@@ -31,7 +31,7 @@ from torch import Tensor
 
 from conftest import Kernels
 from operators import replaced, update_arguments
-from pulseline import Tile, _cpu, ops, reference
+from pulseline import Array, _cpu, ops, reference
 from pulseline.devices import ConstantStep, ExpStep, Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.io import FIDELITIES, UpdateConfig
@@ -295,15 +295,15 @@ def test_tiles() -> None:
     coarse = ConstantStep(dw_min=0.1)
     assert coarse.default_fidelity == "strict"
     with pytest.raises(ConfigError, match=r"not strict$"):
-        Tile(3, 5, coarse, update=config)
-    Tile(3, 5, Ideal(), update=config)
+        Array(3, 5, coarse, update=config)
+    Array(3, 5, Ideal(), update=config)
     for device in (SoftBounds(), ExpStep()):
         p = problem(9, 33, 8, device, "exact", lr=0.01, noise="lowrank")
-        tile = Tile(9, 33, device, update=config, seed=7, tile_id=TILE_ID)
+        tile = Array(9, 33, device, update=config, seed=7, tile_id=TILE_ID)
         tile.program(p.weight)
-        tile.update_count = K
+        tile.counters.fill_(K)
         stored = reference.construct(device, 9, 33, 7, TILE_ID)
         start = (tile.weight.data.clone(), stored, p.x, p.d, device, p.config)
-        tile.update(p.x, p.d, 0.01)
+        tile.pulse(p.x, p.d, 0.01)
         want = reference.update(*start, lr=0.01, seed=7, tile_id=TILE_ID, k=K)
         assert torch.equal(bits(tile.weight.data), bits(want))

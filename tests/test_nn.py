@@ -61,7 +61,7 @@ def test_forward_backward_and_pending() -> None:
     torch.testing.assert_close(x.grad.double(), d.double() @ w, **close)
     torch.testing.assert_close(layer.bias.grad, d.sum(0))
     assert layer.weight.grad is None
-    ((kept_x, kept_d),) = layer.tile.pending
+    ((kept_x, kept_d),) = layer.cell.pending
     assert torch.equal(kept_x, x)
     assert torch.equal(kept_d, d)
 
@@ -70,7 +70,7 @@ def test_pending_pairs_hold_no_graph() -> None:
     model = network()
     model(normals(2, 7)).sum().backward()
     for layer in (model[0], model[3]):
-        for x, d in layer.tile.pending:
+        for x, d in layer.cell.pending:
             assert x.grad_fn is None
             assert d.grad_fn is None
 
@@ -81,12 +81,12 @@ def test_backward_reads_the_weights_of_its_own_moment() -> None:
     x = normals(3, 7).requires_grad_()
     d = normals(3, 5, seed=1)
     y = layer(x)
-    old = copy.deepcopy(layer.tile)
-    layer.tile.update(normals(4, 7, seed=2), normals(4, 5, seed=3), 0.1)
-    new = copy.deepcopy(layer.tile)
+    old = copy.deepcopy(layer.cell.array)
+    layer.cell.array.pulse(normals(4, 7, seed=2), normals(4, 5, seed=3), 0.1)
+    new = copy.deepcopy(layer.cell.array)
     y.backward(d)
-    assert torch.equal(x.grad, new.backward(d))
-    assert not torch.equal(x.grad, old.backward(d))
+    assert torch.equal(x.grad, new.read(d, True))
+    assert not torch.equal(x.grad, old.read(d, True))
 
 
 def test_step_between_forward_and_backward_with_digital_layers() -> None:
@@ -99,7 +99,7 @@ def test_step_between_forward_and_backward_with_digital_layers() -> None:
     optimizer.zero_grad()
     second.sum().backward()
     optimizer.step()
-    assert model[0].tile.update_count == 4
+    assert model[0].cell.array.counts().update == 4
 
 
 def test_pairs_accumulate_in_the_order_of_backward() -> None:
@@ -107,7 +107,7 @@ def test_pairs_accumulate_in_the_order_of_backward() -> None:
     a, b = layer(normals(2, 7, seed=1)), layer(normals(3, 7, seed=2))
     b.sum().backward()
     a.sum().backward()
-    assert [len(x) for x, _ in layer.tile.pending] == [3, 2]
+    assert [len(x) for x, _ in layer.cell.pending] == [3, 2]
 
 
 def test_frozen_weights_leave_nothing_pending() -> None:
@@ -116,7 +116,7 @@ def test_frozen_weights_leave_nothing_pending() -> None:
     x = normals(3, 7).requires_grad_()
     layer(x).sum().backward()
     assert x.grad is not None
-    assert not layer.tile.pending
+    assert not layer.cell.pending
 
 
 def test_no_grad_in_training_mode_is_a_training_read() -> None:
@@ -124,7 +124,7 @@ def test_no_grad_in_training_mode_is_a_training_read() -> None:
     with torch.no_grad():
         quiet = a(normals(3, 7))
     assert torch.equal(quiet, b(normals(3, 7)))
-    assert a.tile.forward_count == 3
+    assert a.cell.array.counts().forward == 3
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (4,), (2, 3), (2, 1, 2), (0,), (0, 3), (3, 0)])
@@ -136,7 +136,7 @@ def test_leading_dimensions(lead: tuple[int, ...]) -> None:
     assert y.shape == (*lead, 5)
     assert torch.equal(y.reshape(count, 5), flat(x))
     y.sum().backward()
-    assert [tuple(p.shape) for p in shaped.tile.pending[0]] == [(count, 7), (count, 5)]
+    assert [tuple(p.shape) for p in shaped.cell.pending[0]] == [(count, 7), (count, 5)]
 
 
 def test_not_contiguous_input() -> None:
@@ -162,7 +162,7 @@ def test_evaluation_is_reproducible_and_independent_of_batches() -> None:
         with torch.no_grad():
             assert torch.equal(torch.cat([model(part) for part in x.split(cuts)]), y)
     model(x).sum().backward()  # in eval mode: a gradient, but nothing to update
-    assert not model[0].tile.pending
+    assert not model[0].cell.pending
     assert digest(model.state_dict()) == before
 
 
@@ -201,7 +201,9 @@ def test_tile_ids_follow_the_order_of_parameters() -> None:
     digital = Nested()
     analog = to_analog(digital, device=Ideal(), io=PERFECT)
     assert isinstance(analog, Nested)
-    ids = {name: m.tile.tile_id for name, m in analog.named_modules() if hasattr(m, "tile")}
+    ids = {
+        name: m.cell.identity.tile_id for name, m in analog.named_modules() if hasattr(m, "cell")
+    }
     assert ids == {"last": 0, "shared": 1, "blocks.0.0": 2, "blocks.1.0": 3}
     assert analog.blocks[0][1] is analog.shared is analog.blocks[1][1]
     assert analog.last.bias is None
@@ -211,7 +213,7 @@ def test_tile_ids_follow_the_order_of_parameters() -> None:
     # Depth 5, sums of 4: well within 1e-5 of values of order 1.
     torch.testing.assert_close(analog(x), digital(x), rtol=0.0, atol=1e-5)
     analog(x).sum().backward()
-    assert [len(m.tile.pending) for m in (analog.last, analog.shared)] == [1, 2]
+    assert [len(m.cell.pending) for m in (analog.last, analog.shared)] == [1, 2]
 
 
 def test_conversion_copies_all_but_the_linear_layers() -> None:
@@ -226,14 +228,14 @@ def test_root_may_be_the_layer() -> None:
     layer = nn.Linear(4, 3)
     analog = to_analog(layer, seed=5)
     assert isinstance(analog, AnalogLinear)
-    assert (analog.tile.seed, analog.tile.tile_id) == (5, 0)
+    assert (analog.cell.identity.seed, analog.cell.identity.tile_id) == (5, 0)
 
 
 def test_weights_are_clipped_into_bounds() -> None:
     layer = nn.Linear(30, 20)
     layer.weight.data = normals(20, 30)
     analog = to_analog(layer, device=SoftBounds(w_max=0.5, w_min=-0.5))
-    lo, hi = analog.tile.bounds
+    lo, hi = analog.cell.array.bounds
     assert torch.equal(analog.weight.data, layer.weight.data.clamp(lo, hi))
     assert (analog.weight.data == hi).any()
 
@@ -254,15 +256,15 @@ def test_layers_that_own_a_linear_subclass_stay_digital() -> None:
     model = nn.ModuleList([nn.MultiheadAttention(4, 2), nn.Linear(4, 4)])
     analog = to_analog(model)
     assert not any(isinstance(m, AnalogLinear) for m in analog[0].modules())
-    assert analog[1].tile.tile_id == 4  # behind q, k, v and out_proj
+    assert analog[1].cell.identity.tile_id == 4  # behind q, k, v and out_proj
 
 
 def test_devices_do_not_depend_on_the_rest_of_the_model() -> None:
     """A cut model has the devices of the whole one: they follow (seed, tile_id) alone."""
     whole = to_analog(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), seed=3)
-    alone = pl.Tile(2, 4, seed=3, tile_id=1)
+    alone = pl.Array(2, 4, seed=3, tile_id=1)
     for name in ("step", "slope", "bound"):
-        assert torch.equal(getattr(whole[1].tile, name), getattr(alone, name))
+        assert torch.equal(*(getattr(a.crosspoints, name) for a in (whole[1].cell.array, alone)))
 
 
 # ---- copies ----
@@ -279,8 +281,8 @@ def test_deepcopy_gives_independent_tiles() -> None:
     train(model, 2, seed=3)
     assert digest(model.state_dict()) == digest(copied.state_dict())
     for layer in (copied[0], copied[3]):
-        assert layer.weight is layer.tile.weight
-        assert layer.weight.analog_tile is layer.tile
+        assert layer.weight is layer.cell.array.weight
+        assert layer.weight.cell is layer.cell
 
 
 def whole_model(model: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pulseline as pl
 from operators import chain_arguments as chain_operator
+from operators import counted
 from pulseline import ops
 from pulseline.devices import DEVICES, SoftBounds
 from pulseline.errors import ConfigError
@@ -39,10 +40,10 @@ READ_KEY = list(ops.ReadKey.of(1, 2, ops.PURPOSES["forward"], Mapping(), False))
 def update_arguments(device: str) -> tuple[Any, ...]:
     weight, x, d = 0.1 * normals(ROWS, COLS), normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
     if device == "Ideal":
-        return weight, None, None, None, x, d, LR, device, [], PULSES, 0, [1, 2, 1]
+        return weight, None, None, None, x, d, LR, device, [], PULSES, counted(0), [1, 2, 1]
     params = list(DEVICES[device]().parameters())
     pairs = OPS.construct.default(device, params, ROWS, COLS, 1, 2)
-    return weight, *pairs, x, d, LR, device, params, PULSES, 0, [1, 2, 1]
+    return weight, *pairs, x, d, LR, device, params, PULSES, counted(0), [1, 2, 1]
 
 
 # ---- torch.library ----
@@ -51,8 +52,8 @@ def update_arguments(device: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("transposed", [False, True])
 def test_opcheck_read(transposed: bool) -> None:
     x = normals(3, ROWS if transposed else COLS)
-    arguments = (x, normals(ROWS, COLS, seed=1), transposed, 0, READ_KEY, IO)
-    torch.library.opcheck(OPS.read.default, arguments)
+    arguments = (x, normals(ROWS, COLS, seed=1), transposed, counted(0), READ_KEY, IO)
+    torch.library.opcheck(OPS.read_.default, arguments)
 
 
 @pytest.mark.parametrize("device", [*DEVICES, "Ideal"])
@@ -93,7 +94,7 @@ def ageing() -> tuple[Tensor, ...]:
 def redraw_arguments() -> tuple[Any, ...]:
     weight, step, *_ = ageing()
     x, d = normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
-    return weight, weight + 0.1, step, x, d, LR, PULSES, 0.01, 0, [1, 2, 1]
+    return weight, weight + 0.1, step, x, d, LR, PULSES, 0.01, counted(3), [1, 2, 1]
 
 
 # Arguments of every operator that is not checked above.
@@ -102,7 +103,7 @@ OTHERS: dict[str, Any] = {
     "construct_retention": lambda: (list(SoftBounds(lifetime=9.0).retention()), ROWS, COLS, 1, 2),
     "retain_": lambda: (*ageing(), 0.3, 3, [1, 2]),
     "reset_": lambda: (*ageing(), 0.01, 3, [1, 2]),
-    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, 3, [1, 2]),
+    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, counted(3), [1, 2]),
     "redraw_": redraw_arguments,
 }
 
@@ -120,7 +121,7 @@ def test_every_operator_is_checked() -> None:
     """Whatever is registered appears in one of the tests above; what ends in _ writes."""
     names = torch._C._dispatch_get_all_op_names()
     found = {name.split("::")[1].split(".")[0] for name in names if name.startswith("pulseline::")}
-    assert found == {"read", "update_", "construct", "initial_normals", *OTHERS}
+    assert found == {"read_", "update_", "construct", "initial_normals", *OTHERS}
     for name in found:
         written = [a.alias_info for a in getattr(OPS, name).default._schema.arguments]
         assert any(i is not None and i.is_write for i in written) is name.endswith("_"), name
@@ -141,7 +142,10 @@ def test_operators_write_what_they_say(name: str) -> None:
 def test_functions_and_operators_agree() -> None:
     """ops.read and ops.update_ may take a shorter way in; the bits are the operator's."""
     x, w = normals(3, COLS), normals(ROWS, COLS, seed=1)
-    a, b = ops.read(x, w, False, 0, READ_KEY, IO), OPS.read.default(x, w, False, 0, READ_KEY, IO)
+    a, b = (
+        ops.read_(x, w, False, counted(0), READ_KEY, IO),
+        OPS.read_.default(x, w, False, counted(0), READ_KEY, IO),
+    )
     assert torch.equal(a, b)
     first, second = update_arguments("SoftBounds"), update_arguments("SoftBounds")
     before = first[0].clone()
@@ -166,12 +170,14 @@ def test_fake_tensors_have_the_shapes_of_real_ones() -> None:
         x, d, w = (
             mode.from_tensor(t) for t in (normals(3, COLS), normals(3, ROWS), normals(ROWS, COLS))
         )
-        y, g = ops.read(x, w, False, 0, READ_KEY, IO), ops.read(d, w, True, 0, READ_KEY, IO)
+        counters = mode.from_tensor(counted(0))
+        y = ops.read_(x, w, False, counters, READ_KEY, IO)
+        g = ops.read_(d, w, True, counters, READ_KEY, IO)
         assert (y.shape, g.shape) == ((3, ROWS), (3, COLS))
         params = list(SoftBounds().parameters())
         pairs = ops.construct("SoftBounds", params, ROWS, COLS, 0, 0)
         assert [(p.shape, p.dtype) for p in pairs] == [((ROWS, COLS), torch.int32)] * 3
-        ops.update_(w, *pairs, x, d, LR, "SoftBounds", params, PULSES, 0, [1, 2, 1])
+        ops.update_(w, *pairs, x, d, LR, "SoftBounds", params, PULSES, counters, [1, 2, 1])
         assert ops.initial_normals(ROWS, COLS, 0, 0).shape == (ROWS, COLS)
 
 
@@ -187,7 +193,7 @@ def test_compiled_read_is_one_graph_with_the_same_bits() -> None:
     w = normals(ROWS, COLS)
 
     def read(x: Tensor, k: int) -> Tensor:
-        return torch.tanh(ops.read(x, w, False, k, READ_KEY, IO))
+        return torch.tanh(ops.read_(x, w, False, counted(k), READ_KEY, IO))
 
     compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
     for k in (0, 3, 5):
@@ -205,10 +211,10 @@ def test_compiled_layer_trains_with_the_same_bits() -> None:
         x = normals(4, COLS, seed=step)
         for layer, module in ((plain, plain), (twin, compiled)):
             module(x).square().sum().backward()
-            layer.tile.step_pending(0.05)
-    assert twin.tile.update_count == plain.tile.update_count == 12
+            layer.cell.update_pending(0.05)
+    assert twin.cell.array.counts().update == plain.cell.array.counts().update == 12
     assert torch.equal(twin.weight.data, plain.weight.data)
-    assert twin.tile.state() == plain.tile.state()
+    assert twin.cell.array.state() == plain.cell.array.state()
 
 
 # ---- what runs here ----
@@ -249,16 +255,15 @@ def test_environment_chooses_the_instruction_set(isa: str, code: int, word: str)
 @pytest.mark.parametrize("options", [{}, {"out_nonlinearity": 0.1}])
 def test_another_default_device(options: dict[str, Any]) -> None:
     """Reads of CPU tensors stay on the CPU where ``torch.device(...)`` says otherwise."""
-    tile = AnalogLinear(COLS, ROWS, io=IOConfig(ReadConfig(**options)), seed=1).tile
+    tile = AnalogLinear(COLS, ROWS, io=IOConfig(ReadConfig(**options)), seed=1).cell.array
     x = normals(3, COLS)
-    want = tile.forward(x)
-    tile.forward_count = 0
+    want = tile.read(x)
+    tile.counters.zero_()
     with torch.device("meta"):
-        got = tile.forward(x)
-        drawn = ops.construct("SoftBounds", tile._params, ROWS, COLS, tile.seed, tile.tile_id)
+        got = tile.read(x)
+        drawn = ops.construct("SoftBounds", tile._params, ROWS, COLS, *tile.identity.key)
     assert torch.equal(got, want)
-    assert tile.step is not None
-    assert torch.equal(drawn[0], tile.step)
+    assert torch.equal(drawn[0], tile.crosspoints.step)
 
 
 def test_addresses_of_other_devices_are_refused() -> None:

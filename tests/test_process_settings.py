@@ -130,16 +130,16 @@ def test_states_load_under_any_default(setting: str) -> None:
         other.load_state_dict(state)
         assert pl.digest(other.state_dict()) == pl.digest(state)
         assert torch.equal(other.eval()(numbers(3, 7)), y)
-        other.tile.reseed(9)
-    assert other.tile.weight.dtype == torch.float32
+        other.cell.array.reseed(9)
+    assert other.cell.array.weight.dtype == torch.float32
 
 
 def test_devices_drawn_under_any_default() -> None:
     device = DEVICES["ages"]
-    want = pl.Tile(9, 8, device, seed=1, tile_id=2)
+    want = pl.Array(9, 8, device, seed=1, tile_id=2)
     for setting in SETTINGS.values():
         with setting():  # type: ignore[attr-defined]
-            got = pl.Tile(9, 8, device, seed=1, tile_id=2)
+            got = pl.Array(9, 8, device, seed=1, tile_id=2)
             got.initialise()
         assert got.weight.dtype == torch.float32
         assert got.weight.device.type == "cpu"

@@ -63,7 +63,7 @@ class Problem(NamedTuple):
 
     def kernel(self, first: int = 0, last: int | None = None) -> Tensor:
         """Run the kernels in use on samples first..last."""
-        return ops.read(
+        return ops.read_(
             *read_arguments(
                 self.x[first:last],
                 self.weight,

@@ -34,7 +34,7 @@ class IdealTiles(delayed.Analog):
         width = delayed.WIDTH
         io = IOConfig.perfect()
         layer = AnalogLinear(width, width, False, device=Ideal(), io=io, tile_id=m)
-        layer.tile.program(delayed.Digital().linear(m).weight.data)  # type: ignore[operator]
+        layer.cell.array.program(delayed.Digital().linear(m).weight.data)  # type: ignore[operator]
         return layer
 
 
@@ -156,7 +156,9 @@ def test_a_short_mini_batch_is_averaged_over_its_own_length() -> None:
 
 def test_pulsed_tiles_refuse_averaging() -> None:
     kind = KINDS["analog"]
-    with pytest.raises(ConfigError, match="not possible on tile 0 of device SoftBounds") as caught:
+    with pytest.raises(
+        ConfigError, match="not possible on matrix 0 of device SoftBounds"
+    ) as caught:
         build(kind, delayed.network(kind, 3), synchronous(4, update="averaged"))
     assert "\n" not in str(caught.value)
     build(kind, delayed.network(kind, 3), synchronous(4))
@@ -166,15 +168,15 @@ def test_averaging_divides_what_is_pending() -> None:
     layer = IdealTiles().linear(0)
     digital = nn.Linear(3, 2)
     digital.weight.grad = torch.full((2, 3), 6.0)
-    layer.tile.pending.append((torch.ones(1, 16), torch.full((1, 16), 3.0)))  # type: ignore[union-attr,operator]
+    layer.cell.pending.append((torch.ones(1, 16), torch.full((1, 16), 3.0)))  # type: ignore[union-attr,operator]
     parameters = [*layer.parameters(), *digital.parameters()]
     check_averaging(parameters)
     average_pending(parameters, 3)
-    (pair,) = layer.tile.pending  # type: ignore[union-attr,misc]
+    (pair,) = layer.cell.pending  # type: ignore[union-attr,misc]
     assert torch.equal(pair[0], torch.ones(1, 16))
     assert torch.equal(pair[1], torch.ones(1, 16))
     assert torch.equal(digital.weight.grad, torch.full((2, 3), 2.0))
     assert digital.bias.grad is None
-    before = layer.tile.weight.data.clone()  # type: ignore[union-attr,operator]
+    before = layer.cell.array.weight.data.clone()  # type: ignore[union-attr,operator]
     AnalogSGD(layer.parameters(), 0.5).step()
-    assert torch.allclose(layer.tile.weight.data, before - 0.5)  # type: ignore[union-attr,arg-type]
+    assert torch.allclose(layer.cell.array.weight.data, before - 0.5)  # type: ignore[union-attr,arg-type]

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 import pulseline as pl
+from pulseline.arrays.state import check, pack
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
 from pulseline.identity import Identity
 from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
-from pulseline.state import check, pack
 from test_nn import network, normals, train
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -70,15 +70,15 @@ def test_loading_forgets_pending_pairs() -> None:
     state = saved(model)
     model(normals(2, 7)).sum().backward()
     model.load_state_dict(state)
-    assert not model[0].tile.pending
+    assert not model[0].cell.pending
 
 
 def test_loaded_weights_are_clipped() -> None:
     model = network()
     state = saved(model)
-    state["0.weight"] = torch.full_like(state["0.weight"], 5.0)
+    state["0.cell.arrays.0.weight"] = torch.full_like(state["0.cell.arrays.0.weight"], 5.0)
     model.load_state_dict(state)
-    assert torch.equal(model[0].weight.data, model[0].tile.bounds[1])
+    assert torch.equal(model[0].weight.data, model[0].cell.array.bounds[1])
 
 
 # What is refused, for a model of default settings that loads a state of these.
@@ -128,8 +128,8 @@ def test_a_request_for_devices_is_kept_and_no_request_takes_over_the_saved_ones(
     for same in ({}, {"tile_id": 2}, {"seed": 3, "tile_id": 2}):
         layer = AnalogLinear(7, 5, **same)
         layer.load_state_dict(state)
-        assert layer.tile.identity.key == source.tile.identity.key
-        assert torch.equal(layer.tile.bounds[0], source.tile.bounds[0])
+        assert layer.cell.array.identity.key == source.cell.array.identity.key
+        assert torch.equal(layer.cell.array.bounds[0], source.cell.array.bounds[0])
     for other, name in (({"seed": 3}, "tile_id"), ({"seed": 4, "tile_id": 2}, "seed")):
         with pytest.raises(ConfigError, match=f"layer: {name} was saved as"):
             AnalogLinear(7, 5, **other).load_state_dict(state)
@@ -138,17 +138,17 @@ def test_a_request_for_devices_is_kept_and_no_request_takes_over_the_saved_ones(
 
 
 def test_an_array_of_another_number_is_refused() -> None:
-    state = pl.Tile(2, 3, seed=Identity(1, 2, array=1)).state()
-    with pytest.raises(ConfigError, match="tile: array was saved as 1 and is 0 here"):
-        pl.Tile(2, 3).load_state(state)
-    tile = pl.Tile(2, 3, seed=Identity(8, 8, array=1))  # nobody asked for this seed and id
+    state = pl.Array(2, 3, seed=Identity(1, 2, array=1)).state()
+    with pytest.raises(ConfigError, match="array: array was saved as 1 and is 0 here"):
+        pl.Array(2, 3).load_state(state)
+    tile = pl.Array(2, 3, seed=Identity(8, 8, array=1))  # nobody asked for this seed and id
     tile.load_state(state)
     assert tile.identity == Identity(1, 2, 1)
 
 
 # ---- damage ----
 
-EXTRA = "3._extra_state"
+EXTRA = "3.cell._extra_state"
 
 
 def changed(*path: str, to: Any) -> Callable[[], dict[str, Any]]:
@@ -156,7 +156,7 @@ def changed(*path: str, to: Any) -> Callable[[], dict[str, Any]]:
 
     def make() -> dict[str, Any]:
         extra = saved(network(seed=None))[EXTRA]
-        part = extra
+        part = extra["arrays"][0]
         for name in path[:-1]:
             part = part[name]
         part[path[-1]] = to
@@ -165,19 +165,36 @@ def changed(*path: str, to: Any) -> Callable[[], dict[str, Any]]:
     return make
 
 
+def cell(**entries: Any) -> Callable[[], dict[str, Any]]:
+    """The last cell's state with entries changed."""
+    return lambda: {EXTRA: {**saved(network(seed=None))[EXTRA], **entries}}
+
+
 def just(name: str, value: Any) -> Callable[[], dict[str, Any]]:
     return lambda: {name: value}
 
 
 DAMAGE: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
-    "empty": (just(EXTRA, {}), "layer 3: a dict is no tile's state"),
-    "a tensor": (just(EXTRA, torch.zeros(10)), "a Tensor is no tile's state"),
+    "empty": (just(EXTRA, {}), "layer 3: a dict is no cell's state"),
+    "a tensor": (just(EXTRA, torch.zeros(10)), "a Tensor is no cell's state"),
     "a list": (just(EXTRA, [1, 2]), "a list is no"),
-    "no counters": (just(EXTRA, None), "3._extra_state"),
-    "no weight": (just("3.weight", None), "3.weight"),
-    "wrong shape": (just("3.weight", torch.zeros(2, 2)), r"3.weight.*\(2, 2\)"),
+    "no counters": (just(EXTRA, None), "3.cell._extra_state"),
+    "no arrays": (cell(arrays=[]), "its state has 0 arrays and this cell 1"),
+    "two arrays": (cell(arrays=[{}, {}]), "its state has 2 arrays and this cell 1"),
+    "a bad array": (cell(arrays=[3]), "layer 3: a int is no array's state"),
+    "other algorithm": (cell(algorithm="TikiTaka"), "algorithm was saved as 'TikiTaka' and is"),
+    "other settings": (cell(settings={"every": 2}), "settings was saved as {'every': 2} and is {}"),
+    "negative samples": (cell(samples=-1), "its state has samples = -1; it is damaged"),
+    "no weight": (just("3.cell.arrays.0.weight", None), "3.cell.arrays.0.weight"),
+    "wrong shape": (
+        just("3.cell.arrays.0.weight", torch.zeros(2, 2)),
+        r"3.cell.arrays.0.weight.*\(2, 2\)",
+    ),
     "wrong bias": (just("3.bias", torch.zeros(2)), r"3.bias.*\(2,\)"),
-    "not finite": (just("3.weight", torch.full((3, 6), float("nan"))), "3.weight"),
+    "not finite": (
+        just("3.cell.arrays.0.weight", torch.full((3, 6), float("nan"))),
+        "3.cell.arrays.0.weight",
+    ),
     "format": (changed("format", to=99), "format 99"),
     "numbering": (changed("numbering", to=99), "draw numbering 99"),
     "rows": (changed("identity", "rows", to=4), "layer 3: rows was saved as 4 and is 3 here"),
@@ -223,8 +240,8 @@ def test_damaged_state_is_refused_whole(
 
 
 def test_counters_and_averages_that_a_state_lacks_have_not_begun() -> None:
-    tile = pl.Tile(2, 3)
-    tile.forward(torch.ones(4, 3))
+    tile = pl.Array(2, 3)
+    tile.read(torch.ones(4, 3))
     state = tile.state()
     assert state["counters"]["forward"] == 4
     del state["counters"]["forward"], state["averages"]
@@ -234,7 +251,7 @@ def test_counters_and_averages_that_a_state_lacks_have_not_begun() -> None:
 
 
 def test_checking_changes_nothing_and_gives_what_is_saved() -> None:
-    tile = pl.Tile(2, 3, seed=5, tile_id=6)
+    tile = pl.Array(2, 3, seed=5, tile_id=6)
     own = tile.check_state(tile.state())
     older = replace(own, out_scale=2.5, counters={**own.counters, "update": 9})
     assert check(pack(older), own, "tile") == older
@@ -247,7 +264,7 @@ def test_a_digital_state_is_refused(strict: bool) -> None:
     digital = nn.Sequential(nn.Linear(7, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3))
     model = network()
     before = digest(model.state_dict())
-    with pytest.raises(ConfigError, match=r"0\._extra_state.*to_analog"):
+    with pytest.raises(ConfigError, match=r"state lacks 0\.cell\._extra_state.*to_analog"):
         model.load_state_dict(digital.state_dict(), strict=strict)
     assert digest(model.state_dict()) == before
 
@@ -256,7 +273,7 @@ def test_a_shortened_state_is_refused() -> None:
     model = network()
     before = digest(model.state_dict())
     first = {k: v for k, v in saved(network()).items() if k.startswith("0.")}
-    with pytest.raises(ConfigError, match=r"3\.weight"):
+    with pytest.raises(ConfigError, match=r"state lacks 3\.bias"):
         model.load_state_dict(first)
     assert digest(model.state_dict()) == before
 

@@ -16,6 +16,7 @@ from pulseline.digest import digest
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
+from pulseline.ops import ReadSettings
 from pulseline.settings import inert_values, saved_fields, setting
 from test_nn import network
 from test_state import saved
@@ -50,27 +51,27 @@ def test_inert_reads_are_perfect_and_inert_devices_alike() -> None:
     """The values are not made up: together they leave nothing of what they switch off."""
     config = ReadConfig(**inert_values(ReadConfig))
     plain = IOConfig(config, config)
-    assert config.chain() == ()
-    assert config.values(1.0) == ReadConfig.perfect().values(1.0)
+    assert config.plain
+    assert ReadSettings.of(config) == ReadSettings.of(ReadConfig.perfect())
     for kind in DEVICES.values():
         device = kind(**inert_values(kind))
-        tile = pl.Tile(6, 7, device, plain)
+        tile = pl.Array(6, 7, device, io=plain)
         lo, hi = tile.bounds
         assert len(lo.unique()) == len(hi.unique()) == 1
         assert tile.hidden is None
         assert not device.ages
         assert device.up_down == device.dw_min_std == device.reset_std == 0
-        assert tile.step is not None
-        assert len(tile.step.unique()) == 1
+        assert tile.crosspoints.step is not None
+        assert len(tile.crosspoints.step.unique()) == 1
 
 
-def tile_of(kind: type, **values: Any) -> pl.Tile:
+def tile_of(kind: type, **values: Any) -> pl.Array:
     """A tile with this setting; the backward read is the other direction's default."""
     one = kind(**values)
     if isinstance(one, ReadConfig):
-        return pl.Tile(2, 3, io=IOConfig(one))
+        return pl.Array(2, 3, io=IOConfig(one))
     where = {UpdateConfig: "update", Mapping: "mapping"}.get(kind, "device")
-    return pl.Tile(2, 3, **{where: one})
+    return pl.Array(2, 3, **{where: one})
 
 
 SECTION = {ReadConfig: "forward", UpdateConfig: "update", Mapping: "mapping"}
@@ -115,7 +116,7 @@ def test_floats_come_back_exactly_and_equal_numbers_are_equal_settings() -> None
     third, tiny = 1 / 3, 5e-324
     device = PiecewiseStep(dw_min=third, up_down=tiny, piecewise_up=(0.1, third, 1))
     layer = nn.Sequential(AnalogLinear(3, 2, device=device))
-    state = saved(layer)["0._extra_state"]["device"]
+    state = saved(layer)["0.cell._extra_state"]["arrays"][0]["device"]
     assert (state["dw_min"], state["up_down"]) == (third, tiny)
     assert state["piecewise_up"] == [0.1, third, 1.0]
     layer.load_state_dict(saved(layer))
@@ -130,9 +131,9 @@ def test_a_field_that_is_no_physics_is_in_no_state() -> None:
     class Crossbar(Mapping):
         products: str = setting("torch", physics=False)
 
-    tile = pl.Tile(2, 3, mapping=Crossbar(products="fused"))
-    assert tile.state() == pl.Tile(2, 3, seed=tile.identity).state()
-    tile.load_state(pl.Tile(2, 3).state())
+    tile = pl.Array(2, 3, mapping=Crossbar(products="fused"))
+    assert tile.state() == pl.Array(2, 3, seed=tile.identity).state()
+    tile.load_state(pl.Array(2, 3).state())
 
 
 def test_how_it_is_computed_is_no_part_of_the_state() -> None:

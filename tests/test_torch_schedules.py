@@ -176,7 +176,7 @@ def test_adapter_runs_no_tile_in_training() -> None:
     model = delayed.network(delayed.Analog(), 3)
     modules = split(model, 3)
     modules[1].eval()
-    before = [model[2 * m].tile.state() for m in range(3)]  # type: ignore[union-attr,operator]
+    before = [model[2 * m].cell.array.state() for m in range(3)]  # type: ignore[union-attr,operator]
     example = torch.zeros(2, delayed.WIDTH)
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -185,7 +185,7 @@ def test_adapter_runs_no_tile_in_training() -> None:
         assert (stage.stage_index, stage.num_stages) == (2, 3)
     finally:
         torch.distributed.destroy_process_group()
-    after = [model[2 * m].tile.state() for m in range(3)]  # type: ignore[union-attr,operator]
+    after = [model[2 * m].cell.array.state() for m in range(3)]  # type: ignore[union-attr,operator]
     assert after == before
     assert [part.training for part in modules] == [True, False, True]
 
@@ -216,7 +216,7 @@ class LayersAreLeaves(torch.fx.Tracer):
 def test_traced_graphs_with_analog_layers_are_refused() -> None:
     model = to_analog(delayed.network(delayed.Digital(), 3))
     graph = torch.fx.GraphModule(model, LayersAreLeaves().trace(model))
-    assert any(hasattr(part, "tile") for part in graph.modules())
+    assert any(hasattr(part, "cell") for part in graph.modules())
     nested = nn.Sequential(graph, nn.Linear(delayed.WIDTH, delayed.WIDTH))
     for refused in (
         lambda: split(graph, 3),

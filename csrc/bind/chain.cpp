@@ -11,10 +11,12 @@ namespace pulseline {
 namespace {
 
 int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, int64_t rows,
-                        int64_t cols, int64_t batch, bool transposed, uint64_t k,
+                        int64_t cols, int64_t batch, bool transposed, uint64_t counters,
                         const bind::ReadKey& key, const bind::ReadSettings& settings,
                         const bind::ConverterSettings& converters, int threads) {
-  ReadArgs a = bind::read_args(k, key, settings);
+  ReadArgs a = bind::read_args(key, settings);
+  int64_t* counter = bind::counter_of(counters, key);
+  a.k = uint64_t(*counter);
   a.w = bind::pointer<const float>(w);
   a.x = bind::pointer<const float>(x);
   a.y = bind::pointer<float>(y);
@@ -26,6 +28,7 @@ int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, in
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read_chain(a, c, threads);
   py::gil_scoped_acquire gil;
+  if (s.source == 0) *counter += batch;
   return bind::code_of(s.source, s.sample);
 }
 

@@ -22,8 +22,8 @@ using bind::pointer;
 // device < 0: the ideal device.
 int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
                     uint64_t d, int64_t rows, int64_t cols, int64_t batch, double lr, int device,
-                    const std::vector<float>& params, const bind::PulseSettings& pulses, uint64_t k,
-                    const bind::UpdateKey& key, int threads, uint64_t fired) {
+                    const std::vector<float>& params, const bind::PulseSettings& pulses,
+                    uint64_t counters, const bind::UpdateKey& key, int threads, uint64_t fired) {
   UpdateArgs a = bind::update_args(lr, pulses);
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
@@ -35,20 +35,24 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
   a.cols = cols;
   a.batch = batch;
   a.stream = bind::stream_of(key);
-  a.k = k;
+  int64_t* counter = &pointer<bind::Counters>(counters)->update;
+  a.k = uint64_t(*counter);
   a.fidelity = int32_t(key.fidelity);
   a.fired = pointer<int64_t>(fired);
   py::gil_scoped_release nogil;
   const cpu::Status s =
       device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
   py::gil_scoped_acquire gil;
+  if (s.source == 0) *counter += batch;
   return bind::code_of(s.source, s.sample);
 }
 
 int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
-                  bool transposed, uint64_t k, const bind::ReadKey& key,
+                  bool transposed, uint64_t counters, const bind::ReadKey& key,
                   const bind::ReadSettings& settings, int threads) {
-  ReadArgs a = bind::read_args(k, key, settings);
+  ReadArgs a = bind::read_args(key, settings);
+  int64_t* counter = bind::counter_of(counters, key);
+  a.k = uint64_t(*counter);
   a.w = pointer<const float>(w);
   a.x = pointer<const float>(x);
   a.y = pointer<float>(y);
@@ -59,6 +63,7 @@ int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read(a, threads);
   py::gil_scoped_acquire gil;
+  if (s.source == 0) *counter += batch;
   return bind::code_of(s.source, s.sample);
 }
 
@@ -88,28 +93,29 @@ void bind_retention(py::module_& m) {
           cpu::retain(a, threads);
         });
   m.def("disturb", [](uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-                      float deviation, uint64_t k, const bind::DrawKey& key, int threads) {
+                      float deviation, uint64_t counters, const bind::DrawKey& key, int threads) {
     py::gil_scoped_release nogil;
     cpu::disturb(pointer<const float>(hidden), pointer<const uint32_t>(step),
-                 pointer<float>(visible), rows, cols, bind::stream_of(key), k, deviation, threads);
+                 pointer<float>(visible), rows, cols, bind::stream_of(key),
+                 uint64_t(pointer<const bind::Counters>(counters)->update), deviation, threads);
   });
-  m.def("redraw",
-        [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d, int64_t rows,
-           int64_t cols, int64_t batch, double lr, float deviation,
-           const bind::PulseSettings& pulses, uint64_t k, const bind::UpdateKey& key, int threads) {
-          UpdateArgs a = bind::update_args(lr, pulses);
-          a.w = pointer<float>(visible);
-          a.step = pointer<const uint32_t>(step);
-          a.x = pointer<const float>(x);
-          a.d = pointer<const float>(d);
-          a.rows = rows;
-          a.cols = cols;
-          a.batch = batch;
-          a.stream = bind::stream_of(key);
-          a.k = k;
-          py::gil_scoped_release nogil;
-          cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
-        });
+  m.def("redraw", [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d,
+                     int64_t rows, int64_t cols, int64_t batch, double lr, float deviation,
+                     const bind::PulseSettings& pulses, uint64_t counters,
+                     const bind::UpdateKey& key, int threads) {
+    UpdateArgs a = bind::update_args(lr, pulses);
+    a.w = pointer<float>(visible);
+    a.step = pointer<const uint32_t>(step);
+    a.x = pointer<const float>(x);
+    a.d = pointer<const float>(d);
+    a.rows = rows;
+    a.cols = cols;
+    a.batch = batch;
+    a.stream = bind::stream_of(key);
+    a.k = uint64_t(pointer<const bind::Counters>(counters)->update - batch);  // before the update
+    py::gil_scoped_release nogil;
+    cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
+  });
 }
 
 // Scalar routines of csrc/core, for known-answer tests.

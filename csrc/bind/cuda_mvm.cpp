@@ -11,10 +11,11 @@ namespace {
 using cuda::ReadJob;
 using Addresses = std::array<uint64_t, 2>;  // per pass
 
-ReadJob make_read(int64_t rows, int64_t cols, int64_t batch, bool transposed, uint64_t k,
+ReadJob make_read(int64_t rows, int64_t cols, int64_t batch, bool transposed, uint64_t counters,
                   const ReadKey& key, const ReadSettings& settings,
                   const ConverterSettings& converters, uint64_t average) {
-  ReadArgs a = read_args(k, key, settings);
+  ReadArgs a = read_args(key, settings);
+  if (counters) a.counter = counter_of(counters, key);
   a.rows = rows;
   a.cols = cols;
   a.batch = batch;
@@ -72,6 +73,11 @@ void bind_read(py::module_& m) {
                              [](const ReadJob& j) { return j.chain.ir_drop == kApproximate; })
       .def_property_readonly("nodal", [](const ReadJob& j) { return j.chain.ir_drop == kNodal; })
       .def("place", &place)
+      .def("advance",
+           [](const ReadJob& j, int gpu, uint64_t stream) {
+             PL_CHECK(cudaSetDevice(gpu));
+             PL_CHECK(cuda::launch_read_advance(j, cuda_stream(stream)));
+           })
       .def_property_readonly("largest_tile",
                              [](const ReadJob& j) {
                                const cuda::NodalPlan p = cuda::nodal_plan(j, 0, 0);

@@ -26,24 +26,30 @@ void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t r
 }
 
 void disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-             float deviation, uint64_t k, const DrawKey& key, int gpu, uint64_t stream) {
+             float deviation, uint64_t counters, const DrawKey& key, int gpu, uint64_t stream) {
   PL_CHECK(cudaSetDevice(gpu));
   const cuda::WrittenCells cells = {pointer<const float>(hidden), pointer<const uint32_t>(step),
                                     pointer<float>(visible), rows, cols};
-  const Keys drawn = draw_keys(stream_of(key), kProgramming, k, 0);
+  const int64_t* counter = &pointer<const Counters>(counters)->update;
   py::gil_scoped_release nogil;
-  PL_CHECK(cuda::launch_disturb(cells, drawn, deviation, cuda_stream(stream)));
+  PL_CHECK(cuda::launch_disturb(cells, stream_of(key), counter, deviation, cuda_stream(stream)));
 }
 
 // A task whose w is what is read, the address of the hidden weight, the deviation of the noise.
 using Described = std::tuple<Description, uint64_t, float>;
+
+// The draws of an update that has moved its counter.
+cuda::Task before_update(cuda::Task t) {
+  t.args.k = uint64_t(0) - uint64_t(t.args.batch);
+  return t;
+}
 
 void redraw(const std::vector<Described>& described, int gpu, uint64_t stream) {
   PL_CHECK(cudaSetDevice(gpu));
   check_count(described.size());
   std::vector<cuda::Redraw> redraws;
   for (const auto& [task, hidden, deviation] : described)
-    redraws.push_back({task_of(task), pointer<const float>(hidden), deviation});
+    redraws.push_back({before_update(task_of(task)), pointer<const float>(hidden), deviation});
   py::gil_scoped_release nogil;
   PL_CHECK(cuda::launch_redraw(redraws.data(), int(redraws.size()), cuda_stream(stream)));
 }

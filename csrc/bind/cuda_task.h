@@ -9,11 +9,11 @@
 
 namespace pulseline::bind {
 
-using Description = std::tuple<UpdateAddresses, UpdateSizes, uint64_t, UpdateKey, double,
-                               PulseSettings, std::vector<float>>;
+using Description =
+    std::tuple<UpdateAddresses, UpdateSizes, UpdateKey, double, PulseSettings, std::vector<float>>;
 
 inline cuda::Task task_of(const Description& d) {
-  const auto& [address, size, k, key, lr, pulses, params] = d;
+  const auto& [address, size, key, lr, pulses, params] = d;
   cuda::Task t = {};
   UpdateArgs& a = t.args;
   a = update_args(lr, pulses);
@@ -28,7 +28,7 @@ inline cuda::Task task_of(const Description& d) {
   a.cols = size.cols;
   a.batch = size.batch;
   a.stream = stream_of(key);
-  a.k = k;
+  a.counter = pointer<const int64_t>(address.counter);
   a.fidelity = int32_t(key.fidelity);
   cuda::lay_out(t, pointer<void>(address.workspace));
   return t;

@@ -7,6 +7,7 @@
 //   ConverterSettings             its options, see core/chain.h
 //   PulseSettings                 pulse trains and fidelity of the update, see core/pulses.h
 //   RetentionSettings             what happens between pulses, see core/retention.h
+//   Counters                      of one array, in its buffer: samples read and pulsed so far
 //   UpdateAddresses, UpdateSizes  one tile's update in a launch of several (CUDA)
 #include <pybind11/pybind11.h>
 
@@ -38,7 +39,8 @@ PULSELINE_NAMED(PulseSettings, double, granularity, desired_bl, fixed_bl, update
                 update_bl_management, group_size, coarseness, noise)
 PULSELINE_NAMED(RetentionSettings, double, lifetime, lifetime_dtod, reset, reset_dtod, reset_std,
                 diffusion, diffusion_dtod, drift_nu, drift_nu_dtod)
-PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired)
+PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired, counter)
+PULSELINE_NAMED(Counters, int64_t, forward, backward, evaluation, update)
 PULSELINE_NAMED(UpdateSizes, int64_t, rows, cols, batch)
 
 // Name of a struct: its fields.
@@ -53,6 +55,7 @@ inline pybind11::dict layout() {
   d["RetentionSettings"] = RetentionSettings::kFields;
   d["UpdateAddresses"] = UpdateAddresses::kFields;
   d["UpdateSizes"] = UpdateSizes::kFields;
+  d["Counters"] = Counters::kFields;
   return d;
 }
 
@@ -66,18 +69,26 @@ Stream stream_of(const Key& key) {
   return {uint64_t(key.seed), uint32_t(key.tile_id)};
 }
 
+// The counter of an array's reads of this purpose.
+inline int64_t* counter_of(uint64_t counters, const ReadKey& key) {
+  auto* c = pointer<Counters>(counters);
+  if (key.purpose == kForwardOutput) return &c->forward;
+  if (key.purpose == kBackwardOutput) return &c->backward;
+  if (key.purpose == kEvaluationOutput) return &c->evaluation;
+  throw pybind11::value_error("purpose is none of PURPOSES");
+}
+
 // Where a value is not finite, as one number: -1 nowhere, 2 sample + (0: x, 1: d).
 inline int64_t code_of(int32_t source, int64_t sample) {
   return source == 0 ? -1 : 2 * sample + source - 1;
 }
 
 // Pointers and sizes are the caller's to set.
-inline ReadArgs read_args(uint64_t k, const ReadKey& key, const ReadSettings& s) {
+inline ReadArgs read_args(const ReadKey& key, const ReadSettings& s) {
   ReadArgs a = {};
   a.tile_in = key.tile_in;
   a.tile_out = key.tile_out;
   a.stream = stream_of(key);
-  a.k = k;
   a.output_purpose = uint32_t(key.purpose);
   a.input_purpose = uint32_t(key.purpose) + 1;
   a.dac = make_converter(float(s.inp_res), float(s.inp_bound));
@@ -125,7 +136,7 @@ inline UpdateArgs update_args(double lr, const PulseSettings& s) {
   UpdateArgs a = {};
   a.train = train_config(lr, s);
   a.noise = int32_t(s.noise);
-  a.group_size = int64_t(s.group_size);
+  a.group_size = int32_t(s.group_size);
   a.coarseness = float(s.coarseness);
   return a;
 }

@@ -23,10 +23,12 @@ struct UpdateArgs {
   int64_t rows, cols, batch;
   Stream stream;
   uint64_t k;  // running number of the first sample
+  const int64_t*
+      counter;  // CUDA: in the memory of the GPU; k is then what to add. nullptr: k is it
   TrainConfig train;
+  int64_t* fired;  // += coincidences, slots; nullptr: not counted
   int32_t fidelity, noise;
-  int64_t group_size;  // grouped: most samples of a group
-  int64_t* fired;      // += coincidences, slots; nullptr: not counted
+  int32_t group_size;  // grouped: most samples of a group
   float coarseness;    // granularity / (w_max - w_min)
 };
 
@@ -50,6 +52,7 @@ struct ReadArgs {
   int64_t tile_in, tile_out;  // physical tile, in inputs and outputs of this direction
   Stream stream;
   uint64_t k;
+  const int64_t* counter;                  // as above
   uint32_t output_purpose, input_purpose;  // whose draws
   Converter dac, adc;
   float input_noise, output_noise, weight_noise;
@@ -57,5 +60,11 @@ struct ReadArgs {
   int32_t max_rounds;        // bound management: extra rounds for saturated samples
   float out_scale;
 };
+
+// Running number of the first sample of a call.
+template <class Args>
+PL_HD uint64_t first_number(const Args& a) {
+  return a.counter ? uint64_t(*a.counter) + a.k : a.k;
+}
 
 }  // namespace pulseline

@@ -65,16 +65,16 @@ PL_HD OutputLine output_line(const ReadArgs& a, const Chain& chain, int64_t segm
 // Keys of a sample's draws in one pass and round: noise of inputs (`line`: row block) or outputs
 // (segment), and of stochastic rounding.
 PL_HD Keys input_keys(const ReadArgs& a, int64_t sample, int64_t block, int pass, int round) {
-  return draw_keys(a.stream, a.input_purpose, a.k + uint64_t(sample),
+  return draw_keys(a.stream, a.input_purpose, first_number(a) + uint64_t(sample),
                    uint32_t(block << 4 | round) | (pass ? kSecondPass : 0u));
 }
 PL_HD Keys output_keys(const ReadArgs& a, int64_t sample, int64_t segment, int pass, int round) {
-  return draw_keys(a.stream, a.output_purpose, a.k + uint64_t(sample),
+  return draw_keys(a.stream, a.output_purpose, first_number(a) + uint64_t(sample),
                    uint32_t(segment << 4 | round) | (pass ? kSecondPass : 0u));
 }
 PL_HD Keys rounding_keys(const ReadArgs& a, const Chain& chain, int64_t sample, int64_t line,
                          int side, int pass, int round) {
-  return draw_keys(a.stream, chain.rounding_purpose, a.k + uint64_t(sample),
+  return draw_keys(a.stream, chain.rounding_purpose, first_number(a) + uint64_t(sample),
                    rounding_draw(line, side, pass, round));
 }
 

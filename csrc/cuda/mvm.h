@@ -63,6 +63,8 @@ inline ReadJob read_job(const ReadArgs& args, const Chain& chain) {
   return j;
 }
 
+// Last: the array's counter goes on by the samples of the call.
+cudaError_t launch_read_advance(const ReadJob& job, cudaStream_t stream);
 cudaError_t launch_read_wires(const ReadJob& job, const Wires& wires, cudaStream_t stream);
 // Row block 0 comes first: it finds alpha. Further ones have draws of their own, which matters
 // where inputs have noise or round stochastically.

@@ -41,9 +41,10 @@ __global__ void __launch_bounds__(kCellColumns* kCellRows)
 
 // status: of an update that may have been refused; nullptr: there was none.
 __global__ void __launch_bounds__(kCellColumns* kCellRows)
-    disturb_kernel(const WrittenCells c, Keys key, float deviation,
-                   const unsigned long long* status) {
+    disturb_kernel(const WrittenCells c, const Stream draws, const int64_t* counter,
+                   float deviation, const unsigned long long* status) {
   if (status && *status != kAllFinite) return;
+  const Keys key = draw_keys(draws, kProgramming, counter ? uint64_t(*counter) : 0u, 0);
   for_cells(c.rows, c.cols, [&](uint32_t i, uint32_t j, int64_t o) {
     const float hidden = c.hidden[o];
     const bool still = deviation == 0.0f || is_stuck(c.step[o]);
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kBlockThreads, 4)
       const int64_t row = at.row + r, column = at.column + 16 * h, o = row * a.cols + column;
       if (last.number[r][h] < 0 || row >= a.rows || column >= a.cols || is_stuck(a.step[o]))
         continue;
-      const uint64_t k = a.k + uint64_t(t.subs[first + last.number[r][h]].source);
+      const uint64_t k = call_number(t) + uint64_t(t.subs[first + last.number[r][h]].source);
       const Keys key = draw_keys(a.stream, kWriteNoise, k, 0);
       a.w[o] =
           fma(redraws.deviation[blockIdx.z], between_normal(uint32_t(row), uint32_t(column), key),
@@ -97,11 +98,11 @@ __global__ void __launch_bounds__(kBlockThreads, 4)
     }
 }
 
-cudaError_t launch_cells(const WrittenCells& c, Keys key, float deviation,
-                         const unsigned long long* status, cudaStream_t stream) {
+cudaError_t launch_cells(const WrittenCells& c, const Stream& draws, const int64_t* counter,
+                         float deviation, const unsigned long long* status, cudaStream_t stream) {
   if (c.rows == 0 || c.cols == 0) return cudaSuccess;
   return launch(disturb_kernel, cell_grid(c.rows, c.cols), dim3(kCellColumns, kCellRows), 0, stream,
-                c, key, deviation, status);
+                c, draws, counter, deviation, status);
 }
 
 }  // namespace
@@ -112,9 +113,9 @@ cudaError_t launch_retain(const RetentionArgs& a, cudaStream_t stream) {
                 a, draw_keys(a.stream, a.purpose, a.k, 0));
 }
 
-cudaError_t launch_disturb(const WrittenCells& cells, Keys key, float deviation,
-                           cudaStream_t stream) {
-  return launch_cells(cells, key, deviation, nullptr, stream);
+cudaError_t launch_disturb(const WrittenCells& cells, const Stream& draws, const int64_t* counter,
+                           float deviation, cudaStream_t stream) {
+  return launch_cells(cells, draws, counter, deviation, nullptr, stream);
 }
 
 cudaError_t launch_redraw(const Redraw* redraws, int count, cudaStream_t stream) {
@@ -131,7 +132,7 @@ cudaError_t launch_redraw(const Redraw* redraws, int count, cudaStream_t stream)
     for (int i = 0; i < count; ++i) {
       const UpdateArgs& a = all.task[i].args;
       if (a.batch == 0) continue;
-      PL_TRY(launch_cells({all.hidden[i], a.step, a.w, a.rows, a.cols}, {}, 0.0f,
+      PL_TRY(launch_cells({all.hidden[i], a.step, a.w, a.rows, a.cols}, {}, nullptr, 0.0f,
                           all.task[i].status, stream));
     }
     return cudaSuccess;

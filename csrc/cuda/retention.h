@@ -15,9 +15,9 @@ struct WrittenCells {
   float* visible;
   int64_t rows, cols;
 };
-// Write noise of programming; key: of kProgramming.
-cudaError_t launch_disturb(const WrittenCells& cells, Keys key, float deviation,
-                           cudaStream_t stream);
+// Write noise of programming, numbered by the array's counter of updates.
+cudaError_t launch_disturb(const WrittenCells& cells, const Stream& draws, const int64_t* counter,
+                           float deviation, cudaStream_t stream);
 
 // Write noise of an update that has been done: args.w is what is read, pulses have moved `hidden`.
 // args.fidelity: kExact draws the trains of any fidelity that has some; kExpected, without trains

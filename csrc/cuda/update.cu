@@ -38,7 +38,7 @@ size_t lay_out(Task& t, void* base) {
   t.slice_samples = t.words < kSliceWords ? kSliceWords / t.words : 1;
   t.slices = int32_t(ceil_div(a.batch, int64_t(t.slice_samples)));
   const int64_t subs = a.batch * t.words;
-  room.take(t.status, 1);
+  room.take(t.status, 2);
   room.take(t.trains, a.batch);
   if (a.fidelity == kExpected) return room.used;
   room.take(t.subs, subs);
@@ -76,8 +76,10 @@ size_t lay_out(Task& t, void* base) {
   return room.used;
 }
 
-cudaError_t launch_update(const Call& c) {
-  PL_TRY(launch_plan(c));
+namespace {
+
+// Everything behind the plan.
+cudaError_t launch_pulses(const Call& c) {
   if (!anything(c)) return cudaSuccess;
   const int32_t fidelity = c.tasks[0].args.fidelity;
   if (fidelity == kExpected) return launch_expected(c);
@@ -97,6 +99,14 @@ cudaError_t launch_update(const Call& c) {
                                  : launch_exact(c, slice));
   }
   return moments ? launch_moments(c) : cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t launch_update(const Call& c) {
+  PL_TRY(launch_plan(c));
+  PL_TRY(launch_pulses(c));
+  return launch_advance(c);
 }
 
 }  // namespace pulseline::cuda

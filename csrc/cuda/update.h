@@ -1,5 +1,6 @@
 #pragma once
 // The pulsed update on the GPU: what its kernels share. A call is
+//   begin    the number of the first sample, from the array's counter        (update_plan.cu)
 //   plan     per sample: largest |x| and |d|, management, keys             (update_plan.cu)
 //   groups   grouped: ends of groups, places of slots, steps               (update_groups.cu)
 //   then per slice of at most kSliceWords pulse words, which stay in the second-level cache:
@@ -58,10 +59,11 @@ struct Task {  // one tile's call
   int32_t slice_samples;  // samples (grouped: those that a group may begin with) of a slice
   int32_t slices;
   // Workspace.
-  unsigned long long* status;  // 2 sample + (0: x, 1: d) of the first value that is not finite
-  Train* trains;               // [batch]
-  Sub* subs;                   // [batch][words]
-  Keys* slot_keys;             // strict: [batch][words][31]
+  // 2 sample + (0: x, 1: d) of the first value that is not finite; number of the first sample
+  unsigned long long* status;
+  Train* trains;                       // [batch]
+  Sub* subs;                           // [batch][words]
+  Keys* slot_keys;                     // strict: [batch][words][31]
   uint32_t *column_words, *row_words;  // [slice words][padded], sign in the highest bit
   // grouped: [slice words][padded][2] in the order of packed_place
   Span* spans;      // [steps of the call][kStepWords]
@@ -128,6 +130,7 @@ DeviceTasks<D> device_tasks_of(const Call& c) {
 }
 
 cudaError_t launch_plan(const Call& c);
+cudaError_t launch_advance(const Call& c);  // the counters of what was not refused
 cudaError_t launch_groups(const Call& c);
 cudaError_t launch_trains(const Call& c, int slice);
 cudaError_t launch_packed_trains(const Call& c, int slice);

@@ -6,6 +6,8 @@
 namespace pulseline::cuda {
 
 PL_DEVICE bool refused(const Task& t) { return *t.status != kAllFinite; }
+// Running number of the call's first sample, as it was when the call began.
+PL_DEVICE uint64_t call_number(const Task& t) { return t.status[1]; }
 
 // Words of a slice in the exact layout.
 PL_DEVICE int64_t first_word(const Task& t, int slice) {

@@ -111,7 +111,7 @@ PL_DEVICE void fill_group(const Task& t, const Group& g) {
     span.last = int32_t(sub) + 1;
   });
   for (; words % kStepWords; ++words) spans[words] = {0, 0};
-  Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(g.first), 0);
+  Keys noise = draw_keys(a.stream, kGroupNoise, call_number(t) + uint64_t(g.first), 0);
   if (a.noise == kLowRank) noise = {uint32_t(g.first), 0};  // what its factors are drawn with
   for (int32_t step = 0; step < words / kStepWords; ++step)
     t.steps[g.step + step] = {noise, (step + 1) * kStepWords == words};

@@ -357,7 +357,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOf<D>)
     constexpr int kGroupSteps = int(kGroupSamples) / kStep;
     if ((step + 1) % kGroupSteps && step + 1 < count) continue;
     // The group's first sample.
-    const uint64_t k = a.k + uint64_t(slice) * uint32_t(t.moment_samples) +
+    const uint64_t k = call_number(t) + uint64_t(slice) * uint32_t(t.moment_samples) +
                        uint32_t(step / kGroupSteps) * uint32_t(kGroupSamples);
     cells.relax_all(device, sums, at, draw_keys(a.stream, kGroupNoise, k, 0));
     sums.clear();

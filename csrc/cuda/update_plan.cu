@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const Train train = finite ? manage(a.train, as_float(x), as_float(d)) : Train{};
   if (threadIdx.x == 0) t.trains[b] = train;
   if (a.fidelity == kExpected) return;
-  const uint64_t k = a.k + uint64_t(b);
+  const uint64_t k = call_number(t) + uint64_t(b);
   const int words = words_of(train.bl);
   for (int word = int(threadIdx.x); word < t.words; word += kThreads) {
     const Philox4 r = draw4(a.stream, kPulses, k, 0, uint32_t(word));
@@ -56,11 +56,30 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   }
 }
 
+// One thread per tile. A replay of a captured launch begins where the last one ended.
+__global__ void __launch_bounds__(kTasks)
+    begin_kernel(const __grid_constant__ Tasks tasks, int count) {
+  if (int(threadIdx.x) >= count) return;
+  const Task& t = tasks.task[threadIdx.x];
+  t.status[0] = kAllFinite;
+  t.status[1] = first_number(t.args);
+}
+
+__global__ void __launch_bounds__(kTasks)
+    advance_kernel(const __grid_constant__ Tasks tasks, int count) {
+  if (int(threadIdx.x) >= count) return;
+  const Task& t = tasks.task[threadIdx.x];
+  if (t.args.counter && !refused(t)) *const_cast<int64_t*>(t.args.counter) += t.args.batch;
+}
+
 }  // namespace
 
+cudaError_t launch_advance(const Call& c) {
+  return launch(advance_kernel, 1, kTasks, 0, c.stream, tasks_of(c), c.count);
+}
+
 cudaError_t launch_plan(const Call& c) {
-  for (int i = 0; i < c.count; ++i)
-    PL_TRY(cudaMemsetAsync(c.tasks[i].status, 0xff, sizeof(*c.tasks[i].status), c.stream));
+  PL_TRY(launch(begin_kernel, 1, kTasks, 0, c.stream, tasks_of(c), c.count));
   const int64_t batch = most(c, [](const Task& t) { return t.args.batch; });
   if (batch == 0) return cudaSuccess;
   return launch(plan_kernel, {unsigned(batch), unsigned(c.count)}, kThreads, 0, c.stream,

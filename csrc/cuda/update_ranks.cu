@@ -21,11 +21,11 @@ PL_DEVICE Draw draw_of(const Task& t, int slice, int64_t n) {
   const UpdateArgs& a = t.args;
   if (a.fidelity == kGrouped) {
     const Step* s = t.steps + t.slice_step[slice] + n;
-    return {n == 0 || s[-1].relax != 0, a.k + s->noise.k0, 0u};
+    return {n == 0 || s[-1].relax != 0, call_number(t) + s->noise.k0, 0u};
   }
   const int64_t sub = first_word(t, slice) + n;
   const Sub s = t.subs[sub];
-  return {s.slots != 0, a.k + uint64_t(s.source), uint32_t(sub % t.words)};
+  return {s.slots != 0, call_number(t) + uint64_t(s.source), uint32_t(sub % t.words)};
 }
 
 __global__ void __launch_bounds__(kLineThreads)

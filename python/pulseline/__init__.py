@@ -9,10 +9,12 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from . import compat, devices, io, nn, ops, optim, pipeline, presets
+from .arrays import Array
+from .cells import Cell
+from .configs import Crossbar
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
 from .identity import Identity, manual_seed
-from .tile import Tile
 
 try:
     __version__ = version("pulseline")
@@ -20,11 +22,13 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "Array",
     "BackendError",
+    "Cell",
     "ConfigError",
+    "Crossbar",
     "Identity",
     "StageFailed",
-    "Tile",
     "compat",
     "devices",
     "digest",

@@ -6,7 +6,7 @@ LAYOUT: dict[str, str]  # fields of every kind of settings, see csrc/bind/layout
 DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
 MOST_TASKS: int
 
-# UpdateAddresses, UpdateSizes, k, UpdateKey, lr, PulseSettings, parameters of the device
+# UpdateAddresses, UpdateSizes, UpdateKey, lr, PulseSettings, parameters of the device
 _Task = tuple[Sequence[int], Sequence[int], Sequence[int], float, Sequence[float], Sequence[float]]
 
 def reason() -> str: ...
@@ -35,7 +35,7 @@ def disturb(
     rows: int,
     cols: int,
     deviation: float,
-    k: int,
+    counters: int,
     key: Sequence[int],
     gpu: int,
     stream: int,
@@ -65,12 +65,13 @@ class Read:
         cols: int,
         batch: int,
         transposed: bool,
-        k: int,
+        counters: int,
         key: Sequence[int],
         settings: Sequence[float],
         converters: Sequence[float],
         average: int,
     ) -> None: ...
+    def advance(self, gpu: int, stream: int) -> None: ...
     def place(
         self,
         w: int,

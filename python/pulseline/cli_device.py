@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from . import devices, plots_device, presets
+from .arrays import Array
 from .cli_arguments import seed_number, whole
 from .devices import PulsedDevice
 from .errors import ConfigError
 from .io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from .plots_device import Product, Response
-from .tile import Tile
 
 GRID = 121  # weights at which the step is shown
 
@@ -56,18 +56,18 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     mvm.add_argument("--out", type=Path, default=Path("mvm.png"), metavar="PNG")
 
 
-def _pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Tile:
+def _pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Array:
     """A column of devices in which every update is one pulse, and no time passes."""
     device = replace(device, lifetime=0.0, diffusion=0.0, drift_nu=0.0)
     one = UpdateConfig(
         desired_bl=1, update_management=False, update_bl_management=False, fidelity=fidelity
     )
-    return Tile(count, 1, device, IOConfig.perfect(), one, seed=seed)
+    return Array(count, 1, device, io=IOConfig.perfect(), update=one, seed=seed)
 
 
-def _pulse(tile: Tile, device: PulsedDevice, up: bool) -> None:
-    d = torch.full((1, tile.shape[0]), -1.0 if up else 1.0, dtype=torch.float32, device="cpu")
-    tile.update(d.new_ones(1, 1), d, device.granularity)
+def _pulse(array: Array, device: PulsedDevice, up: bool) -> None:
+    d = torch.full((1, array.shape[0]), -1.0 if up else 1.0, dtype=torch.float32, device="cpu")
+    array.pulse(d.new_ones(1, 1), d, device.granularity)
 
 
 def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Response:
@@ -76,13 +76,13 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
     Steps are those without noise, one ``expected`` pulse from each weight; NaN where a bound cuts
     them.
     """
-    tile = _pulser(device, count, seed, "strict")
-    low, high = tile.bounds
-    tile.program(torch.where(torch.isfinite(low), low, torch.zeros_like(low)))
-    weights = [tile.weight.data[:, 0].clone()]
+    array = _pulser(device, count, seed, "strict")
+    low, high = array.bounds
+    array.program(torch.where(torch.isfinite(low), low, torch.zeros_like(low)))
+    weights = [array.weight.data[:, 0].clone()]
     for n in range(2 * pulses):
-        _pulse(tile, device, n < pulses)
-        weights.append(tile.weight.data[:, 0].clone())
+        _pulse(array, device, n < pulses)
+        weights.append(array.weight.data[:, 0].clone())
     probe = _pulser(replace(device, write_noise_std=0.0), count, seed, "expected")
     edge = float(torch.cat([low.abs(), high.abs()]).max()) or 1.0
     grid = torch.linspace(-edge, edge, GRID, dtype=torch.float32, device="cpu")
@@ -164,21 +164,21 @@ def read_config(settings: list[str]) -> ReadConfig:
 
 def product(args: argparse.Namespace, config: ReadConfig) -> Product:
     """Analog and float64 products of random weights and inputs (both normal)."""
-    tile = Tile(
+    array = Array(
         args.outputs,
         args.inputs,
         devices.Ideal(),
-        IOConfig(config, config),
+        io=IOConfig(config, config),
         mapping=Mapping(args.tile, args.tile),
         seed=args.seed,
     )
-    tile.initialise()
+    array.initialise()
     generator = torch.Generator("cpu").manual_seed(args.seed)
     shape = (args.samples, args.outputs if args.backward else args.inputs)
     v = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-    w = tile.effective_weight().double()
+    w = array.effective_weight().double()
     ideal = v.double() @ (w if args.backward else w.t())
-    return Product(ideal, (tile.backward(v) if args.backward else tile.forward(v)).double())
+    return Product(ideal, array.read(v, transposed=args.backward).double())
 
 
 def _mvm_title(args: argparse.Namespace) -> str:

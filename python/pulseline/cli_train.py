@@ -116,8 +116,8 @@ def run_train(args: argparse.Namespace) -> None:
         micro_batches=args.micro_batches,
         measure=args.timeline,
     ) as pipe:
-        for tile in modelled.tiles(stage.module for stage in pipe.stages):
-            tile.count_pulses()
+        for array in modelled.arrays(stage.module for stage in pipe.stages):
+            array.count_pulses()
         data = pipe.once(lambda: digits.load(args.samples))
         first = pipe.rank == 0
         total = args.epochs * len(data.x_train)
@@ -151,11 +151,11 @@ def run_train(args: argparse.Namespace) -> None:
 
 def _hardware_report(pipe: Pipeline, hardware: str) -> RunReport:
     """Modelled time and energy of the run; counts of pulses come from all processes."""
-    mine = modelled.tiles(stage.module for stage in pipe.local)
-    found = pipe.share([(tile.identity.key, tile.fired) for tile in mine])
+    mine = modelled.arrays(stage.module for stage in pipe.local)
+    found = pipe.share([(array.identity.key, array.fired) for array in mine])
     counts = {key: fired for part in found for key, fired in part}
-    for tile in modelled.tiles(stage.module for stage in pipe.stages):
-        tile.fired = counts[tile.identity.key]
+    for array in modelled.arrays(stage.module for stage in pipe.stages):
+        array.fired = counts[array.identity.key]
     return modelled.report(pipe, hardware)
 
 

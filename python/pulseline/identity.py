@@ -179,6 +179,6 @@ def refuse_twins(named: Iterable[tuple[str, Identity]]) -> None:
             raise ConfigError(
                 f"{seen[one.key]} and {name} are the same devices with the same noise (seed "
                 f"{one.seed}, tile_id {one.tile_id}); build them without seed=, or with different "
-                "ones, or give a copy its own by layer.tile.reseed()"
+                "ones, or give a copy its own by layer.cell.reseed()"
             )
         seen[one.key] = name

@@ -280,9 +280,9 @@ class UpdateConfig:
         )
 
     def warn(self, device: str, default: str) -> None:
-        """Warn of :meth:`doubt`, on behalf of whoever builds a tile; arguments as there."""
+        """Warn of :meth:`doubt`, on behalf of whoever builds an array; arguments as there."""
         if doubt := self.doubt(device, self.resolve(default)):
-            warnings.warn(doubt, stacklevel=4)
+            warnings.warn(doubt, stacklevel=3)
 
     def resolve(self, default: str) -> str:
         """The fidelity of a device whose default this is.

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arrays import AnalogParameter, cells_of, check_lr, refuse_twin_arrays
 from .devices import Ideal
 from .errors import ConfigError
 from .identity import changes
-from .nn.tiles import refuse_twin_tiles
 from .ops import Batch
-from .parameter import AnalogParameter, check_lr
 
 
 class AnalogSGD(torch.optim.Optimizer):
@@ -49,7 +48,7 @@ class AnalogSGD(torch.optim.Optimizer):
 
     def _refuse_twins(self) -> None:
         now = changes()
-        refuse_twin_tiles(self._named())
+        refuse_twin_arrays(self._named())
         self._compared = now
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
@@ -73,15 +72,14 @@ class AnalogSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             check_lr(group["lr"])
         for group in self.param_groups:  # before anything is moved
-            for p in group["params"]:
-                if isinstance(p, AnalogParameter):
-                    p.analog_tile.check_updates(wait=False)
-        with Batch() as batch:  # tiles on a GPU share launches
+            for cell in cells_of(group["params"]):
+                cell.check_updates(wait=False)
+        with Batch() as batch:  # arrays on a GPU share launches
             for group in self.param_groups:
                 lr = group["lr"]
                 for p in group["params"]:
                     if isinstance(p, AnalogParameter):
-                        p.analog_tile.step_pending(lr, batch)
+                        p.cell.update_pending(lr, batch)  # once: then nothing is pending
                     elif p.grad is not None:
                         p.data.sub_(p.grad, alpha=lr)
         for after in self._optimizer_step_post_hooks.values():
@@ -97,7 +95,7 @@ class AnalogSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if isinstance(p, AnalogParameter):
-                    p.analog_tile.pending.clear()
+                    p.cell.pending.clear()
                 elif set_to_none:
                     p.grad = None
                 elif p.grad is not None:
@@ -110,10 +108,11 @@ def check_averaging(parameters: Iterable[Tensor]) -> None:
     A crossbar cannot hold the mean of n updates back and pulse it once: it pulses each of them.
     """
     for p in parameters:
-        if isinstance(p, AnalogParameter) and not isinstance(p.analog_tile.device, Ideal):
+        if isinstance(p, AnalogParameter) and not isinstance(p.cell.crossbar.device, Ideal):
             raise ConfigError(
-                f"update='averaged' is not possible on tile {p.analog_tile.tile_id} of device "
-                f"{p.analog_tile.device.name}: use update='pulsed', Ideal tiles or digital layers"
+                f"update='averaged' is not possible on matrix {p.cell.identity.tile_id} of device "
+                f"{p.cell.crossbar.device.name}; use update='pulsed', Ideal devices or digital "
+                "layers"
             )
 
 
@@ -123,8 +122,9 @@ def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
     Gradients of digital parameters and errors pending on Ideal tiles are divided in place, as
     torch's pipelines do with ``scale_grads=True``. Costs nothing where it is not called.
     """
+    parameters = list(parameters)
+    for cell in cells_of(parameters):
+        cell.pending[:] = [(x, d / micro_batches) for x, d in cell.pending]
     for p in parameters:
-        if isinstance(p, AnalogParameter):
-            p.analog_tile.pending[:] = [(x, d / micro_batches) for x, d in p.analog_tile.pending]
-        elif p.grad is not None:
+        if not isinstance(p, AnalogParameter) and p.grad is not None:
             p.grad.div_(micro_batches)

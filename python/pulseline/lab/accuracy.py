@@ -109,8 +109,8 @@ class Accuracy(Settings):
 
     def _row(self, data: digits.Digits, seed: int, method: Method, a: float) -> Row:
         model = deep.network(seed)
-        for tile in modelled.tiles([model]):
-            tile.count_pulses()
+        for array in modelled.arrays([model]):
+            array.count_pulses()
         plan = asynchronous() if method.schedule == "asynchronous" else sequential()
         pipe = deep.pipeline(model, method.stages, a, method.batch, plan)
         points = list(deep.train(pipe, data, seed, self.epochs, self.per_epoch))

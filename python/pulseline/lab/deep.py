@@ -49,7 +49,7 @@ def network(seed: int, device: Device = DEVICE, io: IOConfig | None = None) -> n
         with torch.no_grad():
             layer.weight.normal_(0.0, GAIN / math.sqrt(n_in), generator=generator)
         layers += [layer, nn.Tanh()]
-    found = to_analog(nn.Sequential(*layers[:-1]), device, io, seed=seed)
+    found = to_analog(nn.Sequential(*layers[:-1]), device, io=io, seed=seed)
     assert isinstance(found, nn.Sequential)
     return found
 

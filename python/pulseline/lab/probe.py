@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..parameter import AnalogParameter
+from ..arrays import cells_of
 from ..pipeline import Pipeline, Stage
 from .teacher import pairs_of_gradient
 
@@ -46,19 +46,15 @@ class Probe:
         self._seen.clear()
 
     def _hook(self, stage: Stage) -> Any:
-        tiles = [
-            parameter.analog_tile
-            for parameter in stage.module.parameters()
-            if isinstance(parameter, AnalogParameter)
-        ]
+        cells = list(cells_of(stage.module.parameters()))
 
         def look(*_: Any) -> None:
             k = stage.version - self._start[stage.index - 1]
             if self._wanted(k):
                 held = []
-                for tile in tiles:
-                    ((x, d),) = tile.pending
-                    held.append((tile.weight.detach().double(), x, d))
+                for cell in cells:
+                    ((x, d),) = cell.pending
+                    held.append((cell.weight.detach().double(), x, d))
                 self._seen.setdefault(k, {})[stage.index] = held
 
         return look

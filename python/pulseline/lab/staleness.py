@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..parameter import AnalogParameter
+from ..arrays import AnalogParameter
 from .draw import bars, new_figure, plain_ticks
 from .engine import Settings, Summary
 from .mutants import Mutant, Row, Rows, times
@@ -105,7 +105,7 @@ class Staleness(Settings):
         for window in range(self.windows):
             for parameter, w in zip(model.parameters(), start, strict=True):
                 assert isinstance(parameter, AnalogParameter)
-                parameter.analog_tile.program(w)
+                parameter.cell.program(w)
             probe.restart()
             x, target = problem.samples(size, stream=window)
             pipe.step(x, target=target)

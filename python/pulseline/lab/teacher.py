@@ -117,7 +117,7 @@ class Teacher:
             return model
         update = UpdateConfig(fidelity=kind)
         found = to_analog(
-            model, linear_device(tau), IOConfig.perfect(), update, seed=1000 + self.seed
+            model, linear_device(tau), io=IOConfig.perfect(), update=update, seed=1000 + self.seed
         )
         assert isinstance(found, nn.Sequential)
         return found

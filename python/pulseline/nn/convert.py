@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arrays import refuse_twin_arrays
+from ..configs import Crossbar
 from ..devices import Device
 from ..errors import ConfigError
 from ..identity import Identity, identify
-from ..io import IOConfig, Mapping, UpdateConfig
 from .linear import AnalogLinear
 from .tile_ids import tile_ids
-from .tiles import refuse_twin_tiles
 
 
 def _refuse_traced(model: nn.Module) -> None:
-    """torch's traced pipelines bypass a tile's backward and update without a word."""
+    """torch's traced pipelines bypass a cell's backward and update without a word."""
     from torch.fx import GraphModule
 
     for name, module in model.named_modules():
@@ -41,9 +41,9 @@ def _refuse_computed(model: nn.Module) -> None:
 
 
 def _numbers(model: nn.Module) -> dict[int, int]:
-    """Id of every parameter that holds matrices -> number of its first."""
-    parameters = dict(model.named_parameters())
-    return {id(parameters[name]): first for name, first, _ in tile_ids(model)}
+    """Id of every digital parameter that holds matrices -> number of its first."""
+    held = dict(model.named_parameters())
+    return {id(held[name]): first for name, first, _ in tile_ids(model) if name in held}
 
 
 def _layers(model: nn.Module) -> list[tuple[nn.Linear, int]]:
@@ -66,7 +66,7 @@ def _layers(model: nn.Module) -> list[tuple[nn.Linear, int]]:
 
 
 def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before anything is loaded: every tile finds its part."""
+    """Before anything is loaded: every layer finds its part."""
     for name, layer in module.named_modules():
         if isinstance(layer, AnalogLinear):
             layer.check_state(state, f"{prefix}{name}." if name else prefix)
@@ -82,12 +82,10 @@ def _slots(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
 
 def to_analog(
     model: nn.Module,
-    device: Device | None = None,
-    io: IOConfig | None = None,
-    update: UpdateConfig | None = None,
-    mapping: Mapping | None = None,
+    crossbar: Crossbar | Device | None = None,
     *,
     seed: int | None = None,
+    **settings: Any,
 ) -> nn.Module:
     """A copy of ``model`` in which every ``nn.Linear`` is an :class:`AnalogLinear`.
 
@@ -95,11 +93,12 @@ def to_analog(
     is the number of the matrix in the digital model (:func:`pulseline.nn.tile_ids`), whatever stays
     digital and whatever is cut later, so that a model draws the same devices on one stage or on
     many. Subclasses of nn.Linear stay digital: what owns them (nn.MultiheadAttention) reads their
-    weights itself. If a tile cannot take its part of a state_dict, nothing is loaded.
+    weights itself. If a layer cannot take its part of a state_dict, nothing is loaded.
 
     Args:
         model: float32, on the CPU.
-        device, io, update, mapping: of all layers, see :class:`pulseline.Tile`.
+        crossbar: of all layers, or a device.
+        settings: fields of the crossbar by name, see :class:`pulseline.Crossbar`.
         seed: of all layers: a request for certain devices, the same ones when asked again, which a
             state_dict must then be of. None: the next of the process, see
             :func:`pulseline.manual_seed`; a state_dict's identities are then taken over.
@@ -112,6 +111,7 @@ def to_analog(
     _refuse_computed(model)
     holder = nn.ModuleList([copy.deepcopy(model)])
     order = _layers(holder)
+    crossbar = Crossbar.of(crossbar, **settings)
     requested = () if seed is None else ("seed", "tile_id")
     seed = identify(seed).seed
     made: dict[int, AnalogLinear] = {}
@@ -120,22 +120,20 @@ def to_analog(
             layer.in_features,
             layer.out_features,
             layer.bias is not None,
-            device=device,
-            io=io,
-            update=update,
-            mapping=mapping,
+            crossbar,
             seed=Identity(seed, number, requested=requested),
         )
-        analog.tile.program(layer.weight.data)
+        analog.cell.program(layer.weight.data)
         if layer.bias is not None and analog.bias is not None:
             analog.bias.data.copy_(layer.bias.data)
-        for name, parameter in analog.named_parameters(recurse=False):
-            parameter.requires_grad_(getattr(layer, name).requires_grad)
+        analog.cell.requires_grad_(layer.weight.requires_grad)
+        if layer.bias is not None and analog.bias is not None:
+            analog.bias.requires_grad_(layer.bias.requires_grad)
         analog.train(layer.training)
         made[id(layer)] = analog
     for parent, name, layer in _slots(holder):
         parent._modules[name] = made[id(layer)]
     converted = holder[0]
-    refuse_twin_tiles((f"layer {name}", p) for name, p in converted.named_parameters())
+    refuse_twin_arrays((f"layer {name}", p) for name, p in converted.named_parameters())
     converted.register_load_state_dict_pre_hook(_check_state)
     return converted

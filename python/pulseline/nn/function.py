@@ -1,4 +1,4 @@
-"""Autograd of a tile: forward and backward are reads, the update waits for the optimizer."""
+"""Autograd of a cell: forward and backward are reads, the update waits for the optimizer."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..cells import Cell
 from ..errors import ConfigError
-from ..tile import Tile
 
 
 class Read(Function):
-    """``y = W x`` whose backward reads the tile as it is at that moment.
+    """``y = W x`` whose backward reads the cell as it is at that moment.
 
     Only x is saved: a crossbar holds one version of its weights, there is nothing to stash. In
-    training the backward leaves (x, d) pending on the tile for the optimizer; both are finite, so
+    training the backward leaves (x, d) pending on the cell for the optimizer; both are finite, so
     that a step that has begun does not fail half way. A frozen weight leaves nothing.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, tile: Tile, training: bool) -> Tensor:
-        ctx.tile = tile
+    def forward(ctx: Any, x: Tensor, weight: Tensor, cell: Cell, training: bool) -> Tensor:
+        ctx.cell = cell
         ctx.training = training
         ctx.save_for_backward(x)
-        return tile.forward(x) if training else tile.evaluate(x)
+        return cell.read(x) if training else cell.evaluate(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
-        tile: Tile = ctx.tile
+        cell: Cell = ctx.cell
         d = grads[0].contiguous()
         g = None
         if ctx.needs_input_grad[0]:
-            g = tile.backward(d) if ctx.training else tile.evaluate(d, transposed=True)
+            g = (cell.read if ctx.training else cell.evaluate)(d, transposed=True)
         if ctx.training and ctx.needs_input_grad[1]:
             # On a GPU the host would have to wait: its update refuses by itself.
             looked_at = g is not None or not d.is_cpu
             if not looked_at and not math.isfinite(d.sum().item()) and not torch.isfinite(d).all():
                 raise ConfigError(
-                    "d holds a NaN or an infinity; nothing is pending for this tile, "
+                    "d holds a NaN or an infinity; nothing is pending for this layer, "
                     "check the learning rate and the loss"
                 )
             # A copy: the caller may reuse its buffer before the optimizer comes.
-            tile.pending.append((ctx.saved_tensors[0].detach().clone(), d))
+            cell.pending.append((ctx.saved_tensors[0].detach().clone(), d))
         return g, None, None, None

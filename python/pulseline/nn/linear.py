@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arrays import AnalogParameter
+from ..cells import Cell
+from ..cells.cell import check_entry
+from ..configs import Crossbar
 from ..devices import Device
 from ..errors import ConfigError
-from ..identity import Identity
-from ..io import IOConfig, UpdateConfig
-from ..io import Mapping as TileMapping
+from ..identity import Identity, check_integer, identify
 from ..ops import check_tensor
-from ..parameter import AnalogParameter
-from ..tile import Tile
 from .function import Read
 
 
@@ -25,12 +25,15 @@ class AnalogLinear(nn.Module):
 
     Shapes as torch.nn.Linear: (*, in_features) to (*, out_features), float32. In ``eval()`` mode
     reads use draws of their own and advance no counter; the draws restart when the mode is entered.
-    A deep copy is the same devices; ``layer.tile.reseed()`` gives it its own.
+    A deep copy is the same devices; ``layer.cell.reseed()`` gives it its own.
 
     Args:
         in_features, out_features, bias: as torch.nn.Linear.
-        device, io, update, mapping, seed, tile_id: see :class:`pulseline.Tile`. Without a seed
-            every layer has devices and noise of its own.
+        crossbar: configuration of the matrix, or a device.
+        seed, tile_id: see :class:`pulseline.Array`. Without a seed every layer has devices and
+            noise of its own.
+        settings: ``device``, ``io``, ``update``, ``mapping``, ``algorithm`` by name, see
+            :class:`pulseline.Crossbar`.
 
     Raises:
         ConfigError: a bad size, dtype or shape, in one sentence.
@@ -41,35 +44,42 @@ class AnalogLinear(nn.Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
+        crossbar: Crossbar | Device | None = None,
         *,
-        device: Device | None = None,
-        io: IOConfig | None = None,
-        update: UpdateConfig | None = None,
-        mapping: TileMapping | None = None,
         seed: int | Identity | None = None,
         tile_id: int | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.tile = Tile(
-            out_features, in_features, device, io, update, mapping, seed=seed, tile_id=tile_id
-        )
-        self.weight: AnalogParameter = self.tile.weight
+        check_integer("out_features", out_features, 31)
+        check_integer("in_features", in_features, 31)
+        crossbar = Crossbar.of(crossbar, **settings)
+        self.cell = Cell.of(out_features, in_features, crossbar, identify(seed, tile_id))
         self.bias = None
         if bias:
             self.bias = nn.Parameter(torch.zeros(out_features, dtype=torch.float32, device="cpu"))
-        if self.tile.hidden is not None:
-            self.register_buffer("hidden", self.tile.hidden)
-        self.tile.initialise()
+        self.cell.initialise()
+
+    @property
+    def weight(self) -> AnalogParameter:
+        """What is read, in normalised conductance units."""
+        return self.cell.weight
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise ConfigError(
+                "an analog layer is traced into a graph, which would bypass its noise and its "
+                "pulses; run the module itself, torch.compile is fine"
+            )
         check_tensor(x)
         flat = x if x.dim() == 2 else self._flat(x)
+        cell: Any = self._modules["cell"]
         training = self.training
         if torch.is_grad_enabled():
-            y: Tensor = Read.apply(flat, self.weight, self.tile, training)
+            y: Tensor = Read.apply(flat, cell.weight, cell, training)
         else:
-            y = self.tile.forward(flat) if training else self.tile.evaluate(flat)
+            y = cell.read(flat) if training else cell.evaluate(flat)
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
@@ -83,84 +93,40 @@ class AnalogLinear(nn.Module):
     def train(self, mode: bool = True) -> AnalogLinear:
         """Switch mode; entering evaluation restarts its draws."""
         if not mode:
-            self.tile.begin_evaluation()
+            self.cell.begin_evaluation()
         super().train(mode)
         return self
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Identity, settings and counters of the tile."""
-        return self.tile.state()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over identity and counters; refuses those of another configuration."""
-        self.tile.load_state(state)
 
     def check_state(self, state: Mapping[str, Any], prefix: str = "", whole: bool = True) -> None:
         """Refuse entries of a state_dict that this layer cannot take over; changes nothing.
 
-        A weight means nothing without its tile's scale and identity, so the entries come together;
-        with ``whole=False`` all of them may be absent.
+        Args:
+            state: a state_dict. prefix: of this layer's names in it.
+            whole: False: all entries may be absent.
 
         Raises:
-            ConfigError: an entry is missing, misshapen, not finite, or of a tile of another
+            ConfigError: an entry is missing, misshapen, not finite, or of a cell of another
                 configuration.
         """
-        own: dict[str, Tensor | None] = dict(self.named_parameters(recurse=False))
-        own.update(self.named_buffers(recurse=False))
-        own["_extra_state"] = None
-        missing = [prefix + name for name in own if prefix + name not in state]
-        if missing and (whole or len(missing) < len(own)):
+        name = f"layer {prefix[:-1]}" if prefix else "layer"
+        if self.bias is not None and f"{prefix}bias" in state:
+            check_entry(f"{prefix}bias", state[f"{prefix}bias"], self.bias)
+            whole = True
+        elif self.bias is not None and (whole or f"{prefix}cell._extra_state" in state):
             raise ConfigError(
-                f"state lacks {missing[0]}; load the whole state_dict() of an analog model, "
+                f"state lacks {prefix}bias; load the whole state_dict() of an analog model, "
                 "or convert a digital one with to_analog"
             )
-        if missing:
-            return
-        for name, parameter in own.items():
-            value = state[prefix + name]
-            if parameter is None:
-                self.tile.check_state(value, f"layer {prefix[:-1]}" if prefix else "layer")
-            elif value.shape != parameter.shape:
-                shapes = f"{tuple(value.shape)}; this layer holds {tuple(parameter.shape)}"
-                raise ConfigError(f"state holds {prefix}{name} of shape {shapes}")
-            elif not torch.isfinite(value).all():
-                raise ConfigError(
-                    f"state holds a NaN or an infinity in {prefix}{name}; load another"
-                )
+        self.cell.check_state(state, f"{prefix}cell.", whole, name)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        self.check_state(state_dict, prefix, whole=False)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        if self.weight is not self.tile.weight:  # assign=True put a plain parameter there
-            self.weight = self.tile.adopt(self.weight)
-        self._adopt_hidden()
-        self.tile.clip()
-
-    def _adopt_hidden(self) -> None:
-        """The tile's hidden weight is this module's buffer, whatever torch put there."""
-        if self.tile.hidden is not None:
-            self.tile.hidden = self.get_buffer("hidden")
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnalogLinear:
-        super()._apply(fn, recurse)
-        tile = self.tile
-        if self.weight is not tile.weight:  # torch makes a new parameter for a foreign device
-            self.weight = tile.adopt(self.weight)
-        self._adopt_hidden()
-        where = self.weight.device
-        if tile.step is not None and tile.slope is not None and tile.bound is not None:
-            tile.step, tile.slope = tile.step.to(where), tile.slope.to(where)
-            tile.bound = tile.bound.to(where)
-        if tile._retention is not None:
-            tile._retention = tile._retention.to(where)
-        tile.averages = tile.averages.to(where)
-        if tile.fired is not None:
-            tile.fired = tile.fired.to(where)
-        return self
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.check_state(state, prefix, whole=False)
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Sizes, device and identity."""
+        one = self.cell.identity
         return (
             f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, "
-            f"device={self.tile.device.name}, seed={self.tile.seed}, tile_id={self.tile.tile_id}"
+            f"device={self.cell.crossbar.device.name}, seed={one.seed}, tile_id={one.tile_id}"
         )

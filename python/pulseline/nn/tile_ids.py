@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
+from ..arrays import AnalogParameter
 from ..errors import ConfigError
 
 __all__ = ["TileIds", "tile_ids"]
@@ -47,10 +48,16 @@ def tile_ids(model: nn.Module) -> list[TileIds]:
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
-    """(name, owner, parameter) in ``named_parameters()`` order."""
+    """(name, owner, parameter) in ``named_parameters()`` order; the arrays of a cell are one."""
     modules = dict(model.named_modules())
+    cells: set[int] = set()
     for name, parameter in model.named_parameters():
-        yield name, modules[name.rpartition(".")[0]], parameter
+        owner = modules[name.rpartition(".")[0]]
+        if not isinstance(parameter, AnalogParameter):
+            yield name, owner, parameter
+        elif id(parameter.cell) not in cells:
+            cells.add(id(parameter.cell))
+            yield f"{name.rpartition('cell.arrays.')[0]}weight", owner, parameter
 
 
 def _count(name: str, owner: nn.Module, parameter: Tensor) -> int | None:

@@ -7,7 +7,7 @@ object of the caller, a :class:`Batch` or :class:`Outcomes`.
 
 from __future__ import annotations
 
-from .checks import check_tensor
+from .checks import check_tensor, refuse_matrix, refuse_value
 from .crosspoints import (
     DEVICE_INDEX,
     FIELDS,
@@ -23,13 +23,14 @@ from .layout import (
     NUMBERING,
     PURPOSES,
     ConverterSettings,
+    Counters,
     DrawKey,
     PulseSettings,
     ReadKey,
     ReadSettings,
     UpdateKey,
 )
-from .read import read, read_chain_
+from .read import read_, read_chain_
 from .retention import disturb_, drift_log2, redraw_, reset_, retain_
 from .update import update_
 from .wires import wire_currents
@@ -42,6 +43,7 @@ __all__ = [
     "PURPOSES",
     "Batch",
     "ConverterSettings",
+    "Counters",
     "DrawKey",
     "Outcomes",
     "PulseSettings",
@@ -56,9 +58,11 @@ __all__ = [
     "drift_log2",
     "info",
     "initial_normals",
-    "read",
+    "read_",
     "read_chain_",
     "redraw_",
+    "refuse_matrix",
+    "refuse_value",
     "reset_",
     "retain_",
     "update_",

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..io import FIDELITIES, LOWRANK_FIDELITIES
-from .layout import PulseSettings, UpdateKey
+from .layout import Counters, PulseSettings, UpdateKey
 
 _SOURCES = ("", "x", "d")
 _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
 _MOST_GROUP = 256
 _LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 _INFINITE = float("inf")
+_COUNTERS = (len(Counters._fields),)
 _MOST_TILE = (1 << 32) - 1
 
 
@@ -71,7 +72,6 @@ def check_update(
     d: Tensor,
     lr: float,
     pulses: PulseSettings,
-    k: int,
     key: UpdateKey,
     on: str,
 ) -> None:
@@ -106,11 +106,10 @@ def check_update(
         and 0 <= key.fidelity < len(FIDELITIES)
         and 0 <= key.tile_id <= _MOST_TILE
         and key.seed >= 0
-        and k >= 0
         and 0 <= pulses.group_size <= _MOST_GROUP
         and (pulses.noise == 0 or pulses.noise == 1)
     ):
-        _refuse_settings(pulses, k, key)
+        _refuse_settings(pulses, key)
     if pulses.noise and FIDELITIES[key.fidelity] not in LOWRANK_FIDELITIES:
         known = " and ".join(LOWRANK_FIDELITIES)
         raise ConfigError(
@@ -118,7 +117,7 @@ def check_update(
         )
 
 
-def _refuse_settings(pulses: PulseSettings, k: int, key: UpdateKey) -> None:
+def _refuse_settings(pulses: PulseSettings, key: UpdateKey) -> None:
     for name, value, least, most in (
         ("desired_bl", pulses.desired_bl, 1, _MOST_SLOTS),
         ("granularity", pulses.granularity, _LEAST, _LARGEST),
@@ -127,10 +126,29 @@ def _refuse_settings(pulses: PulseSettings, k: int, key: UpdateKey) -> None:
         ("the number of the fidelity", key.fidelity, 0, len(FIDELITIES) - 1),
         ("seed", key.seed, 0, (1 << 63) - 1),
         ("tile_id", key.tile_id, 0, _MOST_TILE),
-        ("k", k, 0, (1 << 63) - 1),
     ):
         if not least <= value <= most or (name.startswith("the") and value != int(value)):
             raise ConfigError(f"{name} is {value}; use a number from {least} to {most}")
+
+
+def check_counters(counters: Tensor, beside: Tensor) -> int:
+    """The address of an array's counters.
+
+    Raises:
+        ConfigError: they are not int64, as many as :class:`.layout.Counters`, beside the weight.
+    """
+    if (
+        counters.dtype is not torch.int64
+        or counters.shape != _COUNTERS
+        or not counters.is_contiguous()
+    ):
+        raise ConfigError(
+            f"counters has dtype {counters.dtype} and shape {tuple(counters.shape)}; "
+            f"use {len(Counters._fields)} int64: {', '.join(Counters._fields)}"
+        )
+    if elsewhere(counters, beside):
+        refuse_device("counters", counters, beside)
+    return counters.data_ptr()
 
 
 def check_fired(fired: Tensor | None, weight: Tensor) -> None:

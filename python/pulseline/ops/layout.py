@@ -186,7 +186,11 @@ class PulseSettings(NamedTuple):
 
 
 class UpdateAddresses(NamedTuple):
-    """Where one tile's update in a launch of several is (CUDA); fired 0: not counted."""
+    """Where one tile's update in a launch of several is (CUDA); fired 0: not counted.
+
+    Attributes:
+        counter: of the array's updates; 0: they are numbered from 0.
+    """
 
     w: int
     step: int
@@ -196,6 +200,16 @@ class UpdateAddresses(NamedTuple):
     d: int
     workspace: int
     fired: int
+    counter: int
+
+
+class Counters(NamedTuple):
+    """Samples that an array has read and pulsed: the int64 buffer beside it, by name."""
+
+    forward: int = 0
+    backward: int = 0
+    evaluation: int = 0
+    update: int = 0
 
 
 class UpdateSizes(NamedTuple):
@@ -215,6 +229,7 @@ _KINDS = (
     PulseSettings,
     UpdateAddresses,
     UpdateSizes,
+    Counters,
 )
 # Fields of every kind of settings, as a compiled module tells them.
 LAYOUT = MappingProxyType(

@@ -1,7 +1,8 @@
 """Schemas of all operators, and what decides whether a call needs torch's dispatcher.
 
-``key``, ``settings``, ``converters`` and ``pulses`` are NamedTuples of :mod:`.layout`; ``k`` is the
-number of the first sample, mini-batch or write. What ends in ``_`` writes its first tensor.
+``key``, ``settings``, ``converters`` and ``pulses`` are NamedTuples of :mod:`.layout`. ``counters``
+is the array's int64 buffer (:class:`.layout.Counters`), which numbers the samples: reads and
+updates advance it, what is refused does not. ``k`` numbers the events between pulses.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from .checks import check_tensor
 
 LIBRARY = torch.library.Library("pulseline", "DEF")
 for schema in (
-    "read(Tensor x, Tensor weight, bool transposed, int k, int[] key, float[] settings) -> Tensor",
-    "read_chain_(Tensor x, Tensor weight, bool transposed, int k, int[] key, float[] settings, "
-    "float[] converters, Tensor(a!)? average) -> Tensor",
+    "read_(Tensor x, Tensor weight, bool transposed, Tensor(a!) counters, int[] key, "
+    "float[] settings) -> Tensor",
+    "read_chain_(Tensor x, Tensor weight, bool transposed, Tensor(a!) counters, int[] key, "
+    "float[] settings, float[] converters, Tensor(b!)? average) -> Tensor",
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
-    "float lr, str device, float[] params, float[] pulses, int k, int[] key, "
-    "Tensor(b!)? fired=None) -> ()",
+    "float lr, str device, float[] params, float[] pulses, Tensor(b!) counters, int[] key, "
+    "Tensor(c!)? fired=None) -> ()",
     "construct(str device, float[] params, int rows, int cols, int seed, int tile_id) "
     "-> (Tensor, Tensor, Tensor)",
     "initial_normals(int rows, int cols, int seed, int tile_id) -> Tensor",
@@ -27,10 +29,10 @@ for schema in (
     "int[] key) -> ()",
     "reset_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float std, int k, "
     "int[] key) -> ()",
-    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, int k, "
+    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, Tensor counters, "
     "int[] key) -> ()",
     "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float lr, "
-    "float[] pulses, float deviation, int k, int[] key) -> ()",
+    "float[] pulses, float deviation, Tensor counters, int[] key) -> ()",
 ):
     LIBRARY.define(schema)
 

@@ -1,4 +1,4 @@
-"""Reads: ``pulseline::read`` and ``pulseline::read_chain_``, the product of a crossbar.
+"""Reads: ``pulseline::read_`` and ``pulseline::read_chain_``, the product of a crossbar.
 
 Checks raise :class:`ConfigError` before anything is written. On CUDA see :mod:`.cuda.read`.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import _cpu
 from .checks import (
     check_average,
+    check_counters,
     refuse_device,
     refuse_matrix,
     refuse_mixture,
@@ -31,7 +32,7 @@ def read_cpu(
     x: Tensor,
     weight: Tensor,
     transposed: bool,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     settings: Sequence[float],
     converters: Sequence[float] | None = None,
@@ -56,63 +57,64 @@ def read_cpu(
     batch = x.shape[0]
     y = torch.empty((batch, outputs), dtype=_F32, device=_CPU)
     w_at, x_at, y_at = weight.data_ptr(), x.data_ptr(), y.data_ptr()
+    held = check_counters(counters, weight)
     if converters is None:
         code = _cpu.read(
-            w_at, x_at, y_at, rows, cols, batch, transposed, k, key, settings, _threads()
+            w_at, x_at, y_at, rows, cols, batch, transposed, held, key, settings, _threads()
         )
     else:
         check_average(average)
         if average is not None and not average.is_cpu:
             refuse_device("average", average, weight)
-        held = 0 if average is None else average.data_ptr()
+        kept = 0 if average is None else average.data_ptr()
         code = _cpu.read_chain(
-            *(w_at, x_at, y_at, held, rows, cols, batch),
-            *(transposed, k, key, settings, converters, _threads()),
+            *(w_at, x_at, y_at, kept, rows, cols, batch),
+            *(transposed, held, key, settings, converters, _threads()),
         )
     if code >= 0:
         refuse_value(2 if transposed else 1, code // 2)
     return y
 
 
-LIBRARY.impl("read", read_cpu, "CPU")
+LIBRARY.impl("read_", read_cpu, "CPU")
 LIBRARY.impl("read_chain_", read_cpu, "CPU")
-LIBRARY.impl("read", read_cuda, "CUDA")
+LIBRARY.impl("read_", read_cuda, "CUDA")
 LIBRARY.impl("read_chain_", read_cuda, "CUDA")
 
 
-@torch.library.register_fake("pulseline::read", lib=LIBRARY)
+@torch.library.register_fake("pulseline::read_", lib=LIBRARY)
 @torch.library.register_fake("pulseline::read_chain_", lib=LIBRARY)
 def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *_: object) -> Tensor:
     refuse_mixture(weight, **{"d" if transposed else "x": x})
     return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
 
 
-_read_op = torch.ops.pulseline.read.default
+_read_op = torch.ops.pulseline.read_.default
 _read_chain_op = torch.ops.pulseline.read_chain_.default
 
 
-def read(
+def read_(
     x: Tensor,
     weight: Tensor,
     transposed: bool,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     settings: Sequence[float],
 ) -> Tensor:
-    """``pulseline::read``: analog product of every row of ``x`` with the weight.
+    """``pulseline::read_``: analog product of every row of ``x`` with the weight.
 
     Args:
         x: (samples, inputs) float32. weight: (rows, cols) float32, contiguous.
         transposed: False: y = W x; True: y = W^T x.
-        k: running number of the first sample. key: :class:`ReadKey`.
+        counters: of the array, advanced by the samples. key: :class:`ReadKey`.
         settings: :class:`ReadSettings`.
 
     Returns:
         (samples, outputs) float32.
     """
     if direct(x):
-        return read_cpu(x, weight, transposed, k, key, settings)
-    y: Tensor = _read_op(x, weight, transposed, k, key, settings)
+        return read_cpu(x, weight, transposed, counters, key, settings)
+    y: Tensor = _read_op(x, weight, transposed, counters, key, settings)
     return y
 
 
@@ -120,13 +122,13 @@ def read_chain_(
     x: Tensor,
     weight: Tensor,
     transposed: bool,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     settings: Sequence[float],
     converters: Sequence[float],
     average: Tensor | None,
 ) -> Tensor:
-    """``pulseline::read_chain_``: a read with options; :func:`read` where they are off.
+    """``pulseline::read_chain_``: a read with options; :func:`read_` where they are off.
 
     Args:
         converters: :class:`ConverterSettings`.
@@ -134,6 +136,6 @@ def read_chain_(
             if ``converters.advance``.
     """
     if direct(x):
-        return read_cpu(x, weight, transposed, k, key, settings, converters, average)
-    y: Tensor = _read_chain_op(x, weight, transposed, k, key, settings, converters, average)
+        return read_cpu(x, weight, transposed, counters, key, settings, converters, average)
+    y: Tensor = _read_chain_op(x, weight, transposed, counters, key, settings, converters, average)
     return y

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _cpu
 from ..errors import ConfigError
-from .checks import elsewhere, refuse_device
+from .checks import check_counters, elsewhere, refuse_device
 from .cuda.batch import Batch
 from .cuda.launch import Redraw, Update, launch_on
 from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
@@ -85,10 +85,16 @@ def _cells(visible: Tensor, hidden: Tensor, step: Tensor) -> tuple[int, int, int
 
 
 def _programmed(
-    visible: Tensor, hidden: Tensor, step: Tensor, deviation: float, k: int, key: Sequence[int]
+    visible: Tensor,
+    hidden: Tensor,
+    step: Tensor,
+    deviation: float,
+    counters: Tensor,
+    key: Sequence[int],
 ) -> tuple[Any, ...]:
     """What ``disturb`` of either backend takes."""
-    return (*_cells(visible, hidden, step), *visible.shape, deviation, k, key)
+    held = check_counters(counters, visible)
+    return (*_cells(visible, hidden, step), *visible.shape, deviation, held, key)
 
 
 def _disturb(*arguments: Any) -> None:
@@ -108,14 +114,15 @@ def _redraw(
     lr: float,
     pulses: Sequence[float],
     deviation: float,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
 ) -> None:
     (rows, cols), batch = visible.shape, x.shape[0]
     x, d = x.contiguous(), d.contiguous()
+    held = check_counters(counters, visible)
     addresses = (*_cells(visible, hidden, step), *_pair(visible, x, d))
     if checked(UpdateKey, key).fidelity != _EXPECTED:
-        _cpu.redraw(*addresses, rows, cols, batch, lr, deviation, pulses, k, key, _threads())
+        _cpu.redraw(*addresses, rows, cols, batch, lr, deviation, pulses, held, key, _threads())
     elif batch:  # no trains, no noise
         visible.copy_(hidden)
 
@@ -129,11 +136,12 @@ def redraw_cuda(
     lr: float,
     pulses: Sequence[float],
     deviation: float,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     batch: Batch | None = None,
 ) -> None:
     _cells(visible, hidden, step)
+    check_counters(counters, visible)
     x, d = x.contiguous(), d.contiguous()
     _pair(visible, x, d)
     # How the pulses' own noise is drawn does not matter here, and takes memory; all fidelities that
@@ -141,7 +149,7 @@ def redraw_cuda(
     plain = checked(PulseSettings, pulses)._replace(noise=0.0, group_size=0.0)
     whose = checked(UpdateKey, key)
     whose = whose._replace(fidelity=_EXPECTED if whose.fidelity == _EXPECTED else _EXACT)
-    update = Update(visible, (step,) * 3, x, d, lr, -1, (), plain, k, whose, None)
+    update = Update(visible, (step,) * 3, x, d, lr, -1, (), plain, counters, whose, None)
     if batch is not None:
         batch.redraw(Redraw(update, hidden, deviation))
         return
@@ -190,7 +198,7 @@ def redraw_(
     lr: float,
     pulses: Sequence[float],
     deviation: float,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     batch: Batch | None = None,
 ) -> None:
@@ -198,13 +206,13 @@ def redraw_(
 
     Args:
         visible, hidden: what is read, what the update moved. step: of ``construct``.
-        x, d, lr, pulses, k, key: as of the update. deviation: of the noise.
+        x, d, lr, pulses, key: as of the update. counters: as it left them. deviation: of the noise.
         batch: on a GPU, that of the update.
     """
     if batch is not None and visible.is_cuda and eager(x):
-        redraw_cuda(visible, hidden, step, x, d, lr, pulses, deviation, k, key, batch)
+        redraw_cuda(visible, hidden, step, x, d, lr, pulses, deviation, counters, key, batch)
     else:
-        _redraw_op(visible, hidden, step, x, d, lr, pulses, deviation, k, key)
+        _redraw_op(visible, hidden, step, x, d, lr, pulses, deviation, counters, key)
 
 
 def drift_log2(t: int) -> float:

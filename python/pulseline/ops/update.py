@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import _cpu
 from ..errors import ConfigError
 from .checks import (
+    check_counters,
     check_fired,
     check_update,
     elsewhere,
@@ -41,12 +42,12 @@ def update_cpu(
     device: str,
     params: Sequence[float],
     pulses: Sequence[float],
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> None:
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
-    check_update(weight, x, d, lr, settings, k, whose, "cpu")
+    check_update(weight, x, d, lr, settings, whose, "cpu")
     check_fired(fired, weight)
     x, d = x.contiguous(), d.contiguous()
     index, addresses = -1, (0, 0, 0)
@@ -65,7 +66,7 @@ def update_cpu(
         index,
         params,
         settings,
-        k,
+        check_counters(counters, weight),
         whose,
         _threads(),
         0 if fired is None else fired.data_ptr(),
@@ -85,20 +86,21 @@ def update_cuda(
     device: str,
     params: Sequence[float],
     pulses: Sequence[float],
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
     batch: Batch | None = None,
     outcomes: Outcomes | None = None,
 ) -> None:
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
-    check_update(weight, x, d, lr, settings, k, whose, weight.device.type)
+    check_update(weight, x, d, lr, settings, whose, weight.device.type)
     index, pairs = -1, (weight,) * 3
     if device != "Ideal":
         index, pairs = _device_arguments(device, params, weight, step, slope, bound)
     check_fired(fired, weight)
+    check_counters(counters, weight)
     x, d = x.contiguous(), d.contiguous()
-    rest = (lr, index, params, settings, k, whose, fired, outcomes)
+    rest = (lr, index, params, settings, counters, whose, fired, outcomes)
     if batch is not None:
         batch.add(Update(weight, pairs, x, d, *rest))
         return
@@ -161,7 +163,7 @@ def update_(
     device: str,
     params: Sequence[float],
     pulses: Sequence[float],
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
     batch: Batch | None = None,
@@ -173,19 +175,18 @@ def update_(
         weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct``, or None for
             the ideal device. x: (samples, cols), d: (samples, rows) float32.
         lr: learning rate >= 0. device, params: name and parameters of the model.
-        pulses: :class:`PulseSettings`. k: running number of the first sample.
-        key: :class:`UpdateKey`.
+        pulses: :class:`PulseSettings`. counters: of the array,
+            advanced by the samples. key: :class:`UpdateKey`.
         fired: int64, where the weight is; counts of coincidences and of slots are added to its
             first two elements.
         batch: on a GPU, whose launches it shares; None: its own, at once.
         outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
             who waits.
     """
+    arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired)
     if direct(x):
-        update_cpu(weight, step, slope, bound, x, d, lr, device, params, pulses, k, key, fired)
-        return
-    arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, k, key, fired)
-    if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
+        update_cpu(*arguments)
+    elif (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
         update_cuda(*arguments, batch, outcomes)
     else:
         _update_op(*arguments)

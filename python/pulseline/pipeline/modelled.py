@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..arrays import Array
+from ..cells import Cell
 from ..devices import Ideal
 from ..errors import ConfigError
 from ..hardware import Balance, Hardware, Matrix, RunReport, StageCost, balance, preset, stage_cost
 from ..hardware.presets import DEFAULT
-from ..tile import Tile
 from .clock import Span
 from .timing import modelled_spans, run_time
 
@@ -72,12 +73,16 @@ def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _holds_matrix(layer: nn.Module) -> bool:
     known = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return known or isinstance(getattr(layer, "tile", None), Tile)
+    return known or _cell(layer) is not None
+
+
+def _cell(layer: nn.Module) -> Cell | None:
+    cell = getattr(layer, "cell", None)
+    return cell if isinstance(cell, Cell) else None
 
 
 def _shape(layer: Any) -> tuple[int, int]:
-    tile = getattr(layer, "tile", None)
-    weight: Tensor = layer.weight if tile is None else tile.weight
+    weight: Tensor = layer.weight
     return weight.shape[0], weight.numel() // max(weight.shape[0], 1)
 
 
@@ -86,37 +91,36 @@ def _matrix(layer: nn.Module, positions: float, known: bool = False) -> Matrix:
         raise ConfigError(
             f"{type(layer).__name__} takes one product per output position: give an example input"
         )
-    tile = getattr(layer, "tile", None)
-    return Matrix(*_shape(layer), positions, None if tile is None else slots(tile))
+    cell = _cell(layer)
+    return Matrix(*_shape(layer), positions, None if cell is None else slots(cell))
 
 
-def _fired(tile: Tile) -> tuple[int, int, int] | None:
-    """(coincidences, slots, samples) that the tile counted; None if it counts nothing.
-
-    A tile that counts has ``fired``, an int64 tensor with these three.
-    """
-    fired: Tensor | None = getattr(tile, "fired", None)
+def _fired(array: Array) -> tuple[int, int, int] | None:
+    """(coincidences, slots, samples) that the array counted; None if it counts nothing."""
+    fired = array.fired
     if fired is None or not int(fired[2]):
         return None
     pulses, used, samples = fired.tolist()
     return pulses, used, samples
 
 
-def slots(tile: Tile) -> float:
-    """Mean pulse slots per update: counted by the tile if it counts, else ``desired_bl``."""
-    fired = _fired(tile)
-    return float(tile.update_config.desired_bl) if fired is None else fired[1] / fired[2]
+def slots(cell: Cell) -> float:
+    """Mean pulse slots per update: counted by its last array, else ``desired_bl``."""
+    array: Array = cell.arrays[-1]
+    fired = _fired(array)
+    return float(array.crossbar.update.desired_bl) if fired is None else fired[1] / fired[2]
 
 
-def tiles(modules: Iterable[nn.Module]) -> list[Tile]:
-    """Every tile of the modules."""
-    held = (getattr(layer, "tile", None) for module in modules for layer in module.modules())
-    return [tile for tile in held if isinstance(tile, Tile)]
+def arrays(modules: Iterable[nn.Module]) -> list[Array]:
+    """Every array of the modules."""
+    held = (layer for module in modules for layer in module.modules())
+    return [array for array in held if isinstance(array, Array)]
 
 
 def pulses_fired(modules: Iterable[nn.Module]) -> int | None:
-    """Coincidences that the updates of pulsed tiles fired; None if one of them does not count."""
-    counts = [_fired(tile) for tile in tiles(modules) if not isinstance(tile.device, Ideal)]
+    """Coincidences that updates of pulsed arrays fired; None if one of them does not count."""
+    pulsed = (a for a in arrays(modules) if not isinstance(a.crossbar.device, Ideal))
+    counts = [_fired(array) for array in pulsed]
     known = [fired[0] for fired in counts if fired is not None]
     return sum(known) if known and len(known) == len(counts) else None
 
@@ -161,7 +165,7 @@ def report(
     """What the pipeline's run so far would have cost; at a flush point only.
 
     Every micro-batch counts as full. Time comes from the schedule's programs with the stages'
-    modelled durations; pulses and slots are those that the tiles counted (``Tile.count_pulses``
+    modelled durations; pulses and slots are those that the arrays counted (``Array.count_pulses``
     before the run), else every train has ``desired_bl`` slots, which update management hardly ever
     uses.
     """

@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..arrays import arrays_of, check_lr
 from ..digest import digest
 from ..errors import ConfigError
 from ..hardware import Hardware
 from ..hardware.presets import DEFAULT
 from ..identity import refuse_twins
-from ..nn.tiles import tiles_of
 from ..optim import check_averaging
-from ..parameter import check_lr
 from .clock import Event, Span
 from .executors import EXECUTORS, make
 from .plan import one_of
@@ -91,12 +90,12 @@ class Pipeline:
             raise
 
     def _refuse_twins(self) -> None:
-        """Refuse tiles of the same devices, in the stages of all processes."""
+        """Refuse arrays of the same devices, in the stages of all processes."""
         mine = []
         for stage in self.local:
             named = ((stage.full_name(name), p) for name, p in stage.module.named_parameters())
-            for name, tile in tiles_of(named):
-                mine.append((f"layer {name} of stage {stage.index}", tile.identity))
+            for name, array in arrays_of(named):
+                mine.append((f"layer {name} of stage {stage.index}", array.identity))
         refuse_twins(one for part in self.share(mine) for one in part)
 
     @classmethod

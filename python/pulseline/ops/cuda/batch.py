@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Batch:
     """Updates and write noise whose launches come together; a ``with`` block launches at its end.
 
-    Whoever makes it hands it to :meth:`pulseline.Tile.update`; nobody else sees what it holds. Its
+    Whoever makes it hands it to :meth:`pulseline.Array.pulse`; nobody else sees what it holds. Its
     x and d must stay as they are until the launch, and whoever reads or changes the weights before
     calls :meth:`launch` first. What was added is launched, even if the block fails. Updates of CPU
     tensors do not wait for it.

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..layout import PulseSettings, UpdateAddresses, UpdateKey, UpdateSizes
+from ..layout import Counters, PulseSettings, UpdateAddresses, UpdateKey, UpdateSizes
 from . import module
 from .outcomes import Outcomes
 
+_UPDATE = Counters._fields.index("update")
 _torch_cuda: Any = torch.cuda  # streams are not in the stubs
 
 # One tile's update, as a launch of several takes it.
-_Task = tuple[UpdateAddresses, UpdateSizes, int, UpdateKey, float, PulseSettings, Sequence[float]]
+_Task = tuple[UpdateAddresses, UpdateSizes, UpdateKey, float, PulseSettings, Sequence[float]]
 # What a launch will say, and who wants to hear it.
 Status = tuple[Tensor, Outcomes | None]
 
@@ -35,7 +36,7 @@ class Update(NamedTuple):
     model: int  # number of the compiled device model; < 0: ideal
     params: Sequence[float]
     pulses: PulseSettings
-    k: int  # running number of the first sample
+    counters: Tensor
     key: UpdateKey
     fired: Tensor | None
     outcomes: Outcomes | None = None
@@ -51,12 +52,12 @@ class Update(NamedTuple):
             d=self.d.data_ptr(),
             workspace=workspace,
             fired=0 if self.fired is None else self.fired.data_ptr(),
+            counter=self.counters[_UPDATE].data_ptr(),
         )
         rows, cols = self.weight.shape
         return (
             addresses,
             UpdateSizes(rows, cols, len(self.x)),
-            self.k,
             self.key,
             self.lr,
             self.pulses,
@@ -112,6 +113,7 @@ def _ideal(u: Update) -> list[Status]:
     zero = torch.zeros((), dtype=torch.float32, device=u.x.device)
     x, d = torch.where(everything, u.x, zero), torch.where(everything, u.d, zero)
     u.weight.addmm_(d.T, x, alpha=-u.lr)
+    u.counters[_UPDATE] += everything * len(x)
     first = (~finite).to(torch.int8).argmax()
     return [(torch.where(everything, torch.full_like(first, -1), first), u.outcomes)]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ..checks import check_average, refuse_matrix, refuse_weight
+from ..checks import check_average, check_counters, refuse_matrix, refuse_weight
 from ..layout import ConverterSettings, ReadKey, checked
 from . import module
 from .launch import on_device_of, place_of
@@ -53,7 +53,7 @@ def read(
     x: Tensor,
     weight: Tensor,
     transposed: bool,
-    k: int,
+    counters: Tensor,
     key: Sequence[int],
     settings: Sequence[float],
     converters: Sequence[float] | None = None,
@@ -67,13 +67,15 @@ def read(
             *weight.shape,
             x.shape[0],
             transposed,
-            k,
+            check_counters(counters, weight),
             key,
             settings,
             ConverterSettings() if converters is None else converters,
             0 if average is None else average.data_ptr(),
         )
-        return _compose(job, x, weight, transposed, checked(ReadKey, key))
+        y = _compose(job, x, weight, transposed, checked(ReadKey, key))
+        job.advance(*place_of(weight))
+        return y
 
 
 def _compose(job: Any, x: Tensor, weight: Tensor, transposed: bool, key: ReadKey) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import ops
-from .devices import Device
-from .io import IOConfig, Mapping, ReadConfig, UpdateConfig
+from .. import ops
+from ..configs import Crossbar
+from ..io import ReadConfig
 
 __all__ = ["Packed"]
 
@@ -33,16 +33,10 @@ class Packed(NamedTuple):
     pulses: ops.PulseSettings
 
     @classmethod
-    def of(
-        cls,
-        key: tuple[int, int],
-        device: Device,
-        io: IOConfig,
-        update: UpdateConfig,
-        mapping: Mapping,
-        out_scale: float,
-    ) -> Packed:
+    def of(cls, key: tuple[int, int], crossbar: Crossbar, out_scale: float) -> Packed:
         """Those of an array whose Philox key this is: seed and stream."""
+        device, io, update = crossbar.device, crossbar.io, crossbar.update
+        mapping = crossbar.mapping
         fidelity = ops.FIDELITY_INDEX[update.resolve(device.default_fidelity)]
         return cls(
             forward=ops.ReadKey.of(*key, _FORWARD, mapping, False),

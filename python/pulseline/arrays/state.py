@@ -1,4 +1,4 @@
-"""What a tile saves beside its weights: plain values by name, so that the state can grow.
+"""What an array saves beside its weights: plain values by name, so that the state can grow.
 
 A state holds the identity, the counters, and every field of every setting. On loading:
 
@@ -7,7 +7,7 @@ A state holds the identity, the counters, and every field of every setting. On l
 - settings must be equal; one that the state lacks counts as its inert value (``settings``),
 - one that this version does not know is refused: nobody here can tell what it did.
 
-How a tile is computed (threads, executor, fields that are no physics) is no part of it.
+How an array is computed (threads, executor, fields that are no physics) is no part of it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, replace
 from typing import Any
 
-from .errors import ConfigError
-from .identity import Identity
-from .settings import inert_values, saved_fields
+from ..errors import ConfigError
+from ..identity import Identity
+from ..settings import inert_values, saved_fields
 
 __all__ = ["FORMAT", "Saved", "check", "pack", "values_of"]
 
@@ -96,18 +96,18 @@ def pack(saved: Saved) -> dict[str, Any]:
 
 
 def check(state: object, own: Saved, name: str) -> Saved:
-    """What ``state`` holds, if a tile that would save ``own`` can continue from it.
+    """What ``state`` holds, if an array that would save ``own`` can continue from it.
 
     Args:
         state: of :func:`pack`, or anything.
-        name: what the user calls the tile.
+        name: what the user calls the array.
 
     Raises:
         ConfigError: it is no state, of another format or numbering, of other devices or settings,
             or damaged; the sentence names the field and both values.
     """
     if not isinstance(state, dict) or "format" not in state:
-        raise ConfigError(f"{name}: a {type(state).__name__} is no tile's state; load another")
+        raise ConfigError(f"{name}: a {type(state).__name__} is no array's state; load another")
     found, here = (state["format"], state.get("numbering")), (FORMAT, own.numbering)
     if found != here:
         raise ConfigError(

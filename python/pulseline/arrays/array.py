@@ -1,0 +1,482 @@
+"""Array: one matrix on the crosspoints of one device population."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..configs import Crossbar
+from ..devices import PulsedDevice
+from ..errors import ConfigError
+from ..identity import Identity, changed, check_integer, identify
+from ..io import UpdateConfig
+from .crosspoints import Crosspoints
+from .packed import Packed
+from .parameter import AnalogParameter, check_lr
+from .state import Saved, check, pack
+
+__all__ = ["Array"]
+
+_COUNTERS = ("forward", "backward", "update")  # in a state; evaluation restarts
+_EVALUATED = ops.Counters._fields.index("evaluation")
+_EXPECTED = ops.FIDELITY_INDEX["expected"]
+
+
+class Array(nn.Module):
+    """One matrix ``W[rows, cols]`` on crosspoints of one device population.
+
+    Every random number is a function of its identity and running counters: the same bits on any
+    instruction set, thread count or executor. Rows are outputs, columns are inputs. A read is
+    ``y = out_scale W x`` or, transposed, ``g = out_scale W^T d``; pulses do
+    ``W <- W - lr/out_scale d x^T``.
+
+    Args:
+        rows, cols: shape of the matrix.
+        crossbar: devices, reads, update and mapping; a device: with the defaults of the rest.
+        seed: below 2^32: a request for certain devices and noise, the same ones when asked again.
+            None: the next of the process, see :func:`pulseline.manual_seed`. An
+            :class:`pulseline.Identity`: that.
+        tile_id: below 2^24, by default 0; draws of different ids are independent.
+        settings: ``io``, ``update``, ``mapping`` of the crossbar, instead of its own.
+
+    Attributes:
+        weight: (rows, cols) float32 parameter, in normalised conductance units.
+        hidden: what pulses move where the weight, which is read, carries write noise; else None.
+        counters: samples so far, see :class:`pulseline.ops.Counters`: operators advance them.
+        averages: running averages of the inputs, forward and backward; 0: none yet.
+        fired: coincidences, slots and samples counted since :meth:`count_pulses`, or None.
+
+    Raises:
+        ConfigError: a size, seed or id out of range.
+    """
+
+    weight: AnalogParameter
+    hidden: Tensor | None
+    counters: Tensor
+    averages: Tensor
+    fired: Tensor | None
+
+    def __init__(
+        self,
+        rows: int,
+        cols: int,
+        crossbar: Crossbar | Any = None,
+        *,
+        seed: int | Identity | None = None,
+        tile_id: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        check_integer("rows", rows, 31)
+        check_integer("cols", cols, 31)
+        self.crossbar = Crossbar.of(crossbar, **settings)
+        self._identity = identify(seed, tile_id)
+        self.age_count = 0  # on the host, which cuts calls at events
+        self.out_scale = 1.0
+        self._outcomes = ops.Outcomes()
+        zeros = torch.zeros(rows, cols, dtype=torch.float32, device="cpu")
+        self.weight = AnalogParameter(zeros)
+        device = self.crossbar.device
+        noisy = isinstance(device, PulsedDevice) and device.write_noise_std > 0
+        self.register_buffer("hidden", torch.zeros_like(zeros) if noisy else None)
+        counters = torch.zeros(len(ops.Counters._fields), dtype=torch.int64, device="cpu")
+        self.register_buffer("counters", counters, persistent=False)
+        self.register_buffer("averages", zeros.new_zeros(2), persistent=False)
+        self.register_buffer("fired", None, persistent=False)
+        self.crosspoints = Crosspoints(device, (rows, cols), self._identity.key)
+        self._pack()
+        self.crossbar.update.warn(device.name, device.default_fidelity)
+
+    # ---- configuration ----
+
+    def _pack(self) -> None:
+        device = self.crossbar.device
+        self._name = device.name
+        self._params: tuple[float, ...] = ()
+        self._deviation = 0.0
+        if isinstance(device, PulsedDevice):
+            self._params = device.parameters()
+            self._deviation = device.write_noise_std * device.dw_min
+        self._packed = Packed.of(self._identity.key, self.crossbar, self.out_scale)
+
+    def take_update(self, config: UpdateConfig) -> None:
+        """Take other settings of the update; the devices stay as they were drawn."""
+        self.crossbar = replace(self.crossbar, update=config)
+        self._pack()
+        config.warn(self._name, self.crossbar.device.default_fidelity)
+
+    def _set_scale(self, out_scale: float) -> None:
+        self.out_scale = out_scale
+        self._pack()
+
+    @property
+    def identity(self) -> Identity:
+        """Whose random numbers the array draws."""
+        return self._identity
+
+    def reseed(self, seed: int | Identity | None = None) -> None:
+        """Give the array devices and noise of its own, which a copy lacks.
+
+        The weights are programmed onto them; they have read and pulsed nothing yet.
+
+        Args:
+            seed: as in the constructor; the number of the matrix and of the array stay.
+
+        Raises:
+            ConfigError: a seed out of range; nothing is changed.
+        """
+        old, weights = self._identity, self.pulsed * self.out_scale
+        self._identity = replace(identify(seed), tile_id=old.tile_id, array=old.array)
+        self._count({})
+        self._redraw()
+        self.program(weights)
+
+    def _redraw(self) -> None:
+        changed()
+        self.crosspoints.draw(self._identity.key, self.weight.device)
+        self._pack()
+
+    def counts(self) -> ops.Counters:
+        """Samples read and pulsed so far, of each purpose; waits for a GPU."""
+        return ops.Counters(*self.counters.tolist())
+
+    @property
+    def shape(self) -> torch.Size:
+        """(rows, cols) of the matrix."""
+        return self.weight.shape
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """(lo, hi) of every crosspoint as float32; infinite for the ideal device."""
+        return self.crosspoints.bounds(self.weight.data)
+
+    # ---- weights ----
+
+    @property
+    def pulsed(self) -> Tensor:
+        """What pulses move: the hidden weight of devices with write noise, else the weight."""
+        hidden = self._buffers["hidden"]
+        return self.weight.data if hidden is None else hidden
+
+    @torch.no_grad()
+    def program(self, target: Tensor) -> None:
+        """Write ``target / out_scale``, clipped to each crosspoint's bounds.
+
+        A stuck crosspoint keeps its value; devices with write noise get it on top.
+        ``out_scale`` becomes ``max|target| / omega`` if ``mapping.omega`` > 0, else stays 1.
+
+        Args:
+            target: (rows, cols) weights in the units of the layer.
+
+        Raises:
+            ConfigError: wrong shape, or a value that is not finite.
+        """
+        if target.shape != self.weight.shape:
+            shape = tuple(self.weight.shape)
+            raise ConfigError(f"weights have shape {tuple(target.shape)}; this array holds {shape}")
+        if target.device != self.weight.device:
+            raise ConfigError(f"weights are on {target.device}; move them to {self.weight.device}")
+        target = target.to(self.weight.dtype)
+        if not torch.isfinite(target).all():
+            raise ConfigError("weights hold a NaN or an infinity; program finite float32 values")
+        largest = float(target.abs().max()) if target.numel() else 0.0
+        omega = self.crossbar.mapping.omega
+        if omega > 0 and largest > 0:
+            self._set_scale(largest / omega)
+        self.pulsed.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
+        self.clip()
+        if self.hidden is not None:
+            ops.disturb_(
+                *(self.weight.data, self.hidden, self.crosspoints.step),
+                *(self._deviation, self.counters, self._packed.draws),
+            )
+
+    @torch.no_grad()
+    def clip(self) -> None:
+        """Bring every weight into its crosspoint's bounds (as programming does)."""
+        self.pulsed.copy_(self.crosspoints.clipped(self.pulsed))
+
+    def initialise(self) -> None:
+        """Program normals of standard deviation 1/sqrt(cols), a function of the identity."""
+        rows, cols = self.weight.shape
+        normals = ops.initial_normals(rows, cols, *self._identity.key)
+        self.program((normals / max(cols, 1) ** 0.5).to(self.weight.device))
+
+    def effective_weight(self) -> Tensor:
+        """``out_scale W``: a copy in the units of the layer."""
+        return self.weight.data * self.out_scale
+
+    # ---- reads: (samples, features) in, (samples, features) out ----
+
+    def _read(self, v: Tensor, transposed: bool, key: ops.ReadKey) -> Tensor:
+        packed, weight, counters = (
+            self._packed,
+            self._parameters["weight"],
+            self._buffers["counters"],
+        )
+        assert weight is not None
+        assert counters is not None
+        settings, options = packed.reads[transposed], packed.converters[transposed]
+        if options is None:
+            return ops.read_(v, weight, transposed, counters, key, settings)
+        average = self.averages[int(transposed) : int(transposed) + 1]
+        rest = (settings, options[key is packed.evaluation[transposed]], average)
+        return ops.read_chain_(v, weight, transposed, counters, key, *rest)
+
+    def read(self, v: Tensor, transposed: bool = False) -> Tensor:
+        """``y = out_scale W v`` of every sample, in training; advances its direction's counter.
+
+        A frozen weight (``requires_grad`` is False) ages with reads that are not transposed.
+
+        Args:
+            v: (samples, cols). transposed: ``out_scale W^T v`` of (samples, rows).
+
+        Returns:
+            (samples, rows); transposed: (samples, cols).
+
+        Raises:
+            ConfigError: shape, dtype or device, or a value that is not finite.
+        """
+        if transposed:
+            return self._read(v, True, self._packed.backward)
+        if self.crosspoints.words is None or self.weight.requires_grad:
+            return self._forward(v)
+        ops.check_tensor(v)
+        parts = []
+        for part in self._until_events(v.shape[0]):
+            parts.append(self._forward(v[part]))
+            self.age(parts[-1].shape[0])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._read(x, False, self._packed.forward)
+
+    def evaluate(self, v: Tensor, transposed: bool = False) -> Tensor:
+        """A read that advances no training counter, with draws of its own; see :meth:`read`.
+
+        Draws restart with :meth:`begin_evaluation`, so that an evaluation is reproducible and does
+        not depend on how its samples are cut into batches.
+        """
+        return self._read(v, transposed, self._packed.evaluation[transposed])
+
+    def begin_evaluation(self) -> None:
+        """Restart the draws of :meth:`evaluate`."""
+        self.counters[_EVALUATED] = 0
+
+    def column(self, j: int) -> Tensor:
+        """A training read of input ``j`` alone: (rows,), column j as the converters see it.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        cols = self.weight.shape[1]
+        if not 0 <= j < cols:
+            raise ConfigError(f"column is {j}; this array has columns 0 to {cols - 1}")
+        one = self.weight.data.new_zeros(1, cols)
+        one[0, j] = 1.0
+        return self.read(one)[0]
+
+    # ---- pulses ----
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float, batch: ops.Batch | None = None) -> None:
+        """Pulse ``W <- W - lr/out_scale d x^T``, samples in order; advances update counter and age.
+
+        On a GPU, values that are not finite are found later: the update writes nothing, and the
+        ConfigError comes with a later one or with :meth:`check_updates`.
+
+        Args:
+            x: (samples, cols) inputs. d: (samples, rows) errors. lr: learning rate >= 0.
+            batch: on a GPU, whose launches this update shares.
+
+        Raises:
+            ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
+        """
+        rate = check_lr(lr) / self.out_scale
+        if self.crosspoints.words is None:
+            self._pulse(x, d, rate, batch)
+            return
+        ops.check_tensor(x)
+        ops.check_tensor(d)
+        parts = self._until_events(x.shape[0])
+        if len(parts) == 1 or x.shape[0] != d.shape[0]:
+            self._pulse(x, d, rate, batch)
+            self.age(x.shape[0], batch)
+            return
+        x, d = self._all_or_nothing(x, d, rate)
+        for part in parts:
+            self._pulse(x[part], d[part], rate, batch)
+            self.age(part.stop - part.start, batch)
+
+    def _all_or_nothing(self, x: Tensor, d: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Inputs of an update in several calls, such that all are refused or none."""
+        finite = torch.isfinite(x).all() & torch.isfinite(d).all()
+        if x.is_cpu and not finite:  # the whole call says which sample it is
+            self._pulse(x, d, rate, None)
+        # On a GPU the host does not wait: a NaN in the last sample is one in every sample.
+        return (x, d) if x.is_cpu else (torch.where(finite, x, float("nan")), d)
+
+    def _pulse(self, x: Tensor, d: Tensor, rate: float, batch: ops.Batch | None) -> None:
+        """Pulses of samples between which nothing else happens."""
+        packed, counters, cells = self._packed, self.counters, self.crosspoints._buffers
+        hidden, fired, weight = self._buffers["hidden"], self._buffers["fired"], self.weight
+        ops.update_(
+            weight if hidden is None else hidden,
+            *(cells["step"], cells["slope"], cells["bound"], x, d, rate, self._name, self._params),
+            *(packed.pulses, counters, packed.update, fired, batch, self._outcomes),
+        )
+        if hidden is not None and cells["step"] is not None:
+            ops.redraw_(
+                *(weight.data, hidden, cells["step"], x, d, rate, packed.pulses),
+                *(self._deviation, counters, packed.update, batch),
+            )
+        if fired is not None:
+            fired[2] += x.shape[0]
+
+    def check_updates(self, wait: bool = True) -> None:
+        """Say what the GPU has found in earlier updates of this array.
+
+        Args:
+            wait: for all updates so far; otherwise only those that have ended are looked at, and
+                none while a CUDA graph captures.
+
+        Raises:
+            ConfigError: an update held a NaN or an infinity; it wrote nothing.
+        """
+        self._outcomes.check(wait)
+
+    def count_pulses(self) -> None:
+        """Count from now on: ``fired`` holds coincidences, slots and samples of pulsed updates."""
+        counts = self._params and self._packed.update.fidelity != _EXPECTED
+        where = self.weight.device
+        self.fired = torch.zeros(3, dtype=torch.int64, device=where) if counts else None
+
+    # ---- between pulses ----
+
+    def age(self, samples: int, batch: ops.Batch | None = None) -> None:
+        """Let decay, drift and diffusion happen as often as ``samples`` more samples make due.
+
+        Updates, and training reads of a frozen weight, do so themselves. Event n falls behind
+        sample n ``device.batch``; its number keys its draws and is the time of the drift. Nothing
+        for devices that do not age.
+
+        Args:
+            samples: how many, >= 0.
+            batch: on a GPU, what is launched before.
+
+        Raises:
+            ConfigError: samples is negative.
+        """
+        if samples < 0:
+            raise ConfigError(f"samples is {samples}; use a number >= 0")
+        device = self.crossbar.device
+        if self.crosspoints.words is None or not isinstance(device, PulsedDevice):
+            return
+        first = self.age_count // device.batch
+        self.age_count += samples
+        for event in range(first, self.age_count // device.batch):
+            if batch is not None:
+                batch.launch()
+            self._pass_time(event)
+
+    def _pass_time(self, event: int) -> None:
+        """Decay, drift and diffusion, once."""
+        drift, cells, held = ops.drift_log2(event + 1), self.crosspoints, self.pulsed
+        before = None if self.hidden is None else held.clone()
+        ops.retain_(*(held, cells.step, cells.bound, cells.words, drift, event, self._packed.draws))
+        if before is not None:  # the noise of the last write stays as it is
+            self.weight.data.add_(held - before)
+
+    def _until_events(self, samples: int) -> list[slice]:
+        """The samples of a call, cut where an event falls between two of them."""
+        device = self.crossbar.device
+        assert isinstance(device, PulsedDevice)
+        edges = [*range(device.batch - self.age_count % device.batch, samples, device.batch)]
+        edges.append(samples)
+        return [slice(a, b) for a, b in zip([0, *edges], edges, strict=False)]
+
+    @torch.no_grad()
+    def reset(self, columns: Tensor | None = None) -> None:
+        """Set crosspoints to ``b + reset_std xi``, within their bounds; stuck ones stay.
+
+        Two resets without a sample of :meth:`age` between them draw the same noise.
+
+        Args:
+            columns: indices of the columns; None: all.
+
+        Raises:
+            ConfigError: the device is ideal.
+        """
+        device, cells = self.crossbar.device, self.crosspoints
+        if not isinstance(device, PulsedDevice):
+            raise ConfigError("device is Ideal, which has no reset; program the weights instead")
+        words = cells.words
+        if words is None:
+            words = cells.draw_retention(self._identity.key).to(self.weight.device)
+        fresh = self.pulsed.clone()
+        ops.reset_(
+            *(fresh, cells.step, cells.bound, words),
+            *(device.reset_std, self.age_count, self._packed.draws),
+        )
+        where = slice(None) if columns is None else columns
+        for held in {id(t): t for t in (self.pulsed, self.weight.data)}.values():
+            held[:, where] = fresh[:, where]
+
+    # ---- state ----
+
+    def _count(self, counts: Any) -> None:
+        """Set the counters; those that are not given begin at 0."""
+        numbers = ops.Counters(**{name: counts.get(name, 0) for name in _COUNTERS})
+        self.counters.copy_(torch.tensor(numbers, dtype=torch.int64, device="cpu"))
+        self.age_count = counts.get("age", 0)
+
+    def _saved(self) -> Saved:
+        numbers = ops.Counters() if self.counters.is_meta else self.counts()
+        counts = {name: getattr(numbers, name) for name in _COUNTERS} | {"age": self.age_count}
+        return Saved(
+            ops.NUMBERING,
+            tuple(self.weight.shape),
+            self._identity,
+            self.crossbar.settings(),
+            counts,
+            self.out_scale,
+            [0.0, 0.0] if self.averages.is_meta else self.averages.tolist(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Identity, settings and counters: what, beside the weights, continues a run."""
+        self.check_updates()  # a refused one would be saved as if it had been done
+        return pack(self._saved())
+
+    def check_state(self, state: object, name: str = "array") -> Saved:
+        """What ``state`` holds, see :func:`pulseline.arrays.state.check`."""
+        return check(state, self._saved(), name)
+
+    def load_state(self, state: object) -> None:
+        """Take over identity and counters of :meth:`state`; crosspoints follow the identity.
+
+        A seed or id that was asked for must be the saved one.
+
+        Raises:
+            ConfigError: see :func:`pulseline.arrays.state.check`; nothing is changed.
+        """
+        saved = self.check_state(state)
+        moved = self._identity.key != saved.identity.key
+        self._identity = saved.identity
+        self._count(saved.counters)
+        self._set_scale(saved.out_scale)
+        self.averages.copy_(torch.tensor(saved.averages, dtype=torch.float32, device="cpu"))
+        if moved:
+            self._redraw()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.clip()
+
+    def extra_repr(self) -> str:
+        """Shape, device and identity."""
+        (rows, cols), one = self.weight.shape, self._identity
+        return f"{rows}, {cols}, {self.crossbar.device}, seed={one.seed}, tile_id={one.tile_id}"

@@ -1,0 +1,8 @@
+"""What stands for a matrix: one array, or an algorithm of several."""
+
+from __future__ import annotations
+
+from .cell import Cell
+from .single import Single
+
+__all__ = ["Cell", "Single"]

@@ -1,0 +1,360 @@
+"""Cell: what a layer holds and an optimizer moves; its arrays are what devices hold.
+
+A layer reads the cell and leaves pairs (x, d) pending; the optimizer has them pulsed. An algorithm
+of a user's own is a subclass: it makes its arrays and says what an update does with them::
+
+    class Copying(Cell):
+        def __init__(self, rows, cols, crossbar, identity):
+            super().__init__(rows, cols, crossbar, identity)   # array 0, which is read
+            self.add_array()                                   # array 1
+
+        def pulse(self, x, d, lr, batch=None):
+            for part, border in self.spans(len(x), every=4):   # borders count the cell's samples
+                self.arrays[1].pulse(x[part], d[part], lr, batch)
+                if border is not None:
+                    ...
+
+Numbers of arrays: :mod:`pulseline.identity`. What else a cell keeps are buffers
+(``register_buffer``); state_dict, ``.to``, deepcopy and pickle are torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..arrays import AnalogParameter, Array, check_lr
+from ..configs import Crossbar
+from ..errors import ConfigError
+from ..identity import Identity, identify
+from ..ops import Batch, Counters, check_tensor, refuse_matrix, refuse_value
+
+__all__ = ["Cell"]
+
+
+class Cell(nn.Module):
+    """A (rows, cols) matrix and the algorithm that trains it.
+
+    Args:
+        rows, cols: shape of the matrix.
+        crossbar: of array 0, which is read, and of the others unless they get their own.
+        identity: whose random numbers; array n draws as array n of it.
+
+    Attributes:
+        arrays: in order of their numbers; the first one is read.
+        pending: pairs (x, d) that backward passes left.
+        samples: seen by updates so far.
+
+    Raises:
+        ConfigError: a size out of range.
+    """
+
+    arrays: Any  # a ModuleList of Array
+
+    def __init__(self, rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> None:
+        super().__init__()
+        self.crossbar, self._identity = crossbar, identity
+        self.pending: list[tuple[Tensor, Tensor]] = []
+        self.samples = 0
+        self.arrays = nn.ModuleList()
+        self._sizes = (rows, cols)
+        self.add_array()
+        self.register_load_state_dict_post_hook(_own_after_loading)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def of(rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> Cell:
+        """The cell that the algorithm of a crossbar makes.
+
+        Raises:
+            ConfigError: it makes something else.
+        """
+        from .single import Single
+
+        made = (crossbar.algorithm or Single)(rows, cols, crossbar, identity)
+        if not isinstance(made, Cell):
+            raise ConfigError(f"algorithm made a {type(made).__name__}; use one that makes a Cell")
+        return made
+
+    def add_array(self, crossbar: Crossbar | None = None, number: int | None = None) -> Array:
+        """Make the next array, on devices of ``crossbar`` or of the cell's.
+
+        Args:
+            number: of its draws, by default its place.
+        """
+        place = len(self.arrays) if number is None else number
+        array = Array(
+            *self._sizes, crossbar or self.crossbar, seed=replace(self._identity, array=place)
+        )
+        self.arrays.append(array)
+        self._own()
+        return array
+
+    def _own(self) -> None:
+        """Parameters lead to their cell, whoever made them."""
+        for array in self.arrays:
+            parameter = array._parameters["weight"]
+            if not isinstance(parameter, AnalogParameter):
+                parameter = AnalogParameter(parameter.data, parameter.requires_grad)
+                array._parameters["weight"] = parameter
+            parameter.cell = self
+
+    # ---- what a layer, an optimizer and a pipeline call ----
+
+    @property
+    def array(self) -> Array:
+        """Array 0, which is read."""
+        first: Array = self._modules["arrays"]._modules["0"]  # type: ignore[union-attr, assignment]
+        return first
+
+    @property
+    def weight(self) -> AnalogParameter:
+        """The parameter of the array that is read."""
+        parameter = self.array._parameters["weight"]
+        return parameter  # type: ignore[return-value]
+
+    @property
+    def identity(self) -> Identity:
+        """Whose random numbers the array that is read draws."""
+        return self.array.identity
+
+    @property
+    def shape(self) -> torch.Size:
+        """(rows, cols) of the matrix."""
+        return self.weight.shape
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """(lo, hi) of what is read, in the units of ``weight``."""
+        return self.array.bounds
+
+    def read(self, v: Tensor, transposed: bool = False) -> Tensor:
+        """A read in training, see :meth:`pulseline.Array.read`."""
+        return self.array.read(v, transposed)
+
+    def evaluate(self, v: Tensor, transposed: bool = False) -> Tensor:
+        """A read that counts nothing, see :meth:`pulseline.Array.evaluate`."""
+        return self.array.evaluate(v, transposed)
+
+    def begin_evaluation(self) -> None:
+        """Restart the draws of :meth:`evaluate`."""
+        for array in self.arrays:
+            array.begin_evaluation()
+
+    def column(self, j: int) -> Tensor:
+        """A read of input j alone, see :meth:`pulseline.Array.column`."""
+        return self.array.column(j)
+
+    def program(self, target: Tensor) -> None:
+        """Write the matrix, in units of the layer, see :meth:`pulseline.Array.program`."""
+        self.array.program(target)
+
+    def initialise(self) -> None:
+        """Program normals of standard deviation 1/sqrt(cols), a function of the identity."""
+        self.array.initialise()
+
+    def effective_weight(self) -> Tensor:
+        """The matrix in units of the layer: a copy."""
+        return self.array.effective_weight()
+
+    def age(self, samples: int) -> None:
+        """Let time pass on all arrays, see :meth:`pulseline.Array.age`."""
+        for array in self.arrays:
+            array.age(samples)
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """Do what an update does: the one method that an algorithm writes.
+
+        Args:
+            x: (samples, cols) inputs. d: (samples, rows) errors. lr: learning rate, checked.
+            batch: hand it on to :meth:`pulseline.Array.pulse`; call its ``launch`` before an array
+                is read.
+        """
+        raise NotImplementedError
+
+    def update(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """Pulse ``W <- W - lr d x^T`` by the algorithm, samples in order.
+
+        Args:
+            x: (samples, cols) inputs. d: (samples, rows) errors. lr: learning rate >= 0.
+            batch: on a GPU, whose launches this update shares.
+
+        Raises:
+            ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
+        """
+        check_lr(lr)
+        rows, cols = self.shape
+        for name, t, size in (("x", x, cols), ("d", d, rows)):
+            check_tensor(t)
+            refuse_matrix(name, t, size)
+            # On a GPU the host does not wait: arrays refuse what is not finite themselves.
+            if t.is_cpu and not torch.isfinite(t).all():
+                bad = int((~torch.isfinite(t).all(1)).to(torch.int8).argmax())
+                refuse_value("xd".index(name) + 1, bad)
+        if len(x) != len(d):
+            raise ConfigError(f"x has {len(x)} samples and d has {len(d)}; use as many of each")
+        self.pulse(x, d, lr, batch)
+
+    def spans(self, samples: int, every: int) -> Iterator[tuple[slice, int | None]]:
+        """The samples of an update, cut behind every so many of the cell's.
+
+        Args:
+            samples: of this update. every: from one border to the next.
+
+        Returns:
+            (samples between borders, number of the border behind them or None), in order; however
+            samples are cut into updates, the borders are the same.
+        """
+        first = 0
+        while first < samples:
+            last = min(first + every - self.samples % every, samples)
+            self.samples += last - first
+            border = self.samples // every - 1 if self.samples % every == 0 else None
+            yield slice(first, last), border
+            first = last
+
+    def update_pending(self, lr: float, batch: Batch | None = None) -> None:
+        """:meth:`update` with every pair that backward left, in order, and forget them.
+
+        If a pair is refused nothing of it is written and all pairs stay.
+        """
+        pending = self.pending
+        if not pending:
+            return
+        if len(pending) == 1:
+            x, d = pending[0]
+        else:
+            x, d = torch.cat([p[0] for p in pending]), torch.cat([p[1] for p in pending])
+        self.update(x, d, lr, batch)
+        pending.clear()
+
+    def counts(self) -> list[Counters]:
+        """Samples that each array has read and pulsed, see :meth:`pulseline.Array.counts`."""
+        return [array.counts() for array in self.arrays]
+
+    def count_pulses(self) -> None:
+        """Count the pulses of all arrays from now on."""
+        for array in self.arrays:
+            array.count_pulses()
+
+    def transfers(self) -> int:
+        """Column reads that moved what one array holds to another, so far."""
+        return 0
+
+    def reseed(self, seed: int | None = None) -> None:
+        """Give all arrays devices and noise of their own, see :meth:`pulseline.Array.reseed`."""
+        self._identity = replace(identify(seed), tile_id=self._identity.tile_id)
+        for array in self.arrays:
+            array.reseed(replace(self._identity, array=array.identity.array))
+
+    def check_updates(self, wait: bool = True) -> None:
+        """See :meth:`pulseline.Array.check_updates`, of all arrays."""
+        for array in self.arrays:
+            array.check_updates(wait)
+
+    # ---- state ----
+
+    def settings(self) -> Mapping[str, Any]:
+        """What an algorithm was made with, as plain values: a state of others is refused."""
+        return {}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Algorithm, its settings and count, and the state of every array."""
+        return {
+            "algorithm": type(self).__name__,
+            "settings": dict(self.settings()),
+            "samples": self.samples,
+            "arrays": [array.state() for array in self.arrays],
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over count and arrays of :meth:`get_extra_state`.
+
+        Raises:
+            ConfigError: see :meth:`check_state`; nothing is changed.
+        """
+        self._check_extra_state(state, "cell")
+        self.samples = state["samples"]
+        self.pending.clear()
+        for array, saved in zip(self.arrays, state["arrays"], strict=True):
+            array.load_state(saved)
+        self._identity = replace(self.array.identity, array=0)
+
+    def _check_extra_state(self, state: object, name: str) -> None:
+        if not isinstance(state, dict) or "arrays" not in state:
+            raise ConfigError(f"{name}: a {type(state).__name__} is no cell's state; load another")
+        own = {"algorithm": type(self).__name__, "settings": dict(self.settings())}
+        for field, value in own.items():
+            if state.get(field) != value:
+                raise ConfigError(
+                    f"{name}: {field} was saved as {state.get(field)!r:.60} and is {value!r:.60} "
+                    "here; build the model as it was when saved"
+                )
+        samples, arrays = state.get("samples"), state["arrays"]
+        if type(samples) is not int or samples < 0 or not isinstance(arrays, list):
+            raise ConfigError(f"{name}: its state has samples = {samples!r:.60}; it is damaged")
+        if len(arrays) != len(self.arrays):
+            raise ConfigError(
+                f"{name}: its state has {len(arrays)} arrays and this cell {len(self.arrays)}; "
+                "build the model as it was when saved"
+            )
+        for array, saved in zip(self.arrays, arrays, strict=True):
+            array.check_state(saved, name)
+
+    def check_state(self, state: Mapping[str, Any], prefix: str, whole: bool, name: str) -> None:
+        """Refuse entries of a state_dict that this cell cannot take over; changes nothing.
+
+        A weight means nothing without its scale and identity, so the entries come together; with
+        ``whole=False`` all of them may be absent.
+
+        Args:
+            state: a state_dict. prefix: of this cell's names in it. name: what users call it.
+
+        Raises:
+            ConfigError: an entry is missing, misshapen, not finite, or of another configuration.
+        """
+        own: dict[str, Tensor | None] = {"_extra_state": None, **self.state_dict(keep_vars=True)}
+        own = {name: None if name.endswith("_extra_state") else own[name] for name in own}
+        missing = [prefix + name for name in own if prefix + name not in state]
+        if missing and (whole or len(missing) < len(own)):
+            raise ConfigError(
+                f"state lacks {missing[0]}; load the whole state_dict() of an analog model, "
+                "or convert a digital one with to_analog"
+            )
+        if missing:
+            return
+        for entry, held in own.items():
+            value = state[prefix + entry]
+            if held is None:
+                self._check_extra_state(value, name)
+            else:
+                check_entry(prefix + entry, value, held)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.check_state(state, prefix, False, f"layer {prefix[:-6]}" if prefix[:-5] else "layer")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    # ---- torch makes new parameters when it moves or assigns ----
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Cell:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._own()
+        return self
+
+
+def check_entry(name: str, value: Any, held: Tensor) -> None:
+    """Raise ConfigError unless ``value`` has the shape of ``held`` and is finite."""
+    if not isinstance(value, Tensor) or value.shape != held.shape:
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(
+            f"state holds {name} of shape {found}; this layer holds {tuple(held.shape)}"
+        )
+    if not torch.isfinite(value).all():
+        raise ConfigError(f"state holds a NaN or an infinity in {name}; load another")
+
+
+def _own_after_loading(cell: Cell, _keys: Any) -> None:
+    cell._own()
