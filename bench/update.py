@@ -13,15 +13,10 @@ import torch
 from common import HEADER, LR, Row, inputs, measure, numbers, parser, write
 
 import pulseline as pl
+from pulseline import presets
 
-SHORT = {
-    "constant_step": pl.devices.ConstantStep(),
-    "linear_step": pl.devices.LinearStep(gamma_up=0.2, gamma_down=0.2),
-    "soft_bounds": pl.devices.SoftBounds(),
-    "exp_step": pl.devices.ExpStep(),
-    "pow_step": pl.devices.PowStep(),
-    "piecewise_step": pl.devices.PiecewiseStep(),
-}
+SHORT = {presets.snake(name): cls() for name, cls in pl.devices.DEVICES.items()}
+SHORT["linear_step"] = pl.devices.LinearStep(gamma_up=0.2, gamma_down=0.2)  # its default is flat
 
 
 def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Array:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import pulseline as pl
 from operators import read_arguments, update_arguments
 from pulseline import devices
-from pulseline.devices import ConstantStep, ExpStep, Ideal, LinearStep, SoftBounds
+from pulseline.devices import ExpStep, Ideal, LinearStep, SoftBounds
 from pulseline.errors import BackendError, ConfigError, StageFailed
 from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear, to_analog
@@ -199,7 +199,13 @@ def test_tile_sizes(name: str, shape: tuple[Any, Any]) -> None:
     refused(lambda: pl.Array(*shape), name, str(shape[0] if name == "rows" else shape[1]))
 
 
-PULSED = (ConstantStep, LinearStep, SoftBounds, ExpStep)
+PULSED = tuple(devices.DEVICES.values())
+OWN = [  # numbers that only one model has
+    (cls, field)
+    for cls in PULSED
+    for field in cls.field_names()
+    if field not in devices.PulsedDevice.field_names() and isinstance(getattr(cls(), field), float)
+]
 SETTINGS: list[tuple[Callable[..., object], str, Any]] = [
     *((cls, "w_max", -1.0) for cls in PULSED),
     *((cls, "w_min", 0.5) for cls in PULSED),
@@ -213,7 +219,7 @@ SETTINGS: list[tuple[Callable[..., object], str, Any]] = [
     *((cls, "up_down", v) for cls in PULSED for v in (1.0, -1.5)),
     (LinearStep, "w_max", 0.0),
     (SoftBounds, "w_min", 0.0),
-    (LinearStep, "gamma_up", NAN),
+    *((cls, field, NAN) for cls, field in OWN),
     (ExpStep, "a_up", 5.0),
     (ExpStep, "gamma_up", 5000.0),
     (ReadConfig, "inp_res", NAN),

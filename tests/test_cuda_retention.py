@@ -15,7 +15,7 @@ from torch import Tensor
 from emulated import Emulated, build
 from operators import counted, redraw_arguments
 from pulseline import Array, nn, ops, optim, presets, reference
-from pulseline.devices import ConstantStep, SoftBounds
+from pulseline.devices import DEVICES, ConstantStep, SoftBounds
 from pulseline.errors import BackendError, ConfigError
 from pulseline.io import FIDELITIES, UpdateConfig
 from pulseline.ops import retention as between
@@ -92,10 +92,10 @@ def test_sizes(backend: Emulated, rows: int, cols: int) -> None:
     check_between(backend, ConstantStep(**ALL, corrupt_devices_prob=0.1), rows, cols)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", DEVICES)
 def test_models(backend: Emulated, name: str) -> None:
     """Bounds and stuck devices are all that a model has to do with it."""
-    check_between(backend, type(MODELS[name])(**ALL, corrupt_devices_prob=0.1), 9, 33)
+    check_between(backend, DEVICES[name](**ALL, corrupt_devices_prob=0.1), 9, 33)
 
 
 def test_everything_stuck(backend: Emulated) -> None:
@@ -175,18 +175,18 @@ def test_writes_of_models(backend: Emulated, name: str) -> None:
     ],
 )
 def test_trains(backend: Emulated, lr: float, config: dict[str, Any]) -> None:
-    want = check_redraw(backend, problem(20, 37, 12, MODELS["soft"], lr=lr, **config))
+    want = check_redraw(backend, problem(20, 37, 12, MODELS["SoftBounds"], lr=lr, **config))
     assert reached(want) > 0.1
 
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
 def test_fidelities(backend: Emulated, fidelity: str) -> None:
     """All with trains have the same; ``expected`` has neither trains nor noise."""
-    want = check_redraw(backend, problem(20, 37, 5, MODELS["soft"], fidelity, lr=0.002))
+    want = check_redraw(backend, problem(20, 37, 5, MODELS["SoftBounds"], fidelity, lr=0.002))
     if fidelity == "expected":
-        assert torch.equal(want, problem(20, 37, 5, MODELS["soft"]).weight)
+        assert torch.equal(want, problem(20, 37, 5, MODELS["SoftBounds"]).weight)
     else:
-        assert torch.equal(want, redrawn(problem(20, 37, 5, MODELS["soft"], lr=0.002)))
+        assert torch.equal(want, redrawn(problem(20, 37, 5, MODELS["SoftBounds"], lr=0.002)))
         assert 0.01 < reached(want) < 0.99
 
 
@@ -332,7 +332,8 @@ def test_layers_move_with_all_they_hold() -> None:
     layer = nn.AnalogLinear(5, 3, device=SoftBounds(**ALL, write_noise_std=1.0), seed=4)
     layer.to("meta")
     tile_ = layer.cell.array
-    kept = (tile_.weight, tile_.hidden, tile_.step, tile_.bound, tile_._retention)
+    cells = tile_.crosspoints
+    kept = (tile_.weight, tile_.hidden, cells.step, cells.bound, cells.words)
     assert all(t is not None and t.is_meta for t in kept)
 
 

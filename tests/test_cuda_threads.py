@@ -112,7 +112,7 @@ def test_threads_equal_sim(
 
 def test_who_leaves_launches_what_it_gathered(serial: Serial) -> None:
     """One thread inside a batch while another comes and goes: neither sees the other's."""
-    problems = [problem(9, 5, 4, MODELS["soft"]), problem(5, 9, 3, MODELS["soft"])]
+    problems = [problem(9, 5, 4, MODELS["SoftBounds"]), problem(5, 9, 3, MODELS["SoftBounds"])]
     weights = [p.weight.clone() for p in problems]
     inside, gone = threading.Event(), threading.Event()
 
@@ -212,7 +212,7 @@ def test_an_old_refusal_comes_before_anything_moves(
 ) -> None:
     """Said once, at the beginning of a step; the pairs wait for the next one."""
     as_cuda(monkeypatch)
-    layers = [pl.nn.AnalogLinear(4, 4, device=MODELS["soft"], tile_id=n) for n in range(3)]
+    layers = [pl.nn.AnalogLinear(4, 4, device=MODELS["SoftBounds"], tile_id=n) for n in range(3)]
     model = nn.Sequential(*layers)
     model(torch.ones(2, 4)).sum().backward()
     before = [layer.weight.detach().clone() for layer in layers]
@@ -230,7 +230,7 @@ def test_an_old_refusal_comes_before_anything_moves(
 def test_a_refused_update_stops_no_other(serial: Serial) -> None:
     """The first of a launch holds a NaN; the others of it and of later launches are done."""
     problems = [problem(n + 3, 5, 4, MODELS[name]) for n, name in enumerate(("soft", "linear"))]
-    problems.insert(1, problem(9, 7, 4, MODELS["soft"]))
+    problems.insert(1, problem(9, 7, 4, MODELS["SoftBounds"]))
     problems[0].d[2, 1] = float("nan")
     weights = [p.weight.clone() for p in problems]
     batch = ops.Batch()
@@ -245,7 +245,7 @@ def test_a_refused_update_stops_no_other(serial: Serial) -> None:
 
 def test_a_block_that_fails_launches_what_it_gathered(serial: Serial) -> None:
     """As on the CPU, where what came before the error is done; the error is the block's."""
-    p, bad = problem(9, 5, 4, MODELS["soft"]), problem(5, 9, 3, MODELS["soft"])
+    p, bad = problem(9, 5, 4, MODELS["SoftBounds"]), problem(5, 9, 3, MODELS["SoftBounds"])
     bad.x[0, 0] = float("inf")
     weights = [one.weight.clone() for one in (p, bad)]
 

@@ -131,7 +131,7 @@ def test_low_rank_noise(backend: Emulated, name: str, fidelity: str) -> None:
     iid = p._replace(config=dataclasses.replace(p.config, noise="iid"))
     assert MODELS[name].dw_min_std == 0 or not torch.equal(on_cpu(p), on_cpu(iid))
     check(backend, p)
-    if name == "soft":
+    if name == "SoftBounds":
         check(backend, problem(17, 70, 530, MODELS[name], fidelity, group_size=5, noise="lowrank"))
         config = {"desired_bl": 70, "update_bl_management": False}  # three words a sample
         check(backend, problem(31, 5, 20, MODELS[name], fidelity, noise="lowrank", **config))
@@ -142,7 +142,7 @@ def test_low_rank_noise(backend: Emulated, name: str, fidelity: str) -> None:
 def test_sizes(backend: Emulated, rows: int, cols: int, batch: int, fidelity: str) -> None:
     for bl_management in (True, False):
         p = problem(
-            *(rows, cols, batch, MODELS["soft"], fidelity),
+            *(rows, cols, batch, MODELS["SoftBounds"], fidelity),
             group_size=5,
             update_bl_management=bl_management,
         )
@@ -155,7 +155,7 @@ EMPTY = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 4), (0, 0, 0)]
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
 @pytest.mark.parametrize(("rows", "cols", "batch"), EMPTY)
 def test_empty(backend: Emulated, rows: int, cols: int, batch: int, fidelity: str) -> None:
-    p = problem(rows, cols, batch, MODELS["soft"], fidelity)
+    p = problem(rows, cols, batch, MODELS["SoftBounds"], fidelity)
     for fired in (None, torch.zeros(3, dtype=torch.int64)):
         assert torch.equal(on_cuda(p, fired), p.weight)
         assert fired is None or fired[0] == 0
@@ -163,7 +163,7 @@ def test_empty(backend: Emulated, rows: int, cols: int, batch: int, fidelity: st
 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped"])
 def test_more_than_one_slice(backend: Emulated, fidelity: str) -> None:
-    check(backend, problem(17, 33, 1030, MODELS["soft"], fidelity, lr=0.002, group_size=7))
+    check(backend, problem(17, 33, 1030, MODELS["SoftBounds"], fidelity, lr=0.002, group_size=7))
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped"])
@@ -179,7 +179,7 @@ def test_more_than_one_slice(backend: Emulated, fidelity: str) -> None:
     ],
 )
 def test_trains(backend: Emulated, lr: float, config: dict[str, Any], fidelity: str) -> None:
-    check(backend, problem(20, 37, 40, MODELS["soft"], fidelity, lr, group_size=16, **config))
+    check(backend, problem(20, 37, 40, MODELS["SoftBounds"], fidelity, lr, group_size=16, **config))
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_trains(backend: Emulated, lr: float, config: dict[str, Any], fidelity: 
 )
 def test_groups(backend: Emulated, group_size: int, lr: float) -> None:
     """Closed by number and by travel, across slices, with many trains or one in a word."""
-    p = problem(20, 37, 700, MODELS["soft"], "grouped", lr, group_size=group_size)
+    p = problem(20, 37, 700, MODELS["SoftBounds"], "grouped", lr, group_size=group_size)
     check(backend, p)
 
 
-@pytest.mark.parametrize("name", ["soft", "constant", "pow"])
+@pytest.mark.parametrize("name", ["SoftBounds", "ConstantStep", "PowStep-1"])
 def test_counting_without_tensor_cores(
     without_tensor_cores: Emulated, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -236,19 +236,21 @@ def test_moments(backend: Emulated, name: str) -> None:
 
 @pytest.mark.parametrize("bl", [1, 2, 70, 300, 5000])
 def test_moments_of_trains_of_any_length(backend: Emulated, bl: int) -> None:
-    p = problem(9, 70, 40, MODELS["soft"], "moments", desired_bl=bl, update_bl_management=False)
+    p = problem(
+        9, 70, 40, MODELS["SoftBounds"], "moments", desired_bl=bl, update_bl_management=False
+    )
     moves(p)
     check_moments(p)
 
 
 def test_moments_of_many_samples(backend: Emulated) -> None:
     """More than a slice of 8192, the last group not full."""
-    check_moments(problem(2, 3, 8500, MODELS["soft"], "moments", lr=0.002))
+    check_moments(problem(2, 3, 8500, MODELS["SoftBounds"], "moments", lr=0.002))
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped", "moments"])
 def test_fired(backend: Emulated, fidelity: str) -> None:
-    p = problem(33, 65, 530, MODELS["soft"], fidelity, lr=0.002, group_size=8)
+    p = problem(33, 65, 530, MODELS["SoftBounds"], fidelity, lr=0.002, group_size=8)
     want, got = (torch.tensor([3, 5, 7]) for _ in range(2))
     on_cpu(p, want)
     on_cuda(p, got)
@@ -260,9 +262,9 @@ def test_several_tiles_share_a_launch(backend: Emulated) -> None:
     """More than fit one launch, of different sizes, one of them twice."""
     sizes = [(17 * n + 3, 70 - 9 * n, 11 * n + 1) for n in range(7)]
     problems = [
-        problem(*size, MODELS["soft"]) for size in [*sizes, (40, 3, 9), (0, 2, 3), (5, 5, 0)]
+        problem(*size, MODELS["SoftBounds"]) for size in [*sizes, (40, 3, 9), (0, 2, 3), (5, 5, 0)]
     ]
-    problems.append(problem(33, 33, 5, MODELS["linear"]))
+    problems.append(problem(33, 33, 5, MODELS["LinearStep-1"]))
     launched: list[int] = []
     launch = backend.module.update
     weights = [p.weight.clone() for p in problems]
@@ -287,7 +289,9 @@ def test_several_tiles_share_a_launch(backend: Emulated) -> None:
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
 def test_a_tile_without_samples_shares_a_launch(backend: Emulated, fidelity: str) -> None:
     """First and last; uninitialised integers are -1 or large."""
-    problems = [problem(*size, MODELS["soft"], fidelity) for size in [(5, 5, 0), (20, 37, 40)]]
+    problems = [
+        problem(*size, MODELS["SoftBounds"], fidelity) for size in [(5, 5, 0), (20, 37, 40)]
+    ]
     alone = [on_cuda(p) for p in problems]
     moves(problems[1])
     for order in ((0, 1), (1, 0)):
@@ -318,7 +322,7 @@ def test_ideal(backend: Emulated) -> None:
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments", "ideal"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite(backend: Emulated, fidelity: str, value: float) -> None:
-    p = problem(33, 65, 70, MODELS["soft"], "exact" if fidelity == "ideal" else fidelity)
+    p = problem(33, 65, 70, MODELS["SoftBounds"], "exact" if fidelity == "ideal" else fidelity)
     p.d[5, 32] = p.x[5, 64] = p.d[6, 0] = value
     weight = p.weight.clone()
     a = arguments(p, weight)
@@ -353,7 +357,7 @@ def test_no_event_is_queried_during_a_capture(
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing[0])
     outcomes = Outcomes()
     outcomes.add(Outcome(torch.tensor(5), event))
-    p = problem(3, 4, 2, MODELS["soft"])
+    p = problem(3, 4, 2, MODELS["SoftBounds"])
     assert torch.equal(bits(on_cuda(p, outcomes=outcomes)), bits(on_cpu(p)))
     assert event.asked == 0
     capturing[0] = False
@@ -364,7 +368,7 @@ def test_no_event_is_queried_during_a_capture(
 
 def test_a_refused_update_is_not_saved() -> None:
     """The last update of a run has nobody after it to say so: the state does, once."""
-    tile = pl.Array(3, 4, MODELS["soft"])
+    tile = pl.Array(3, 4, MODELS["SoftBounds"])
     assert len(tile.state()) > 0
     tile._outcomes.add(Outcome(torch.tensor(5), _Ended()))
     with pytest.raises(ConfigError, match=r"d\[2\] held a NaN"):
@@ -377,7 +381,7 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.importlib, "import_module", _missing)
     assert ops.info()["cuda"] is False
     assert "PULSELINE_CUDA=ON" in str(ops.info()["cuda_reason"])
-    p = problem(3, 3, 2, MODELS["soft"])
+    p = problem(3, 3, 2, MODELS["SoftBounds"])
     with pytest.raises(BackendError, match=r"no CUDA kernels.*move it to the CPU"):
         on_cuda(p)
 
@@ -387,7 +391,7 @@ def _missing(name: str, package: str | None = None) -> None:
 
 
 def test_too_many_lines(backend: Emulated) -> None:
-    p = problem(1, 1, 1, MODELS["soft"])
+    p = problem(1, 1, 1, MODELS["SoftBounds"])
     pairs = [torch.zeros(1048561, 1, dtype=torch.int32)] * 3
     stored = type(p.stored)(*pairs)
     p = p._replace(weight=torch.zeros(1048561, 1), stored=stored, d=torch.zeros(1, 1048561))
@@ -397,7 +401,7 @@ def test_too_many_lines(backend: Emulated) -> None:
 
 def test_moved_tiles_keep_their_bits() -> None:
     """Parameters are built on the CPU and copied; what a tile counts moves along."""
-    layer = pl.nn.AnalogLinear(5, 3, device=MODELS["soft"], seed=4)
+    layer = pl.nn.AnalogLinear(5, 3, device=MODELS["SoftBounds"], seed=4)
     layer.cell.array.count_pulses()
     layer.to("meta")
     tile = layer.cell.array
@@ -429,7 +433,9 @@ def test_injected_bugs_show(backend: Emulated, fault: str, fidelity: str) -> Non
 
     Where lanes read other ends of groups than their neighbours, they no longer meet.
     """
-    p = problem(33, 65, 200, MODELS["soft"], fidelity, group_size=8, update_bl_management=False)
+    p = problem(
+        33, 65, 200, MODELS["SoftBounds"], fidelity, group_size=8, update_bl_management=False
+    )
     want = on_cuda(p)
     with backend.settings(**FAULTS[fault], launch=PULSES[fidelity]):  # type: ignore[arg-type]
         got, complaint = None, ""
@@ -446,6 +452,6 @@ def test_injected_bugs_show(backend: Emulated, fault: str, fidelity: str) -> Non
 
 def test_a_bug_of_the_plan_shows(backend: Emulated) -> None:
     """Without its barrier a sample's maximum is that of some other memory: not finite."""
-    p = problem(33, 65, 20, MODELS["soft"])
+    p = problem(33, 65, 20, MODELS["SoftBounds"])
     with backend.settings(skip=0, launch=1), pytest.raises(ConfigError, match="held a NaN"):
         on_cuda(p)

@@ -7,6 +7,7 @@ rounding twice (2^-23 of |w| <= 1); sampled moments within 5 standard errors.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 import pulseline as pl
 from conftest import Kernels
+from device_cases import LAST
 from operators import counted
 from pulseline import Array, ops, presets, reference
-from pulseline.devices import ConstantStep, ExpStep, Ideal, SoftBounds, SoftBoundsReference
+from pulseline.devices import ConstantStep, Ideal, SoftBounds
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
 from pulseline.io import IOConfig, UpdateConfig
@@ -61,13 +63,11 @@ def stored(t: Array) -> Stored:
 # ---- corrupt devices ----
 
 
-@pytest.mark.parametrize("device", [SoftBounds, ExpStep, SoftBoundsReference])
-def test_corrupt_devices_are_stuck(device: Any) -> None:
+@pytest.mark.parametrize("name", LAST)
+def test_corrupt_devices_are_stuck(name: str) -> None:
     """A part of prob, uniform within the range; programming, pulses and time leave them."""
     options = {**AGEING, "corrupt_devices_prob": 0.25, "corrupt_devices_range": 0.4}
-    if device is ExpStep:
-        options["dw_min_std_add"] = 0.01
-    t = tile(device(**options))
+    t = tile(dataclasses.replace(LAST[name], **options))
     c = Crosspoints.unpack(stored(t))
     stuck = (c.up == 0) & (c.down == 0)
     count = stuck.numel()

@@ -16,21 +16,20 @@ import torch
 from torch import Tensor
 
 from conftest import Kernels
+from device_cases import EXAMPLES
 from pulseline import _cpu, devices, ops, reference
 from pulseline.devices import (
     ConstantStep,
     ExpStep,
     LinearStep,
-    PiecewiseStep,
-    PowStep,
-    PowStepReference,
     PulsedDevice,
     SoftBounds,
     SoftBoundsReference,
     pulsed,
 )
 from pulseline.errors import ConfigError
-from pulseline.reference import Crosspoints, Stored, relax, rng
+from pulseline.reference import Crosspoints, Stored, rng
+from pulseline.reference.devices.model import affine_step
 
 QUIET: dict[str, Any] = {
     "dw_min_dtod": 0.0,
@@ -39,29 +38,7 @@ QUIET: dict[str, Any] = {
     "w_max_dtod": 0.0,
     "w_min_dtod": 0.0,
 }
-VARIANTS: dict[str, PulsedDevice] = {
-    "constant": ConstantStep(),
-    "constant_skewed": ConstantStep(up_down=-0.3, w_max=1.0, w_min=-0.2, w_max_dtod=1.5),
-    "linear": LinearStep(gamma_up=0.3, gamma_down=0.5),
-    "linear_own_bound": LinearStep(gamma_up=0.4, gamma_down=-0.2, mean_bound_reference=False),
-    "linear_additive": LinearStep(gamma_up=0.1, gamma_down=0.1, mult_noise=False),
-    "soft": SoftBounds(),
-    "soft_log_normal": SoftBounds(dw_min_dtod_log_normal=True, dw_min_dtod=0.8, up_down=0.2),
-    "soft_additive": SoftBounds(mult_noise=False, w_max_dtod=0.9, w_min_dtod=0.9),
-    "exp": ExpStep(),
-    "soft_reference": SoftBoundsReference(reference_mean=0.1, reference_std=0.2),
-    "soft_symmetric": SoftBoundsReference(
-        up_down=0.4, w_max_dtod=0.8, subtract_symmetry_point=True, slope_up_dtod=0.3
-    ),
-    "pow": PowStep(pow_gamma=1.7, pow_up_down=0.2, pow_up_down_dtod=0.1),
-    "pow_symmetric": PowStepReference(
-        up_down=-0.4, pow_gamma=2.0, reference_std=0.05, subtract_symmetry_point=True
-    ),
-    "piecewise": PiecewiseStep(tilt_up_dtod=0.2, tilt_down_dtod=0.9),
-    "corrupt": SoftBounds(corrupt_devices_prob=0.1, corrupt_devices_range=0.5),
-    "corrupt_reference": SoftBoundsReference(corrupt_devices_prob=0.1, reference_std=0.3),
-}
-variants = pytest.mark.parametrize("device", VARIANTS.values(), ids=VARIANTS.keys())
+variants = pytest.mark.parametrize("device", EXAMPLES.values(), ids=EXAMPLES.keys())
 
 
 def construct(device: PulsedDevice, rows: int, cols: int, seed: int, tile_id: int) -> Stored:
@@ -78,17 +55,42 @@ def unpacked(device: PulsedDevice, rows: int = 129, cols: int = 257) -> Crosspoi
 
 def test_lists_agree() -> None:
     """Compiled models, dataclasses and reference: the same names, fields and order."""
-    assert set(ops.FIELDS) == set(devices.DEVICES) == set(reference.DEVICES)
-    assert len(ops.FIELDS) == 8
-    affine = {name: flag for name, _, flag in _cpu.DEVICES}
+    compiled = {name: (fields, affine) for name, fields, affine in _cpu.DEVICES}
+    assert list(compiled) == list(devices.DEVICES) == list(reference.DEVICES)
+    assert set(ops.FIELDS) == set(compiled)
     for name, cls in devices.DEVICES.items():
         assert cls.__name__ == name == cls().name
-        assert reference.DEVICES[name].parameters is cls
         assert cls.field_names() == ops.FIELDS[name]
-        assert cls.affine is affine[name]
-        assert cls.affine is (reference.DEVICES[name].step in relax.AFFINE_STEPS)
+        assert cls.affine is bool(compiled[name][1])
         declared = {field.name for field in dataclasses.fields(cls)}
-        assert declared - set(ops.FIELDS[name]) == set(pulsed.RETENTION) | {"write_noise_std"}
+        between = {*pulsed.RETENTION, "batch", "write_noise_std"}
+        assert declared - set(ops.FIELDS[name]) == between
+
+
+@pytest.mark.parametrize("cls", devices.DEVICES.values(), ids=devices.DEVICES.keys())
+def test_examples(cls: type[PulsedDevice]) -> None:
+    """Two or three instances, the defaults first; each kind of noise and every field of the model's
+    own occurs in one of them."""
+    examples = cls.examples()
+    assert examples[0] == cls()
+    assert len(set(examples)) == len(examples) in (2, 3)
+    assert all(type(device) is cls for device in examples)
+    assert examples == cls.examples()
+    for field in set(cls.field_names()) - set(PulsedDevice.field_names()):
+        if isinstance(getattr(cls(), field), bool):
+            assert {getattr(device, field) for device in examples} == {False, True}, field
+
+
+@variants
+def test_affine_models_have_affine_steps(device: PulsedDevice) -> None:
+    """``step + slope w``, every bit: fidelities that join pulses rely on it."""
+    c = Crosspoints.of(device, construct(device, 9, 33, 1, 2))
+    step = reference.DEVICES[device.name].step
+    for part in (0.0, 0.3, 1.0):
+        w = c.lo + part * (c.hi - c.lo)
+        for up in (torch.ones_like(w, dtype=torch.bool), torch.zeros_like(w, dtype=torch.bool)):
+            same = torch.equal(step(device, c, w, up), affine_step(device, c, w, up))
+            assert same or not device.affine
 
 
 # ---- construction ----

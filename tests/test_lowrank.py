@@ -147,7 +147,7 @@ def test_models(kernels: Kernels, model: str, fidelity: str) -> None:
 
 @fidelities
 def test_more_samples_than_a_slice(kernels: Kernels, fidelity: str) -> None:
-    check(kernels, problem(3, 257, 600, MODELS["soft"], fidelity, noise="lowrank"))
+    check(kernels, problem(3, 257, 600, MODELS["SoftBounds"], fidelity, noise="lowrank"))
 
 
 @fidelities
@@ -155,14 +155,14 @@ def test_more_samples_than_a_slice(kernels: Kernels, fidelity: str) -> None:
 def test_long_trains(kernels: Kernels, fidelity: str, desired_bl: int) -> None:
     """More than 31 slots: exact draws anew for every word."""
     settings: dict[str, Any] = {"desired_bl": desired_bl, "noise": "lowrank"}
-    check(kernels, problem(17, 40, 9, MODELS["soft"], fidelity, lr=0.5, **settings))
+    check(kernels, problem(17, 40, 9, MODELS["SoftBounds"], fidelity, lr=0.5, **settings))
 
 
 @pytest.mark.parametrize("density", [0.02, 1.0])
 @pytest.mark.parametrize("group_size", [1, 7, 0])
 def test_groups(kernels: Kernels, group_size: int, density: float) -> None:
     """Packed and plain counts; silent samples, lines that a whole group leaves alone."""
-    p = problem(33, 65, 40, MODELS["soft"], "grouped", group_size=group_size, noise="lowrank")
+    p = problem(33, 65, 40, MODELS["SoftBounds"], "grouped", group_size=group_size, noise="lowrank")
     g = torch.Generator().manual_seed(group_size)
     x, d = (v * (torch.rand(v.shape, generator=g) < density**0.5) for v in (p.x, p.d))
     x[[0, 7, 8]] = 0
@@ -172,7 +172,7 @@ def test_groups(kernels: Kernels, group_size: int, density: float) -> None:
 def test_default_is_iid() -> None:
     assert UpdateConfig().noise == "iid"
     for fidelity in ("exact", "grouped"):
-        p = problem(17, 33, 12, MODELS["soft"], fidelity)
+        p = problem(17, 33, 12, MODELS["SoftBounds"], fidelity)
         named = p._replace(config=UpdateConfig(fidelity=fidelity, noise="iid"))
         assert torch.equal(bits(kernel(p)), bits(kernel(named)))
         lowrank = p._replace(config=UpdateConfig(fidelity=fidelity, noise="lowrank"))
@@ -274,7 +274,7 @@ def test_other_fidelities_refuse(fidelity: str) -> None:
     message = rf"^UpdateConfig: noise is 'lowrank'; use it with .* not {fidelity}$"
     with pytest.raises(ConfigError, match=message):
         UpdateConfig(fidelity=fidelity, noise="lowrank")
-    p = problem(3, 5, 2, MODELS["soft"])
+    p = problem(3, 5, 2, MODELS["SoftBounds"])
     w = p.weight.clone()
     config = dataclasses.replace(p.config, noise="lowrank")
     arguments = update_arguments(w, p.stored, p.x, p.d, p.device, config, p.lr, (0, 0, 0))

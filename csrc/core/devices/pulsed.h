@@ -10,6 +10,33 @@
 // +-corrupt_devices_range: both steps are 0 and one of its bounds is that value.
 // Units: normalised conductance. Every value is rounded to the nearest bf16 (by at most 2^-9 of
 // itself, .2 %) and the rounded value IS the device: kernels, reference and closed forms use it.
+//
+// A device model is a struct with these members, each of which list.h asks for:
+//   kName, kFields
+//     Name and fields of the Python dataclass, in its order; Params holds them as floats.
+//   kAffine
+//     step(w) = step + slope w in each direction, with slope_up and slope_down. Joined pulses then
+//     follow a closed form; else they take a second-order step.
+//   kSlopes
+//     The model stores a slope pair, whatever it means (slopes, powers, tilts). Without it kernels
+//     leave that pair unread: an affine model's step is constant, and `prepare` of another one may
+//     put into slope_up and slope_down what it likes.
+//   kLongStep
+//     A step costs far more than counting pulses (power, exponential, table): it is skipped where
+//     no lane has a pulse, and two vectors are in flight. No bit depends on it.
+//   kAdditive
+//     additive_noise() can be true. Where it is, a pulse adds sigma noise_scale(..) xi; where it is
+//     not, sigma step(..) xi.
+//   kOwnNoise
+//     noise_scale reads extra_up and extra_down; without it, at most up and down. StepNoise and
+//     ProportionalNoise below give both traits and both functions.
+//   construct(draws)
+//     What a crosspoint stores. construct_pulsed does what all models have in common.
+//   prepare(c)
+//     Once per call and crosspoint, before its pulses: what `step` needs and nobody stores.
+//     extra_up and extra_down are the model's own cells.
+//   step(c, w, up)
+//     The signed step at w without noise. The caller clips the weight to [lo, hi].
 #include "core/parameters.h"
 
 namespace pulseline {

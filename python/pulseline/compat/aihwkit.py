@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from collections.abc import Mapping as Table
 from typing import Any, NamedTuple
 
@@ -36,6 +36,19 @@ _WEIGHT_NOISE = {
     "PCMRead": "pcm_read",
 }
 
+# The classes of aihwkit that are known, by their names there, and what takes their fields here.
+MODELS: dict[str, Callable[..., devices.PulsedDevice]] = {
+    "ConstantStepDevice": devices.ConstantStep,
+    "LinearStepDevice": devices.LinearStep,
+    "SoftBoundsDevice": devices.SoftBounds,
+    "SoftBoundsPmaxDevice": devices.SoftBoundsPmax,
+    "SoftBoundsReferenceDevice": devices.SoftBoundsReference,
+    "ExpStepDevice": devices.ExpStep,
+    "PowStepDevice": devices.PowStep,
+    "PowStepReferenceDevice": devices.PowStepReference,
+    "PiecewiseStepDevice": devices.PiecewiseStep,
+}
+
 # Values at which a field without counterpart does nothing; None: it does nothing by itself.
 _OFF_DEVICE: dict[str, Collection[Any] | None] = {
     "construction_seed": (0,),
@@ -47,16 +60,6 @@ _OFF_DEVICE: dict[str, Collection[Any] | None] = {
     "reverse_up": (False,),
     "reverse_down": (False,),
     "reverse_offset": None,
-    "write_noise_std": (0,),
-    "corrupt_devices_prob": (0,),
-    "corrupt_devices_range": None,
-    "diffusion": (0,),
-    "diffusion_dtod": None,
-    "lifetime": (0,),
-    "lifetime_dtod": None,
-    "reset": None,
-    "reset_dtod": None,
-    "reset_std": None,
 }
 _OFF_IO: dict[str, Collection[Any] | None] = {
     "out_scale": (1,),
@@ -238,24 +241,24 @@ def _same(
 
 def _device(theirs: object) -> devices.Device:
     for cls in type(theirs).__mro__:
-        name = cls.__name__.removesuffix("Device")
-        if name in ("Ideal", "FloatingPoint"):
+        name = cls.__name__
+        if name in ("IdealDevice", "FloatingPointDevice"):
             for field in ("diffusion", "lifetime"):
                 if getattr(theirs, field, 0):
                     raise _refusal(f"device.{field}", getattr(theirs, field), "set it to 0")
             return devices.Ideal()
-        if cls.__name__ in _MODELS:
+        if name in MODELS:
             break
     else:
-        known = ", ".join(sorted(_MODELS))
+        known = ", ".join(sorted(MODELS))
         raise _refusal("device", type(theirs).__name__, f"use one of {known} or IdealDevice")
-    model = getattr(devices, name)
+    model = MODELS[name]
     drift = getattr(theirs, "drift", None)
     if getattr(drift, "nu", 0):
         raise _refusal("device.drift.nu", drift.nu, "set it to 0 and give our device drift_nu")  # type: ignore[union-attr]
     off: dict[str, Collection[Any] | None] = {**_OFF_DEVICE, "drift": None}
     ours = set(inspect.signature(model).parameters)
-    if name == "SoftBoundsPmax":  # bounds and steps follow from its curve
+    if model is devices.SoftBoundsPmax:  # bounds and steps follow from its curve
         off |= dict.fromkeys(_DERIVED)
         ours |= {field.name for field in dataclasses.fields(devices.SoftBounds)} - set(_DERIVED)
     values = _same(theirs, "device", ours, off)
@@ -264,13 +267,6 @@ def _device(theirs: object) -> devices.Device:
             values[field] = tuple(nodes)
     device: devices.Device = model(**values)
     return device
-
-
-_MODELS = {
-    f"{name}Device"
-    for name in (*devices.DEVICES, "SoftBoundsPmax")
-    if getattr(devices, name, None) is not None
-}
 
 
 def _choice(part: object, name: str, field: str, known: Table[str, str]) -> str | None:

@@ -12,7 +12,8 @@ from .ideal import Ideal
 from .linear_step import LinearStep
 from .measured import from_measurements
 from .piecewise_step import PiecewiseStep
-from .pow_step import PowStep, PowStepReference
+from .pow_step import PowStep
+from .pow_step_reference import PowStepReference
 from .pulsed import PulsedDevice
 from .soft_bounds import SoftBounds, SoftBoundsPmax
 from .soft_bounds_reference import SoftBoundsReference

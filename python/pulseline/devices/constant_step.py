@@ -18,6 +18,14 @@ class ConstantStep(PulsedDevice):
     Parameters and errors: see :class:`PulsedDevice`.
     """
 
+    @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """The defaults, and a skewed range whose bounds may cross."""
+        return (
+            cls(),
+            cls(up_down=-0.3, w_max=1.0, w_min=-0.2, w_max_dtod=1.5),
+        )
+
     @property
     def fidelity_note(self) -> str:
         """How ``grouped`` and ``moments`` join pulses of this model, in one sentence."""

@@ -61,3 +61,11 @@ class ExpStep(PulsedDevice):
             up * max(1 - self.a_up * math.exp(self.gamma_up * self.b), 0.0),
             down * max(1 - self.a_down * math.exp(-self.gamma_down * self.b), 0.0),
         )
+
+    @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """Noise in proportion to the step, and complex noise with stuck devices."""
+        return (
+            cls(),
+            cls(dw_min_std_add=0.002, dw_min_std_slope=0.01, corrupt_devices_prob=0.1),
+        )

@@ -39,3 +39,12 @@ class LinearStep(PulsedDevice):
         super().__post_init__()
         require(self.w_max > 0, self, "w_max", "use a bound > 0: slopes are relative to it")
         require(self.w_min < 0, self, "w_min", "use a bound < 0: slopes are relative to it")
+
+    @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """No slope; slopes to the crosspoint's own bounds; additive noise."""
+        return (
+            cls(),
+            cls(gamma_up=0.4, gamma_down=0.2, mean_bound_reference=False),
+            cls(gamma_up=0.1, gamma_down=0.4, mult_noise=False),
+        )

@@ -54,6 +54,19 @@ class PiecewiseStep(PulsedDevice):
         for name, step in zip(self.curves, self.nominal_steps(), strict=True):
             require(step > 0, self, name, "use a curve that is above 0 at weight 0")
 
+    @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """Flat curves, and two of different lengths that each device tilts."""
+        return (
+            cls(),
+            cls(
+                tilt_up_dtod=0.3,
+                tilt_down_dtod=0.6,
+                piecewise_up=tuple(1.5 - 0.09 * n for n in range(MOST_NODES)),
+                piecewise_down=(0.1, 0.7, 1.2),
+            ),
+        )
+
     def _values(self, name: str) -> tuple[float, ...]:
         """A curve goes as its number of intervals and 17 values, the last one repeated."""
         if name not in self.curves:

@@ -155,6 +155,15 @@ class PulsedDevice:
         return type(self).__name__
 
     @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """Two or three instances, the defaults first, then what the model can do otherwise.
+
+        Every test of all models runs on these, always in this order. Between them they have each
+        kind of noise and each branch of the model's construction and step.
+        """
+        raise NotImplementedError(f"{cls.__name__}.examples: give two or three instances")
+
+    @classmethod
     def field_names(cls) -> tuple[str, ...]:
         """Fields that the compiled model takes, in its order."""
         return tuple(field.name for field in fields(cls) if field.name not in _BETWEEN_PULSES)

@@ -32,6 +32,22 @@ class SoftBounds(PulsedDevice):
         require(self.w_max > 0, self, "w_max", "use a bound > 0: the step vanishes there")
         require(self.w_min < 0, self, "w_min", "use a bound < 0: the step vanishes there")
 
+    @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """Multiplying noise; much additive noise; log-normal steps, some stuck, no noise."""
+        return (
+            cls(),
+            cls(mult_noise=False, dw_min_std=1.5, w_max_dtod=0.9, w_min_dtod=0.9),
+            cls(
+                dw_min_std=0.0,
+                dw_min_dtod=0.8,
+                dw_min_dtod_log_normal=True,
+                up_down=0.2,
+                corrupt_devices_prob=0.1,
+                corrupt_devices_range=0.5,
+            ),
+        )
+
 
 def SoftBoundsPmax(
     p_max: float = 1000.0,

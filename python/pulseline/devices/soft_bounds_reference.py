@@ -69,3 +69,22 @@ class SoftBoundsReference(PulsedDevice):
             nearest_bf16(up / v_max) * nearest_bf16(v_max - reference),
             nearest_bf16(down / v_min) * nearest_bf16(v_min - reference),
         )
+
+    @classmethod
+    def examples(cls) -> tuple[PulsedDevice, ...]:
+        """Additive noise; with the symmetry point; multiplying noise, references, some stuck."""
+        return (
+            cls(),
+            cls(
+                up_down=0.4,
+                w_max_dtod=0.8,
+                slope_up_dtod=0.3,
+                subtract_symmetry_point=True,
+            ),
+            cls(
+                mult_noise=True,
+                reference_mean=0.04,
+                reference_std=0.1,
+                corrupt_devices_prob=0.1,
+            ),
+        )

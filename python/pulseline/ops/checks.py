@@ -14,7 +14,7 @@ _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the co
 _MOST_GROUP = 256
 _LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 _INFINITE = float("inf")
-_COUNTERS = (len(Counters._fields),)
+COUNTERS = len(Counters._fields)
 _MOST_TILE = (1 << 32) - 1
 
 
@@ -139,7 +139,7 @@ def check_counters(counters: Tensor, beside: Tensor) -> int:
     """
     if (
         counters.dtype is not torch.int64
-        or counters.shape != _COUNTERS
+        or counters.numel() != COUNTERS
         or not counters.is_contiguous()
     ):
         raise ConfigError(

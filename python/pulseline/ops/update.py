@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import _cpu
 from ..errors import ConfigError
 from .checks import (
+    COUNTERS,
     check_counters,
     check_fired,
     check_update,
@@ -28,6 +29,7 @@ from .cuda.outcomes import Outcomes
 from .layout import PulseSettings, UpdateKey, checked
 from .library import LIBRARY, direct, eager
 
+_I64 = torch.int64
 _threads = torch.get_num_threads
 
 
@@ -48,7 +50,15 @@ def update_cpu(
 ) -> None:
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     check_update(weight, x, d, lr, settings, whose, "cpu")
-    check_fired(fired, weight)
+    if fired is not None:
+        check_fired(fired, weight)
+    if not (  # in line, for small updates
+        counters.dtype is _I64
+        and counters.numel() == COUNTERS
+        and counters.is_contiguous()
+        and counters.is_cpu
+    ):
+        check_counters(counters, weight)
     x, d = x.contiguous(), d.contiguous()
     index, addresses = -1, (0, 0, 0)
     if device != "Ideal":
@@ -66,7 +76,7 @@ def update_cpu(
         index,
         params,
         settings,
-        check_counters(counters, weight),
+        counters.data_ptr(),
         whose,
         _threads(),
         0 if fired is None else fired.data_ptr(),
@@ -183,10 +193,13 @@ def update_(
         outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
             who waits.
     """
-    arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired)
     if direct(x):
-        update_cpu(*arguments)
-    elif (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
+        update_cpu(
+            weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired
+        )
+        return
+    arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired)
+    if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
         update_cuda(*arguments, batch, outcomes)
     else:
         _update_op(*arguments)

@@ -28,7 +28,7 @@ from torch import Tensor
 from ..devices import PulsedDevice
 from ..io import UpdateConfig
 from .arithmetic import f32, fma
-from .devices import DEVICES, Crosspoints, additive_noise, affine_step, constant_step
+from .devices import DEVICES, Crosspoints, additive_noise
 from .rng import (
     COLUMN_STRIDE,
     GROUP_NOISE,
@@ -44,7 +44,6 @@ from .trains import Train, manage, pulse_number, sample_trains
 
 GROUP_SAMPLES = 256  # most samples of a group
 GROUP_TRAVEL = 0.3  # grouped: most expected steps of a group, as a part of the weight range
-AFFINE_STEPS = (constant_step, affine_step)  # a constant step has slope 0
 
 
 class Counts(NamedTuple):
@@ -147,16 +146,12 @@ def _clip(w: Tensor, c: Crosspoints) -> Tensor:
     return torch.maximum(torch.minimum(w, c.hi), c.lo)
 
 
-def _affine(device: PulsedDevice) -> bool:
-    return DEVICES[device.name].step in AFFINE_STEPS
-
-
 def to_flow(device: PulsedDevice, c: Crosspoints) -> Crosspoints:
     """Steps whose flow reaches in unit time what one pulse does: times ``ln(1 + l) / l``.
 
     By its series to l^2. Devices that are not affine keep theirs.
     """
-    if not _affine(device):
+    if not device.affine:
         return c
 
     def rate(slope: Tensor) -> Tensor:
@@ -173,7 +168,7 @@ def _bend(
     device: PulsedDevice, c: Crosspoints, w: Tensor, n: Counts, move: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """B and, of devices that are not affine, E from the move A."""
-    if _affine(device):
+    if device.affine:
         return fma(n.up, c.slope_up, n.down * c.slope_down), None
     step = DEVICES[device.name].step
     half = _clip(fma(move, f32(0.5), w), c)

@@ -1,0 +1,17 @@
+"""ConstantStep in plain torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...devices import ConstantStep
+from .model import Crosspoints, Model
+
+
+def constant_step(_device: ConstantStep, c: Crosspoints, _w: Tensor, up: Tensor) -> Tensor:
+    """``s_up`` or ``-s_down``."""
+    return torch.where(up, c.up, c.down)
+
+
+MODEL = Model(constant_step)
