@@ -3,7 +3,7 @@
 
 #include "bind/layout.h"
 #include "cpu/cpu.h"
-#include "cpu/irdrop.h"
+#include "cpu/wires.h"
 
 namespace py = pybind11;
 

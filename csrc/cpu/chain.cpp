@@ -1,14 +1,14 @@
 // The read with options: physical tile by physical tile, round by round, runs of samples shared
 // among threads. Products are read_panel's with every converter off, or the nodal solve of
-// irdrop.cpp; a sample's result depends on nothing but itself.
+// wires.cpp; a sample's result depends on nothing but itself.
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "cpu/cpu.h"
-#include "cpu/irdrop.h"
 #include "cpu/kernels.h"
 #include "cpu/threads.h"
+#include "cpu/wires.h"
 
 namespace pulseline::cpu {
 namespace {

@@ -34,11 +34,11 @@ struct ReadSums {
   int64_t segment, out0, out1;
 };
 
-// Voltage profiles of wires, see cpu/irdrop.cpp; [2]: positive and negative weights.
+// Voltage profiles of wires, see core/wires.h; [2]: positive and negative weights.
 struct Wires {
-  double *word, *bit;   // [2][rows][cols] along word lines and bit lines of every tile
-  double *level, *end;  // [2][tile rows][cols], [2][rows][tile columns]: at the end of a line
-  float* effective;     // [rows][cols] out
+  double *word, *bit;          // [2][rows][cols] along word lines and bit lines of every tile
+  double *word_end, *bit_end;  // [2][tile rows][cols], [2][rows][tile columns]
+  float* effective;            // [rows][cols] out
 };
 
 // How a solved read is cut: samples of a block, blocks at work at a time, memory of each.

@@ -16,12 +16,6 @@ PL_DEVICE Range range_of(int64_t n, int64_t size, int64_t total) {
   return {n * size, n * size + size < total ? n * size + size : total};
 }
 
-// Of a crosspoint in the array of positive (0) or of negative weights (1).
-PL_DEVICE double conductance(float w, int array) {
-  const double g = array == 0 ? double(w) : -double(w);
-  return g > 0 ? g : 0.0;
-}
-
 // ---- inputs ----
 
 struct InputKeys {  // of one sample in one row block and round

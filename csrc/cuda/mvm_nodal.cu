@@ -22,21 +22,18 @@ __global__ void __launch_bounds__(kPivotThreads, 4)
   const Range out = range_of(word ? across : line / j.args.tile_out, j.args.tile_out, j.outputs);
   const NodalArray a = array_of(j, pivots, in, out, int(blockIdx.y));
   const int64_t at = pivot_offset(j, in, out, int(blockIdx.y));
-  const double c = a.segment;
   double inverse = 0.0;
   if (word) {
     const int64_t i = line - in.first;
     for (int64_t k = 0; k < a.m; ++k) {
-      double d = a.g(i, k) + c + (k + 1 < a.m ? c : 0.0);
-      if (k > 0) d -= c * (c * inverse);
-      pivots.word[at + i * a.m + k] = inverse = 1.0 / d;
+      inverse = a.wire.inverse_pivot(a.wire.diagonal(a.g(i, k), k + 1 == a.m), inverse);
+      pivots.word[at + i * a.m + k] = inverse;
     }
   } else {
     const int64_t k = line - out.first;
     for (int64_t i = 0; i < a.n; ++i) {
-      double e = a.g(i, k) + c + (i > 0 ? c : 0.0);
-      if (i > 0) e -= c * (c * inverse);
-      pivots.bit[at + i * a.m + k] = inverse = 1.0 / e;
+      inverse = a.wire.inverse_pivot(a.wire.diagonal(a.g(i, k), i == 0), inverse);
+      pivots.bit[at + i * a.m + k] = inverse;
     }
   }
 }
@@ -143,8 +140,7 @@ PL_DEVICE void solve_tile(const ReadJob& j, const Pivots& pivots, const Where& a
         return q[(a.transposed ? n - 1 - i : i) * k.lanes + lane];
       });
       for_lines(k, m, [&](int64_t, int, int64_t o) {
-        const double current = room.array.segment * k.x[(n - 1) * m * k.lanes + o];
-        out[o] += array == 0 ? current : -current;
+        out[o] += signed_by(array, room.array.wire.current(k.x[(n - 1) * m * k.lanes + o]));
       });
       __syncthreads();  // before the next solution
     }

@@ -1,13 +1,14 @@
 #pragma once
 // The nodal equations of one physical tile with wires, solved by one block for a few samples side
-// by side: the conjugate gradients of cpu/irdrop.cpp with its double arithmetic and its order of
-// sums, hence its bits, whatever the number of samples (lanes). A thread takes whole lines: a word
-// line is one input, a bit line one output. Every pass over a vector does all that it can:
+// by side: core/wires.h with the order of sums of cpu/wires.cpp, hence its bits, whatever the
+// number of samples (lanes). A thread takes whole lines: a word line is one input, a bit line one
+// output. Every pass over a vector does all that it can:
 //   word forward    p = z + turn p, s = G p, eliminated along the word line
 //   word backward   s = (B - G A^-1 G) p, p s
 //   bit forward     x += step p, r -= step s, z (in the place of s) eliminated along the bit line
 //   bit backward    z = B^-1 r, r z
 // A sample that has converged keeps its x: step and turn are 0.
+#include "core/wires.h"
 #include "cuda/mvm_device.h"
 
 namespace pulseline::cuda {
@@ -20,8 +21,8 @@ struct NodalArray {
   int32_t by_input, by_output;
   const double *word, *bit;  // [n][m] inverse pivots of the systems of word and of bit lines
   int32_t n, m;
-  double segment;  // conductance of a piece of wire
-  int array;       // 0: positive weights, 1: negative ones
+  Wire wire;
+  int array;  // 0: positive weights, 1: negative ones
   // Read-only: these loads need not wait for stores to the vectors.
   PL_DEVICE double g(int i, int j) const {
     return conductance(__ldg(w + (int64_t(i) * by_input + int64_t(j) * by_output)), array);
@@ -38,7 +39,7 @@ PL_DEVICE int64_t pivot_offset(const ReadJob& j, Range in, Range out, int array)
          in.first * (out.last - out.first);
 }
 
-// A tile, its lines counted from driver and sense end: see cpu/irdrop.h.
+// A tile, its lines counted from driver and sense end: see core/wires.h.
 PL_DEVICE NodalArray array_of(const ReadJob& j, const Pivots& pivots, Range in, Range out,
                               int array) {
   const ReadArgs& a = j.args;
@@ -51,7 +52,7 @@ PL_DEVICE NodalArray array_of(const ReadJob& j, const Pivots& pivots, Range in, 
   t.bit = pivots.bit + pivot_offset(j, in, out, array);
   t.n = in.last - in.first;
   t.m = out.last - out.first;
-  t.segment = 1.0 / j.chain.wire_resistance;
+  t.wire = {1.0 / j.chain.wire_resistance};
   t.array = array;
   return t;
 }
@@ -84,19 +85,19 @@ PL_DEVICE void drive_words(const NodalArray& array, const NodalWork& work, Input
   const NodalWork k = work;
   for_lines(k, a.n, [&](int i, int lane, int) {
     double* r = k.r + i * a.m * k.lanes + lane;
-    double v = a.segment * double(input(i, lane));
+    double v = a.wire.current(double(input(i, lane)));
     r[0] = v;
 #pragma unroll 1
     for (int j = 1; j < a.m; ++j) {
-      v = 0.0 + (a.segment * a.word_pivot(i, j - 1)) * v;  // the sum tells -0 from 0
+      v = eliminate(0.0, a.wire.ratio(a.word_pivot(i, j - 1)), v);
       r[j * k.lanes] = v;
     }
-    v = v * a.word_pivot(i, a.m - 1);
-    r[(a.m - 1) * k.lanes] = v * a.g(i, a.m - 1);
+    double from_next = 0.0;
 #pragma unroll 1
-    for (int j = a.m - 2; j >= 0; --j) {
-      v = (r[j * k.lanes] + a.segment * v) * a.word_pivot(i, j);
+    for (int j = a.m - 1; j >= 0; --j) {
+      v = substitute(r[j * k.lanes], from_next, a.word_pivot(i, j));
       r[j * k.lanes] = v * a.g(i, j);
+      from_next = a.wire.current(v);
     }
   });
 }
@@ -113,7 +114,7 @@ PL_DEVICE void forward_words(const NodalArray& array, const NodalWork& work, Loa
 #pragma unroll 1
     for (int j = 1; j < a.m; ++j) {
       at += k.lanes;
-      v = a.g(i, j) * load(at, lane) + (a.segment * a.word_pivot(i, j - 1)) * v;
+      v = eliminate(a.g(i, j) * load(at, lane), a.wire.ratio(a.word_pivot(i, j - 1)), v);
       k.s[at] = v;
     }
   });
@@ -126,13 +127,14 @@ PL_DEVICE void backward_words(const NodalArray& array, const NodalWork& work, co
   const int width = a.m * k.lanes;
   for_lines(k, a.n, [&](int i, int lane, int t) {
     int at = (i * a.m + a.m - 1) * k.lanes + lane;
-    double solved = 0.0, part = 0.0;
+    double from_next = 0.0, part = 0.0;
 #pragma unroll 1
     for (int j = a.m - 1; j >= 0; --j, at -= k.lanes) {
-      solved = (j + 1 < a.m ? k.s[at] + a.segment * solved : k.s[at]) * a.word_pivot(i, j);
+      const double solved = substitute(k.s[at], from_next, a.word_pivot(i, j));
+      from_next = a.wire.current(solved);
       const double above = i > 0 ? v[at - width] : 0.0, below = i + 1 < a.n ? v[at + width] : 0.0;
-      const double g = a.g(i, j), diagonal = g + a.segment + (i > 0 ? a.segment : 0.0);
-      const double s = diagonal * v[at] - a.segment * (above + below) - g * solved;
+      const double g = a.g(i, j);
+      const double s = a.wire.reduced(a.wire.diagonal(g, i == 0), v[at], above + below, g, solved);
       k.s[at] = s;
       part += v[at] * s;
     }
@@ -151,16 +153,16 @@ PL_DEVICE void solve_bits(const NodalArray& array, const NodalWork& work, double
     z[t] = v;
 #pragma unroll 1
     for (int i = 1; i < a.n; ++i) {
-      v = load(i * width + t, lane) + (a.segment * a.bit_pivot(i - 1, j)) * v;
+      v = eliminate(load(i * width + t, lane), a.wire.ratio(a.bit_pivot(i - 1, j)), v);
       z[i * width + t] = v;
     }
-    double next = 0.0, part = 0.0;
+    double from_next = 0.0, part = 0.0;
 #pragma unroll 1
     for (int i = a.n - 1; i >= 0; --i) {
-      v = (z[i * width + t] + next) * a.bit_pivot(i, j);
+      v = substitute(z[i * width + t], from_next, a.bit_pivot(i, j));
       z[i * width + t] = v;
       part += k.r[i * width + t] * v;
-      next = a.segment * v;
+      from_next = a.wire.current(v);
     }
     k.parts[t] = part;
   });
@@ -171,21 +173,21 @@ PL_DEVICE void solve_bits(const NodalArray& array, const NodalWork& work, double
 template <class Input>
 PL_DEVICE void solve_nodes(const NodalArray& a, const NodalWork& k, double tolerance, Input input) {
   const bool leads = int(threadIdx.x) < k.lanes;  // holds the numbers of its lane
-  double limit = 0.0, rz = 0.0;
+  Descent mine = {0.0, 0.0};
   drive_words(a, k, input);
   __syncthreads();
   solve_bits(a, k, k.x, [&](int at, int) { return k.r[at]; });
   __syncthreads();
-  if (leads) limit = k.total(a.m) * (tolerance * tolerance);
+  if (leads) mine.limit = Descent::limit_of(k.total(a.m), tolerance);
   forward_words(a, k, [&](int at, int) { return k.x[at]; });
   __syncthreads();  // of the parts
   backward_words(a, k, k.x);
   __syncthreads();
   solve_bits(a, k, k.s, [&](int at, int) { return k.r[at] = k.r[at] - k.s[at]; });
   __syncthreads();
-  if (leads) rz = k.total(a.m);
-  for (int round = 0; round < 1000; ++round) {
-    if (!__syncthreads_or(leads && rz > limit)) return;
+  if (leads) mine.square = k.total(a.m);
+  for (int round = 0; round < kMostIterations; ++round) {
+    if (!__syncthreads_or(leads && mine.running())) return;
     if (round == 0)
       forward_words(a, k, [&](int at, int) { return k.p[at] = k.s[at]; });
     else
@@ -194,20 +196,14 @@ PL_DEVICE void solve_nodes(const NodalArray& a, const NodalWork& k, double toler
     __syncthreads();
     backward_words(a, k, k.p);
     __syncthreads();
-    if (leads) k.step[threadIdx.x] = rz > limit ? rz / k.total(a.n) : 0.0;
+    if (leads) k.step[threadIdx.x] = mine.step(k.total(a.n));
     __syncthreads();
     solve_bits(a, k, k.s, [&](int at, int lane) {
       k.x[at] = k.x[at] + k.step[lane] * k.p[at];
       return k.r[at] = k.r[at] - k.step[lane] * k.s[at];
     });
     __syncthreads();
-    if (leads && rz > limit) {
-      const double next = k.total(a.m);
-      k.turn[threadIdx.x] = next / rz;
-      rz = next;
-    } else if (leads) {
-      k.turn[threadIdx.x] = 0.0;
-    }
+    if (leads) k.turn[threadIdx.x] = mine.turn(k.total(a.m));
   }
   __syncthreads();
 }

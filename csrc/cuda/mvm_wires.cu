@@ -1,5 +1,6 @@
-// Effective weights behind wires, the closed form of cpu/irdrop.cpp in the same double arithmetic:
-// voltage profiles along the columns and the rows of every tile, then one quotient per crosspoint.
+// Effective weights behind wires, the closed form of core/wires.h: voltage profiles along the
+// columns and the rows of every tile, then one quotient per crosspoint.
+#include "core/wires.h"
 #include "cuda/mvm_device.h"
 
 namespace pulseline::cuda {
@@ -22,10 +23,10 @@ __global__ void wires_columns_kernel(const ReadJob j, const Wires wires) {
     double level = 1.0, current = 0.0;
     for (int64_t r = rows.last - 1; r >= rows.first; --r) {
       wires.word[(array * a.rows + r) * a.cols + i] = level;
-      current += conductance(a.w[r * a.cols + i], array) * level;
-      level += j.chain.wire_resistance * current;
+      pass_crosspoint(conductance(a.w[r * a.cols + i], array), j.chain.wire_resistance, level,
+                      current);
     }
-    wires.level[(array * int64_t(gridDim.y) + blockIdx.y) * a.cols + i] = level;
+    wires.word_end[(array * int64_t(gridDim.y) + blockIdx.y) * a.cols + i] = level;
   }
 }
 
@@ -36,13 +37,13 @@ __global__ void wires_rows_kernel(const ReadJob j, const Wires wires) {
   if (r >= a.rows) return;
   const Range cols = range_of(blockIdx.y, tiles_of(a).cols, a.cols);
   for (int array = 0; array < 2; ++array) {
-    double end = 1.0, through = 0.0;
+    double end = 1.0, current = 0.0;
     for (int64_t i = cols.first; i < cols.last; ++i) {
       wires.bit[(array * a.rows + r) * a.cols + i] = end;
-      through += conductance(a.w[r * a.cols + i], array) * end;
-      end += j.chain.wire_resistance * through;
+      pass_crosspoint(conductance(a.w[r * a.cols + i], array), j.chain.wire_resistance, end,
+                      current);
     }
-    wires.end[(array * a.rows + r) * int64_t(gridDim.y) + blockIdx.y] = end;
+    wires.bit_end[(array * a.rows + r) * int64_t(gridDim.y) + blockIdx.y] = end;
   }
 }
 
@@ -56,12 +57,11 @@ __global__ void wires_combine_kernel(const ReadJob j, const Wires wires) {
   const int64_t across = (a.cols + tiles.cols - 1) / tiles.cols;
   double total = 0.0;
   for (int array = 0; array < 2; ++array) {
-    const double end = wires.end[(array * a.rows + row) * across + col / tiles.cols];
-    const double level = wires.level[(array * down + row / tiles.rows) * a.cols + col];
-    const double drop =
-        (end / wires.bit[array * count + at] + level / wires.word[array * count + at]) - 1.0;
-    const double current = conductance(a.w[at], array) / drop;
-    total += array == 0 ? current : -current;
+    const double bit_end = wires.bit_end[(array * a.rows + row) * across + col / tiles.cols];
+    const double word_end = wires.word_end[(array * down + row / tiles.rows) * a.cols + col];
+    const double bit = wires.bit[array * count + at], word = wires.word[array * count + at];
+    total +=
+        signed_by(array, behind_wires(conductance(a.w[at], array), bit, bit_end, word, word_end));
   }
   wires.effective[at] = float(total);
 }

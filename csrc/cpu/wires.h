@@ -1,19 +1,17 @@
 #pragma once
-// Wire resistance of one physical tile. Forward geometry: input line (word line) i is driven at
-// output 0, output line (bit line) j is sensed at the last input; backward swaps the roles of the
-// same line ends, so that its matrix is the transpose (reciprocity). Weights are differences of
-// two arrays, max(w, 0) and max(-w, 0), in units of the conductance of weight 1; every segment of
-// wire between two crosspoints, and from a line's end to its driver, has the resistance r.
+// Physical tiles with resistive wires, core/wires.h, line by line.
 #include <cstdint>
 #include <vector>
 
+#include "core/wires.h"
+
 namespace pulseline::cpu {
 
-// out[row][col] of rows x cols: effective weights in closed form, exact to first order in r.
+// out[row][col] of rows x cols: effective weights in closed form.
 void approximate_wires(const float* w, int64_t rows, int64_t cols, int64_t stride, double r,
                        float* out);
 
-// The nodal equations of one tile, factored once, then solved per sample. Float64.
+// The nodal equations of one tile, factored once, then solved per sample.
 class WireSolver {
  public:
   // Tile w[rows][cols]; transposed: inputs are its rows.
@@ -35,11 +33,12 @@ class WireSolver {
   void schur(const Array& a, const double* p, double* out) const;
   void dot_words(const double* u, const double* v, double* result) const;
   void dot_bits(const double* u, const double* v, double* parts, double* result) const;
-  int solve_array(const Array& a, Work& work, double sign, double* out) const;
+  int solve_array(const Array& a, Work& work, int array, double* out) const;
 
   int64_t n_, m_;  // inputs, outputs
   bool flipped_;
-  double segment_, tolerance_;  // conductance of a wire segment
+  Wire wire_;
+  double tolerance_;
   Array arrays_[2];
 };
 

@@ -1,55 +1,33 @@
-// IR drop: closed form and nodal solve.
-//
-// Closed form, per array G (rows i: inputs, columns j: outputs, n x m):
-//   W_ij = G_ij / (u_n / u_ij + v_m / v_ij - 1)
-// u_ij is the voltage along bit line j, from the open end to the sense end, whose crosspoints leak
-// to grounded word lines: u_0 = 1, u_{i+1} = u_i + r sum_{k<=i} G_kj u_kj; u_ij / u_n is the part
-// of a current injected at i that arrives (an alpha-beta form). v likewise along word line i, from
-// its open end to the driver. The two act like resistances in series with the crosspoint, hence the
-// sum of the inverses and not the product of the parts: .3 % instead of 2 % at n^2 r <G> = .5.
-//
-// Nodal solve: word-line voltages v, bit-line voltages u at every crosspoint. With the tridiagonal
-// systems A v = G u + drive of the word lines and B u = G v of the bit lines, eliminating v gives
-//   (B - G A^-1 G) u = G A^-1 drive,
-// symmetric positive definite; conjugate gradients preconditioned by B^-1 converge in a few steps.
-// Samples are lanes: each has its own step sizes and stops by itself, so that its bits do not
-// depend on its neighbours.
-#include "cpu/irdrop.h"
+// Wires, core/wires.h: closed form and nodal solve. Samples are lanes: each has its own step sizes
+// and stops by itself, so that its bits do not depend on its neighbours.
+#include "cpu/wires.h"
 
-#include <cmath>
+#include <cstddef>
 
 namespace pulseline::cpu {
-
-namespace {
-
-double part(float w, double sign) { return w * sign > 0 ? double(w) * sign : 0.0; }
-
-}  // namespace
 
 void approximate_wires(const float* w, int64_t rows, int64_t cols, int64_t stride, double r,
                        float* out) {
   // Inputs are the columns of the weight matrix, outputs its rows.
   const size_t width = size_t(cols), size = size_t(rows) * width;
   std::vector<double> total(size, 0.0), word(size), bit(width);
-  for (double sign : {1.0, -1.0}) {
-    std::vector<double> level(width, 1.0), current(width, 0.0);
+  for (int array = 0; array < 2; ++array) {
+    std::vector<double> word_end(width, 1.0), current(width, 0.0);
     for (int64_t j = rows - 1; j >= 0; --j)
       for (size_t i = 0; i < width; ++i) {
-        word[size_t(j) * width + i] = level[i];
-        current[i] += part(w[j * stride + int64_t(i)], sign) * level[i];
-        level[i] += r * current[i];
+        word[size_t(j) * width + i] = word_end[i];
+        pass_crosspoint(conductance(w[j * stride + int64_t(i)], array), r, word_end[i], current[i]);
       }
     for (int64_t j = 0; j < rows; ++j) {
-      double end = 1.0, through = 0.0;
+      double bit_end = 1.0, through = 0.0;
       for (size_t i = 0; i < width; ++i) {
-        bit[i] = end;
-        through += part(w[j * stride + int64_t(i)], sign) * end;
-        end += r * through;
+        bit[i] = bit_end;
+        pass_crosspoint(conductance(w[j * stride + int64_t(i)], array), r, bit_end, through);
       }
       for (size_t i = 0; i < width; ++i) {
         const size_t k = size_t(j) * width + i;
-        const double g = part(w[j * stride + int64_t(i)], sign);
-        total[k] += sign * (g / ((end / bit[i] + level[i] / word[k]) - 1.0));
+        const double g = conductance(w[j * stride + int64_t(i)], array);
+        total[k] += signed_by(array, behind_wires(g, bit[i], bit_end, word[k], word_end[i]));
       }
     }
   }
@@ -67,7 +45,7 @@ WireSolver::WireSolver(const float* w, int64_t rows, int64_t cols, int64_t strid
     : n_(transposed ? rows : cols),
       m_(transposed ? cols : rows),
       flipped_(transposed),
-      segment_(1.0 / r),
+      wire_{1.0 / r},
       tolerance_(tolerance) {
   for (int k = 0; k < 2; ++k) {
     Array& a = arrays_[k];
@@ -76,7 +54,7 @@ WireSolver::WireSolver(const float* w, int64_t rows, int64_t cols, int64_t strid
       for (int64_t j = 0; j < m_; ++j) {
         // Backward: the line ends of the forward read, seen from the other side.
         const float v = flipped_ ? w[(n_ - 1 - i) * stride + (m_ - 1 - j)] : w[j * stride + i];
-        const double g = part(v, k == 0 ? 1.0 : -1.0);
+        const double g = conductance(v, k);
         a.g[size_t(i * m_ + j)] = g;
         if (g > 0) a.empty = false;
       }
@@ -86,24 +64,18 @@ WireSolver::WireSolver(const float* w, int64_t rows, int64_t cols, int64_t strid
 
 void WireSolver::factor(Array& a) const {
   const size_t size = size_t(n_ * m_);
-  const double c = segment_;
   for (auto* v : {&a.word_ratio, &a.word_inverse, &a.bit_diagonal, &a.bit_ratio, &a.bit_inverse})
     v->assign(size, 0.0);
   for (int64_t i = 0; i < n_; ++i)
     for (int64_t j = 0; j < m_; ++j) {
       const size_t k = size_t(i * m_ + j);
-      double d = a.g[k] + c + (j + 1 < m_ ? c : 0.0);
-      if (j > 0) {
-        a.word_ratio[k] = c * a.word_inverse[k - 1];
-        d -= c * a.word_ratio[k];
-      }
-      a.word_inverse[k] = 1.0 / d;
-      double e = a.bit_diagonal[k] = a.g[k] + c + (i > 0 ? c : 0.0);
-      if (i > 0) {
-        a.bit_ratio[k] = c * a.bit_inverse[k - size_t(m_)];
-        e -= c * a.bit_ratio[k];
-      }
-      a.bit_inverse[k] = 1.0 / e;
+      const double word_before = j > 0 ? a.word_inverse[k - 1] : 0.0;
+      const double bit_before = i > 0 ? a.bit_inverse[k - size_t(m_)] : 0.0;
+      a.word_ratio[k] = wire_.ratio(word_before);
+      a.word_inverse[k] = wire_.inverse_pivot(wire_.diagonal(a.g[k], j + 1 == m_), word_before);
+      a.bit_diagonal[k] = wire_.diagonal(a.g[k], i == 0);
+      a.bit_ratio[k] = wire_.ratio(bit_before);
+      a.bit_inverse[k] = wire_.inverse_pivot(a.bit_diagonal[k], bit_before);
     }
 }
 
@@ -113,11 +85,17 @@ void WireSolver::word_solve(const Array& a, double* v) const {
     const double *ratio = &a.word_ratio[size_t(i * m_)], *inverse = &a.word_inverse[size_t(i * m_)];
     double* x = v + i * m_ * kLanes;
     for (int64_t j = 1; j < m_; ++j)
-      for (int l = 0; l < kLanes; ++l) x[j * kLanes + l] += ratio[j] * x[(j - 1) * kLanes + l];
-    for (int l = 0; l < kLanes; ++l) x[(m_ - 1) * kLanes + l] *= inverse[m_ - 1];
-    for (int64_t j = m_ - 2; j >= 0; --j)
-      for (int l = 0; l < kLanes; ++l)
-        x[j * kLanes + l] = (x[j * kLanes + l] + segment_ * x[(j + 1) * kLanes + l]) * inverse[j];
+      for (int l = 0; l < kLanes; ++l) {
+        double& node = x[j * kLanes + l];
+        node = eliminate(node, ratio[j], x[(j - 1) * kLanes + l]);
+      }
+    double from_next[kLanes] = {};
+    for (int64_t j = m_ - 1; j >= 0; --j)
+      for (int l = 0; l < kLanes; ++l) {
+        double& node = x[j * kLanes + l];
+        node = substitute(node, from_next[l], inverse[j]);
+        from_next[l] = wire_.current(node);
+      }
   }
 }
 
@@ -129,14 +107,14 @@ void WireSolver::bit_solve(const Array& a, const double* from, double* v) const 
     for (int64_t j = 0; j < m_; ++j)
       for (int l = 0; l < kLanes; ++l) {
         const int64_t k = i * width + j * kLanes + l;
-        v[k] = from[k] + a.bit_ratio[size_t(i * m_ + j)] * v[k - width];
+        v[k] = eliminate(from[k], a.bit_ratio[size_t(i * m_ + j)], v[k - width]);
       }
   for (int64_t i = n_ - 1; i >= 0; --i)
     for (int64_t j = 0; j < m_; ++j)
       for (int l = 0; l < kLanes; ++l) {
         const int64_t k = i * width + j * kLanes + l;
-        const double next = i + 1 < n_ ? segment_ * v[k + width] : 0.0;
-        v[k] = (v[k] + next) * a.bit_inverse[size_t(i * m_ + j)];
+        const double from_next = i + 1 < n_ ? wire_.current(v[k + width]) : 0.0;
+        v[k] = substitute(v[k], from_next, a.bit_inverse[size_t(i * m_ + j)]);
       }
 }
 
@@ -152,7 +130,7 @@ void WireSolver::schur(const Array& a, const double* p, double* out) const {
         const int64_t k = i * width + j * kLanes + l;
         const double above = i > 0 ? p[k - width] : 0.0, below = i + 1 < n_ ? p[k + width] : 0.0;
         const size_t c = size_t(i * m_ + j);
-        out[k] = a.bit_diagonal[c] * p[k] - segment_ * (above + below) - a.g[c] * out[k];
+        out[k] = wire_.reduced(a.bit_diagonal[c], p[k], above + below, a.g[c], out[k]);
       }
 }
 
@@ -179,7 +157,7 @@ void WireSolver::dot_bits(const double* u, const double* v, double* parts, doubl
     for (int l = 0; l < kLanes; ++l) result[l] += parts[j * kLanes + l];
 }
 
-int WireSolver::solve_array(const Array& a, Work& work, double sign, double* out) const {
+int WireSolver::solve_array(const Array& a, Work& work, int array, double* out) const {
   const int64_t size = n_ * m_;
   double *x = work.x.data(), *r = work.r.data(), *z = work.z.data(), *p = work.p.data(),
          *s = work.s.data(), *parts = work.parts.data();
@@ -188,40 +166,38 @@ int WireSolver::solve_array(const Array& a, Work& work, double sign, double* out
   for (int64_t k = 0; k < size; ++k)
     for (int l = 0; l < kLanes; ++l) r[k * kLanes + l] *= a.g[size_t(k)];
   bit_solve(a, r, x);
-  double limit[kLanes], rz[kLanes], ps[kLanes], next[kLanes], step[kLanes], turn[kLanes];
-  dot_bits(r, x, parts, limit);
+  double sums[kLanes], step[kLanes], turn[kLanes];
+  Descent descent[kLanes];
+  dot_bits(r, x, parts, sums);
+  for (int l = 0; l < kLanes; ++l) descent[l].limit = Descent::limit_of(sums[l], tolerance_);
   schur(a, x, s);
   for (int64_t k = 0; k < size * kLanes; ++k) r[k] -= s[k];
   bit_solve(a, r, z);
-  dot_bits(r, z, parts, rz);
+  dot_bits(r, z, parts, sums);
+  for (int l = 0; l < kLanes; ++l) descent[l].square = sums[l];
   for (int64_t k = 0; k < size * kLanes; ++k) p[k] = z[k];
-  for (int l = 0; l < kLanes; ++l) limit[l] *= tolerance_ * tolerance_;
   int iterations = 0;
-  for (; iterations < 1000; ++iterations) {
+  for (; iterations < kMostIterations; ++iterations) {
     bool running = false;
-    for (int l = 0; l < kLanes; ++l) running |= rz[l] > limit[l];
+    for (const Descent& d : descent) running |= d.running();
     if (!running) break;
     schur(a, p, s);
-    dot_words(p, s, ps);
-    for (int l = 0; l < kLanes; ++l) step[l] = rz[l] > limit[l] ? rz[l] / ps[l] : 0.0;
+    dot_words(p, s, sums);
+    for (int l = 0; l < kLanes; ++l) step[l] = descent[l].step(sums[l]);
     for (int64_t k = 0; k < size; ++k)
       for (int l = 0; l < kLanes; ++l) {
         x[k * kLanes + l] += step[l] * p[k * kLanes + l];
         r[k * kLanes + l] -= step[l] * s[k * kLanes + l];
       }
     bit_solve(a, r, z);
-    dot_bits(r, z, parts, next);
-    for (int l = 0; l < kLanes; ++l) {
-      const bool on = rz[l] > limit[l];
-      turn[l] = on ? next[l] / rz[l] : 0.0;
-      if (on) rz[l] = next[l];
-    }
+    dot_bits(r, z, parts, sums);
+    for (int l = 0; l < kLanes; ++l) turn[l] = descent[l].turn(sums[l]);
     for (int64_t k = 0; k < size; ++k)
       for (int l = 0; l < kLanes; ++l)
         p[k * kLanes + l] = z[k * kLanes + l] + turn[l] * p[k * kLanes + l];
   }
   const double* last = x + (n_ - 1) * m_ * kLanes;
-  for (int64_t k = 0; k < m_ * kLanes; ++k) out[k] += sign * (segment_ * last[k]);
+  for (int64_t k = 0; k < m_ * kLanes; ++k) out[k] += signed_by(array, wire_.current(last[k]));
   return iterations;
 }
 
@@ -236,10 +212,10 @@ int WireSolver::solve(const float* q, int64_t q_stride, int64_t samples, float* 
     for (int l = 0; l < kLanes && b + l < samples; ++l)
       for (int64_t i = 0; i < n_; ++i)
         work.drive[size_t(i * m_ * kLanes + l)] =
-            segment_ * double(q[(b + l) * q_stride + (flipped_ ? n_ - 1 - i : i)]);
+            wire_.current(double(q[(b + l) * q_stride + (flipped_ ? n_ - 1 - i : i)]));
     for (int k = 0; k < 2; ++k) {
       if (arrays_[k].empty) continue;
-      const int used = solve_array(arrays_[k], work, k == 0 ? 1.0 : -1.0, out.data());
+      const int used = solve_array(arrays_[k], work, k, out.data());
       most = used > most ? used : most;
     }
     for (int l = 0; l < kLanes && b + l < samples; ++l)
