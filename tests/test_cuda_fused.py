@@ -3,8 +3,8 @@ ignore what hardware ignores and cut off as much as hardware ever does.
 
 Exact: weights and inputs on coarse grids make sums exact in every order, and then every option
 gives the bits of the CPU backend. Otherwise, u = 2^-24, S = sum |w q| over the n inputs of a tile:
-fused sums are within (48 + ceil(n / 16)) u S (derived in csrc/cuda/mvm_fused.h), the CPU's chain of
-fma within n u S. Adding s segments up costs another s u S. So without an ADC two reads differ by
+fused sums are within (48 + ceil(n / 16)) u S (derived in csrc/cuda/read_fused.h), the CPU's chain
+of fma within n u S. Adding s segments up costs another s u S. So without an ADC two reads differ by
 at most (48 + n + n / 16 + 2 s + 2) u S; with one, only where a sum lies that close to the middle
 between two steps, and by one step.
 """

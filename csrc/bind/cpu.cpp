@@ -73,8 +73,8 @@ void bind_retention(py::module_& m) {
         [](const bind::RetentionSettings& settings, uint64_t seed, uint32_t tile, int64_t rows,
            int64_t cols, uint64_t words, int threads) {
           py::gil_scoped_release nogil;
-          cpu::construct_between(bind::retention_params(settings), {seed, tile}, rows, cols,
-                                 pointer<uint32_t>(words), threads);
+          cpu::construct_retention(bind::retention_params(settings), {seed, tile}, rows, cols,
+                                   pointer<uint32_t>(words), threads);
         });
   m.def("retain",
         [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
@@ -150,7 +150,7 @@ void bind_core(py::module_ m) {
           return train_word(p16, index * kColumnStride, {k0, k1}, bl);
         }));
   m.def("manage", [](double lr, const bind::PulseSettings& s, float x_max, float d_max) {
-    const Train r = manage(bind::train_config(lr, s), x_max, d_max);
+    const Train r = manage_train(bind::train_config(lr, s), x_max, d_max);
     return py::make_tuple(r.bl, r.scale_x, r.scale_d);
   });
 }

@@ -1,7 +1,7 @@
 // The read on the GPU: device pointers, the number of the GPU and a stream in. Checks and the
 // products are Python's.
 #include "bind/cuda.h"
-#include "cuda/mvm.h"
+#include "cuda/read.h"
 
 namespace py = pybind11;
 

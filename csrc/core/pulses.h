@@ -10,7 +10,7 @@
 
 namespace pulseline {
 
-constexpr int kSlotsPerWord = 31;  // a longer train is cut into words, each a sub-sample of its own
+constexpr int kSlotsPerWord = 31;  // a longer train is cut into words, taken one by one
 constexpr int kCompareSlots = 10;  // up to here slots are compared one by one, above bit-sliced
 
 struct TrainConfig {
@@ -26,7 +26,7 @@ struct Train {  // of one sample
 };
 
 // x_max, d_max: largest magnitude of the sample's x and d. lr > 0.
-PL_HD Train manage(const TrainConfig& c, float x_max, float d_max) {
+PL_HD Train manage_train(const TrainConfig& c, float x_max, float d_max) {
   if (!(x_max > 0.0f) || !(d_max > 0.0f) || !(c.lr > 0.0f)) return {0, 0.0f, 0.0f, 0.0f};
   const float k = min(((c.lr * x_max) * d_max) / c.granularity, 1e30f);  // finite if it overflows
   const float desired = float(c.desired_bl);
@@ -98,6 +98,38 @@ PL_HD U train_word(U p16, U line, Keys key, int bl) {
     word = (word & h) | (m & (word | h));  // majority
   }
   return (word | (U(0u) - (p16 >> 16))) & U((1u << bl) - 1u);
+}
+// The same of a line's value of x or d, whose scale is of the sample.
+template <class F, class U>
+PL_HD U line_word(F value, U line, float scale, Keys key, int bl) {
+  const F u = uniform24(hash(line + U(kRoundingDraw * kRowStride), key.k0, key.k1));
+  const U p16 = probability16(F(scale), value, u);
+  return any(p16) ? train_word(p16, line, key, bl) : U(0u);  // none is common and cheap
+}
+
+// One word of a sample's trains.
+struct alignas(16) TrainWord {
+  Keys columns, rows, cycle;  // of what lines draw, of cycle noise
+  int32_t source, slots;      // sample; slots = 0: silent
+  float scale_x, scale_d;
+  uint32_t word;  // of the sample's trains
+};
+// k: running number of sample `source`.
+PL_HD TrainWord draw_train_word(const Stream& stream, uint64_t k, int64_t source, const Train& t,
+                                int word) {
+  const Philox4 r = draw4(stream, kPulses, k, 0, uint32_t(word));
+  return {{r.v[0], r.v[1]},
+          {r.v[2], r.v[3]},
+          draw_keys(stream, kCycleNoise, k, uint32_t(word)),
+          int32_t(source),
+          word < words_of(t.bl) ? slots_of(t.bl, word) : 0,
+          t.scale_x,
+          t.scale_d,
+          uint32_t(word)};
+}
+// Of strict: every slot's cycle noise.
+PL_HD Keys slot_key(const Stream& stream, uint64_t k, int word, int slot) {
+  return draw_keys(stream, kSlotNoise, k, uint32_t(word) << 5 | uint32_t(slot));
 }
 
 }  // namespace pulseline

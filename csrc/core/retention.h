@@ -41,7 +41,7 @@ PL_HD RetentionPairs<U> construct_retention(const RetentionParams& p,
 
 PL_HD bool is_stuck(uint32_t step) { return (step & 0x7fff7fffu) == 0; }
 
-PL_HD float between_normal(uint32_t row, uint32_t column, Keys key) {
+PL_HD float retention_normal(uint32_t row, uint32_t column, Keys key) {
   return byte_sum_normal(hash(row * kRowStride + column * kColumnStride, key.k0, key.k1));
 }
 

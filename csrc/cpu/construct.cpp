@@ -22,11 +22,11 @@ void construct(int device, const float* params, const Stream& stream, int64_t ro
             [&](int64_t r0, int64_t r1) { table().construct[device](job, model.bytes, r0, r1); });
 }
 
-void construct_between(const RetentionParams& p, const Stream& stream, int64_t rows, int64_t cols,
-                       uint32_t* words, int threads) {
+void construct_retention(const RetentionParams& p, const Stream& stream, int64_t rows, int64_t cols,
+                         uint32_t* words, int threads) {
   const ConstructJob job = {cols, parameter_keys(stream), {words, words + rows * cols, nullptr}};
   over_rows(rows, cols, threads,
-            [&](int64_t r0, int64_t r1) { table().construct_between(job, &p, r0, r1); });
+            [&](int64_t r0, int64_t r1) { table().construct_retention(job, &p, r0, r1); });
 }
 
 void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out, int threads) {

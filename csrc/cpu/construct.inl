@@ -24,7 +24,7 @@ void construct(const ConstructJob& job, const void* model, int64_t row0, int64_t
   });
 }
 
-void construct_between(const ConstructJob& job, const void* params, int64_t row0, int64_t row1) {
+void construct_retention(const ConstructJob& job, const void* params, int64_t row0, int64_t row1) {
   const RetentionParams p = *static_cast<const RetentionParams*>(params);
   const ParameterKeys keys = job.keys;
   for_vectors(row0, row1, job.cols, [&](int64_t i, int64_t j, int64_t o, int64_t n) PL_LAMBDA {

@@ -32,8 +32,8 @@ Status read_chain(const ReadArgs& args, const Chain& chain, int threads);
 
 // Between pulses, see core/retention.h: the stored words [2][rows][cols]; one event or a
 // reset.
-void construct_between(const RetentionParams& params, const Stream& stream, int64_t rows,
-                       int64_t cols, uint32_t* words, int threads);
+void construct_retention(const RetentionParams& params, const Stream& stream, int64_t rows,
+                         int64_t cols, uint32_t* words, int threads);
 void retain(const RetentionArgs& args, int threads);
 
 // Write noise. After programming: of every crosspoint; after an update with the same arguments

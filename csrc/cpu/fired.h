@@ -12,7 +12,7 @@ inline int64_t coincidences(const UpdateJob& job) {
   for (int64_t s = 0; s < job.count; ++s) {
     const uint32_t* words = job.column_words + s * job.padded_cols;
     uint32_t columns[kSlotsPerWord] = {};
-    for (int slot = 0; slot < job.samples[s].slots; ++slot) {
+    for (int slot = 0; slot < job.train_words[s].slots; ++slot) {
       uint32_t n = 0;
       for (int64_t j = 0; j < job.padded_cols; ++j) n += words[j] >> slot & 1u;
       columns[slot] = n;
@@ -27,7 +27,7 @@ inline int64_t coincidences(const UpdateJob& job) {
 inline void count_fired(const UpdateJob& job) {
   if (!job.args->fired) return;
   job.args->fired[0] += coincidences(job);
-  for (int64_t s = 0; s < job.count; ++s) job.args->fired[1] += job.samples[s].slots;
+  for (int64_t s = 0; s < job.count; ++s) job.args->fired[1] += job.train_words[s].slots;
 }
 
 }  // namespace pulseline::cpu

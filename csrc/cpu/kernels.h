@@ -17,31 +17,24 @@ enum Device : int {
 };
 
 constexpr int kGroup = 32;   // columns or rows handled together
-constexpr int kSlice = 512;  // sub-samples whose trains are held at once
+constexpr int kSlice = 512;  // train words that are held at once
 
-struct Sample {  // a sub-sample: one word of one sample's trains
-  int32_t source, slots;
-  float scale_x, scale_d;
-  Keys columns, rows, cycle;
-  uint32_t word;  // of the source's trains
-};
-
-struct Group {           // sub-samples that are relaxed together
+struct Group {           // train words that are relaxed together
   int64_t first, last;   // within the slice
   int64_t word0, word1;  // its words in the packed layout
   Keys noise;
   uint64_t k;  // running number of its first sample
 };
 
-struct Place {  // of a sub-sample's slots in the packed layout
+struct PackedPlace {  // of a train word's slots in the packed layout
   int32_t word, shift;
 };
 
 struct UpdateJob {
   const UpdateArgs* args;
   const Train* trains;  // expected: [batch]
-  const Sample* samples;
-  int64_t count, words;  // sub-samples; 64-bit words that hold one bit of each
+  const TrainWord* train_words;
+  int64_t count, words;  // train words; 64-bit words that hold one bit of each
   int64_t padded_cols, padded_rows;
   uint32_t* column_words;  // [count][padded_cols]
   uint32_t* column_up[2];  // [count][padded_cols / 32] bits: raises the weight if d > 0, < 0
@@ -51,8 +44,8 @@ struct UpdateJob {
   const Keys* slot_keys;              // strict: [count][31]
   const Group* groups;                // grouped: [group_count]; moments: one
   int64_t group_count;
-  // Packed layout of grouped: slots of consecutive sub-samples share a word, signs beside them.
-  const Place* places;  // [count]; nullptr: no sub-samples share a word
+  // Packed layout of grouped: slots of consecutive train words share a word, signs beside them.
+  const PackedPlace* places;  // [count]; nullptr: no train words share a word
   int64_t packed_words;
   bool packed;                                     // whether it is the cheaper one
   uint32_t *packed_columns, *packed_column_signs;  // [packed_words][padded_cols]
@@ -60,7 +53,7 @@ struct UpdateJob {
   int64_t merged;                                  // moments: samples of the group
   float* column_factors[4];  // moments: [merged][padded_cols] signed count and spread, magnitudes
   float* row_factors[4];     // moments: [padded_rows][merged] the same, normalised
-  // Low-rank noise of every sub-sample (exact) or group (grouped): pairs of bf16 factors, written
+  // Low-rank noise of every train word (exact) or group (grouped): pairs of bf16 factors, written
   // where the line fires. Both nullptr: noise is iid.
   uint32_t* rank_columns;  // [count or group_count][kRankWords][padded_cols]
   uint32_t* rank_rows;     // [padded_rows][count or group_count][kRankWords]
@@ -166,7 +159,7 @@ struct KernelTable {
   void (*chain_add)(float* y, const float* q, float scale, int64_t n, bool first);
   void (*retain)(const RetentionArgs&, Keys, int64_t row0, int64_t row1);
   void (*write_noise)(const WriteNoiseJob&, int64_t row0, int64_t row1);
-  ConstructRows construct[kDevices], construct_between;
+  ConstructRows construct[kDevices], construct_retention;
   void (*initial_normals)(float* out, int64_t cols, Keys, int64_t row0, int64_t row1);
   UpdateRows mark_last;  // the device is a pointer to int32_t [rows][cols]
 };

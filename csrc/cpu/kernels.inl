@@ -59,7 +59,7 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     retain,
     write_noise,
     {PULSELINE_DEVICES(PL_CONSTRUCT)},
-    construct_between,
+    construct_retention,
     initial_normals,
     mark_last,
 };

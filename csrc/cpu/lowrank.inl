@@ -4,13 +4,13 @@
 namespace pulseline::cpu {
 namespace {
 
-// Draw n of a slice: sub-sample n (exact) or group n (grouped).
+// Draw n of a slice: train word n (exact) or group n (grouped).
 PL_HD void rank_draw(const UpdateJob& job, int64_t n, uint64_t& k, uint32_t& draw) {
-  k = job.groups ? job.groups[n].k : job.args->k + uint64_t(job.samples[n].source);
-  draw = job.groups ? 0u : job.samples[n].word;
+  k = job.groups ? job.groups[n].k : job.args->k + uint64_t(job.train_words[n].source);
+  draw = job.groups ? 0u : job.train_words[n].word;
 }
 
-// Whether any sub-sample of draw n is set in the hit bits of a line or of a group of lines.
+// Whether any train word of draw n is set in the hit bits of a line or of a group of lines.
 PL_HD bool rank_touched(const UpdateJob& job, int64_t n, const uint64_t* hits) {
   const int64_t first = job.groups ? job.groups[n].first : n;
   const int64_t last = job.groups ? job.groups[n].last : n + 1;

@@ -62,10 +62,11 @@ void column_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
   const int64_t groups = job.padded_cols / kGroup;
   for (int64_t g = group0; g < group1; ++g)
     for (int64_t s = 0, merged = 0; s < job.count; ++merged) {
-      const int32_t source = job.samples[s].source;
+      const int32_t source = job.train_words[s].source;
       const int64_t first = s;
       int bl = 0;
-      for (; s < job.count && job.samples[s].source == source; ++s) bl += job.samples[s].slots;
+      for (; s < job.count && job.train_words[s].source == source; ++s)
+        bl += job.train_words[s].slots;
       for (int v = 0; v < kGroup / kLanes; ++v) {
         const int64_t j = g * kGroup + v * kLanes;
         U n(0u);
@@ -109,13 +110,13 @@ PL_HD void short_row_moments(const UpdateJob& job, int64_t i, const float* bl) {
 // Samples of several words, one at a time.
 PL_HD void long_row_moments(const UpdateJob& job, int64_t i) {
   for (int64_t s = 0, merged = 0; s < job.count; ++merged) {
-    const int32_t source = job.samples[s].source;
+    const int32_t source = job.train_words[s].source;
     const uint32_t negative = uint32_t(job.row_negative[i * job.words + s / 64] >> (s % 64)) & 1u;
     uint32_t n = 0;
     int bl = 0;
-    for (; s < job.count && job.samples[s].source == source; ++s) {
+    for (; s < job.count && job.train_words[s].source == source; ++s) {
       n += uint32_t(__builtin_popcount(job.row_words[i * job.count + s]));
-      bl += job.samples[s].slots;
+      bl += job.train_words[s].slots;
     }
     const M falls = nonzero(U(negative));
     store_row_factors(job, i, merged, to_float(U(n)), F(float(bl)), falls, 1);
@@ -126,7 +127,7 @@ void row_moments(const UpdateJob& job, int64_t group0, int64_t group1) {
   float bl[kGroupSamples + kLanes];
   const bool one_word = job.merged == job.count;
   for (int64_t s = 0; one_word && s < job.count + kLanes; ++s)
-    bl[s] = s < job.count ? float(job.samples[s].slots) : 1.0f;
+    bl[s] = s < job.count ? float(job.train_words[s].slots) : 1.0f;
   for (int64_t i = group0 * kGroup; i < group1 * kGroup; ++i)
     one_word ? short_row_moments(job, i, bl) : long_row_moments(job, i);
 }

@@ -35,9 +35,9 @@ Status redraw(const UpdateArgs& a, const float* hidden, float deviation, int thr
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
   Scratch& scratch = Scratch::of_thread();
   Train* trains = scratch.take<Train>(a.batch);
-  const Status status = manage_all(a, trains);
+  const Status status = manage_trains(a, trains);
   if (status.source || !(a.train.lr > 0.0f)) return status;
-  Sample* samples = scratch.take<Sample>(kSlice);
+  TrainWord* train_words = scratch.take<TrainWord>(kSlice);
   Keys* keys = scratch.take<Keys>(a.batch);
   int32_t* last = scratch.take<int32_t>(a.rows * a.cols);
   for (int64_t o = 0; o < a.rows * a.cols; ++o) last[o] = -1;
@@ -46,9 +46,9 @@ Status redraw(const UpdateArgs& a, const float* hidden, float deviation, int thr
   UpdateJob job = {};
   job.args = &a;
   allocate(job, scratch, kSlice);
-  job.samples = samples;
+  job.train_words = train_words;
   for (Cursor at;;) {
-    job.count = next_slice(a, trains, at, a.batch, kSlice, samples, nullptr);
+    job.count = next_slice(a, trains, at, a.batch, kSlice, train_words, nullptr);
     if (job.count == 0) break;
     job.words = (job.count + 63) / 64;
     SliceRun{job, table().mark_last, &last}.run(threads);

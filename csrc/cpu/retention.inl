@@ -76,7 +76,7 @@ void mark_last(const UpdateJob& job, const void* state, int64_t row0, int64_t ro
       const uint32_t row = job.row_words[i * job.count + s];
       if (!row) continue;
       const uint32_t* columns = job.column_words + s * job.padded_cols;
-      const F source = as_float(U(uint32_t(job.samples[s].source)));
+      const F source = as_float(U(uint32_t(job.train_words[s].source)));
       for (int64_t j = 0; j < cols; j += kLanes) {
         const U hits = load(columns + j) & U(row);
         if (!any(hits)) continue;

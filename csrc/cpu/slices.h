@@ -27,52 +27,42 @@ struct AnyDevice {
 };
 
 // Management of every sample; returns where a value is not finite.
-inline Status manage_all(const UpdateArgs& a, Train* trains) {
+inline Status manage_trains(const UpdateArgs& a, Train* trains) {
   for (int64_t b = 0; b < a.batch; ++b) {
     const uint32_t x = table().absmax(a.x + b * a.cols, a.cols);
     const uint32_t d = table().absmax(a.d + b * a.rows, a.rows);
     if (x >= kInfinity) return {1, b};
     if (d >= kInfinity) return {2, b};
-    trains[b] = manage(a.train, as_float(x), as_float(d));
+    trains[b] = manage_train(a.train, as_float(x), as_float(d));
   }
   return {};
 }
 
-// Cursor over the sub-samples of a batch: words of a sample in order, silent samples left out.
+// Cursor over the train words of a batch: words of a sample in order, silent samples left out.
 struct Cursor {
   int64_t sample = 0;
   int32_t word = 0;
 };
 
-// The next sub-samples of samples before `end`, at most `capacity`.
+// The next train words of samples before `end`, at most `capacity`.
 inline int64_t next_slice(const UpdateArgs& a, const Train* trains, Cursor& at, int64_t end,
-                          int64_t capacity, Sample* out, Keys* slot_keys) {
+                          int64_t capacity, TrainWord* out, Keys* slot_keys) {
   int64_t n = 0;
   for (; at.sample < end && n < capacity; ++at.sample, at.word = 0) {
     const Train& t = trains[at.sample];
     const uint64_t k = a.k + uint64_t(at.sample);
     const int32_t words = int32_t(words_of(t.bl));
     for (; at.word < words && n < capacity; ++at.word, ++n) {
-      const uint32_t word = uint32_t(at.word);
-      const Philox4 r = draw4(a.stream, kPulses, k, 0, word);
-      out[n] = {int32_t(at.sample),
-                slots_of(t.bl, at.word),
-                t.scale_x,
-                t.scale_d,
-                {r.v[0], r.v[1]},
-                {r.v[2], r.v[3]},
-                draw_keys(a.stream, kCycleNoise, k, word),
-                word};
-      if (slot_keys)
-        for (uint32_t s = 0; s < uint32_t(kSlotsPerWord); ++s)
-          slot_keys[n * kSlotsPerWord + s] = draw_keys(a.stream, kSlotNoise, k, word << 5 | s);
+      out[n] = draw_train_word(a.stream, k, at.sample, t, at.word);
+      for (int s = 0; slot_keys && s < kSlotsPerWord; ++s)
+        slot_keys[n * kSlotsPerWord + s] = slot_key(a.stream, k, at.word, s);
     }
     if (at.word < words) break;
   }
   return n;
 }
 
-// Trains of up to `samples` sub-samples.
+// Trains of up to `samples` train words.
 inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
   const UpdateArgs& a = *job.args;
   job.padded_cols = (a.cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);  // kernels take two
@@ -95,7 +85,7 @@ inline void allocate_ranks(UpdateJob& job, Scratch& scratch, int64_t vectors) {
 }
 
 // Whether the packed layout of grouped is the cheaper one, from the measured density: a block of 32
-// columns meets `hits` sub-samples one by one, or all packed words (about a third of the work
+// columns meets `hits` train words one by one, or all packed words (about a third of the work
 // each).
 inline bool packing_pays(const UpdateJob& job) {
   if (!job.places) return false;

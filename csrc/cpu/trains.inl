@@ -12,15 +12,12 @@ uint32_t absmax(const float* v, int64_t n) {
   return max_lane(most);
 }
 
-// Words of kLanes lines from `line` on; all lanes zero is common and cheap.
+// Words of kLanes lines from `line` on.
 PL_HD U line_words(F value, int64_t line, float scale, Keys key, int slots) {
-  const U base = (lane_index() + U(uint32_t(line))) * U(kColumnStride);
-  const F u = uniform24(hash(base + U(kRoundingDraw * kRowStride), key.k0, key.k1));
-  const U p16 = probability16(F(scale), value, u);
-  return any(p16) ? train_word(p16, base, key, slots) : U(0u);
+  return line_word(value, (lane_index() + U(uint32_t(line))) * U(kColumnStride), scale, key, slots);
 }
 
-// Slots of consecutive sub-samples side by side in one word, signs as words of their own: with
+// Slots of consecutive train words side by side in one word, signs as words of their own: with
 // short trains one word then counts many samples (grouped). Only counts matter there, so the layout
 // changes no bit.
 struct Packer {
@@ -30,8 +27,8 @@ struct Packer {
   PL_HD void clear() {
     for (int v = 0; v < kGroup / kLanes; ++v) slots[v] = signs[v] = U(0u);
   }
-  PL_HD void add(int v, U word, M negative, const Sample& sample, const Place& at) {
-    const uint32_t mask = ((1u << sample.slots) - 1u) << at.shift;
+  PL_HD void add(int v, U word, M negative, const TrainWord& train, const PackedPlace& at) {
+    const uint32_t mask = ((1u << train.slots) - 1u) << at.shift;
     slots[v] = slots[v] | word << at.shift;
     signs[v] = signs[v] | select(negative, U(mask), U(0u));
   }
@@ -48,17 +45,17 @@ void column_trains(const UpdateJob& job, int64_t group0, int64_t group1) {
     for (int64_t q = 0; q < job.words; ++q) {
       uint64_t hits = 0;
       for (int64_t s = q * 64; s < job.count && s < q * 64 + 64; ++s) {
-        const Sample& sample = job.samples[s];
+        const TrainWord& train = job.train_words[s];
         uint32_t negative = 0;
         U merged(0u);
         for (int v = 0; v < kGroup / kLanes; ++v) {
           const int64_t j = g * kGroup + v * kLanes;
-          const F x = load_partial(a.x + sample.source * a.cols + j, a.cols - j);
-          const U word = line_words(x, j, sample.scale_x, sample.columns, sample.slots);
+          const F x = load_partial(a.x + train.source * a.cols + j, a.cols - j);
+          const U word = line_words(x, j, train.scale_x, train.columns, train.slots);
           store(job.column_words + s * job.padded_cols + j, word);
           merged = merged | word;
           negative |= to_bits(is_negative(x)) << (v * kLanes);
-          if (job.places) packer.add(v, word, is_negative(x), sample, job.places[s]);
+          if (job.places) packer.add(v, word, is_negative(x), train, job.places[s]);
         }
         job.column_up[0][s * groups + g] = negative;
         job.column_up[1][s * groups + g] = ~negative;
@@ -113,13 +110,13 @@ PL_HD void row_block(const UpdateJob& job, int64_t row0, int64_t s0, Packer& pac
       for (int v = 0; v < kGroup / kLanes; ++v) store(tiles[v].words[l], F(0.0f));
       continue;
     }
-    const Sample& sample = job.samples[s];
+    const TrainWord& train = job.train_words[s];
     for (int v = 0; v < kGroup / kLanes; ++v) {
       const int64_t i = row0 + v * kLanes;
-      const F d = load_partial(a.d + sample.source * a.rows + i, a.rows - i);
-      const U word = line_words(d, i, sample.scale_d, sample.rows, sample.slots);
+      const F d = load_partial(a.d + train.source * a.rows + i, a.rows - i);
+      const U word = line_words(d, i, train.scale_d, train.rows, train.slots);
       store(tiles[v].words[l], as_float(word | (as_bits(d) & U(0x80000000u))));
-      if (job.places) packer.add(v, word, is_negative(d), sample, job.places[s]);
+      if (job.places) packer.add(v, word, is_negative(d), train, job.places[s]);
     }
     if (!job.places || !ends_word(job, s)) continue;
     const int64_t o = row0 * job.packed_words + job.places[s].word;

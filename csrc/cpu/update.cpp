@@ -13,7 +13,7 @@ void run_expected(const UpdateArgs& a, int device, const void* params, const Tra
                   [&](int64_t r0, int64_t r1) { table().expected[device](job, params, r0, r1); });
 }
 
-// exact and strict: sub-samples in order, in slices of any size.
+// exact and strict: train words in order, in slices of any size.
 void run_ordered(const UpdateArgs& a, int device, const void* params, const Train* trains,
                  int threads, Scratch& scratch) {
   int64_t most = 0;
@@ -23,14 +23,14 @@ void run_ordered(const UpdateArgs& a, int device, const void* params, const Trai
   const bool strict = a.fidelity == kStrict;
   UpdateJob job = {};
   job.args = &a;
-  Sample* samples = scratch.take<Sample>(most);
+  TrainWord* train_words = scratch.take<TrainWord>(most);
   Keys* slot_keys = strict ? scratch.take<Keys>(most * kSlotsPerWord) : nullptr;
   allocate(job, scratch, most);
   if (!strict) allocate_ranks(job, scratch, most);
-  job.samples = samples;
+  job.train_words = train_words;
   job.slot_keys = slot_keys;
   for (Cursor at;;) {
-    job.count = next_slice(a, trains, at, a.batch, kSlice, samples, slot_keys);
+    job.count = next_slice(a, trains, at, a.batch, kSlice, train_words, slot_keys);
     if (job.count == 0) return;
     job.words = (job.count + 63) / 64;
     SliceRun{job, strict ? table().strict[device] : table().exact[device], params}.run(threads);
@@ -58,27 +58,28 @@ int64_t words_between(const Train* trains, int64_t first, int64_t last) {
   return n;
 }
 
-// Where the slots of each sub-sample lie in the packed layout: groups start a word, a sub-sample
+// Where the slots of each train word lie in the packed layout: groups start a word, a train word
 // stays in one. Returns the number of words.
-int64_t place_slots(const Sample* samples, Group* groups, int64_t count, Place* places) {
+int64_t place_slots(const TrainWord* train_words, Group* groups, int64_t count,
+                    PackedPlace* places) {
   int64_t word = 0;
   for (int64_t g = 0; g < count; ++g) {
     groups[g].word0 = word;
     int32_t shift = 0;
     for (int64_t s = groups[g].first; s < groups[g].last; ++s) {
-      if (shift + samples[s].slots > 32) {
+      if (shift + train_words[s].slots > 32) {
         ++word;
         shift = 0;
       }
       places[s] = {int32_t(word), shift};
-      shift += samples[s].slots;
+      shift += train_words[s].slots;
     }
     groups[g].word1 = ++word;
   }
   return word;
 }
 
-// Room for the packed layout of `most` sub-samples.
+// Room for the packed layout of `most` train words.
 void allocate_packed(UpdateJob& job, Scratch& scratch, int64_t most) {
   job.packed_columns = scratch.take<uint32_t>(most * job.padded_cols);
   job.packed_column_signs = scratch.take<uint32_t>(most * job.padded_cols);
@@ -101,12 +102,12 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
   const bool moments = a.fidelity == kMoments;
   UpdateJob job = {};
   job.args = &a;
-  Sample* samples = scratch.take<Sample>(most);
+  TrainWord* train_words = scratch.take<TrainWord>(most);
   Group* groups = scratch.take<Group>(kSlice);
   allocate(job, scratch, most);
-  job.samples = samples;
+  job.train_words = train_words;
   job.groups = groups;
-  Place* places = moments ? nullptr : scratch.take<Place>(most);
+  PackedPlace* places = moments ? nullptr : scratch.take<PackedPlace>(most);
   if (!moments) allocate_packed(job, scratch, most);
   if (!moments) allocate_ranks(job, scratch, kSlice);
   if (moments)
@@ -121,7 +122,7 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
       if (job.count + words > most) break;
       if (words > 0) {
         Cursor at = {b, 0};
-        next_slice(a, trains, at, end, words, samples + job.count, nullptr);
+        next_slice(a, trains, at, end, words, train_words + job.count, nullptr);
         const Keys noise = draw_keys(a.stream, kGroupNoise, a.k + uint64_t(b), 0);
         groups[job.group_count++] = {job.count, job.count + words, 0, 0, noise, a.k + uint64_t(b)};
         job.count += words;
@@ -131,7 +132,7 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
     } while (!moments && b < a.batch && job.group_count < kSlice);
     job.words = (job.count + 63) / 64;
     if (job.count) {
-      if (!moments) job.packed_words = place_slots(samples, groups, job.group_count, places);
+      if (!moments) job.packed_words = place_slots(train_words, groups, job.group_count, places);
       job.places = 2 * job.packed_words <= job.count ? places : nullptr;
       const UpdateRows rows = moments ? table().moments[device] : table().grouped[device];
       SliceRun{job, rows, params}.run(threads);
@@ -146,7 +147,7 @@ Status update(const UpdateArgs& a, int device, const float* params, int threads)
   Scratch& scratch = Scratch::of_thread();
   const AnyDevice model(device, params);
   Train* trains = scratch.take<Train>(a.batch);
-  const Status status = manage_all(a, trains);
+  const Status status = manage_trains(a, trains);
   if (status.source || !(a.train.lr > 0.0f)) return status;
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
   if (a.fidelity == kExpected) {

@@ -81,7 +81,7 @@ struct BlockNoise {
     }
   }
   PL_HD void draw_sample(const UpdateJob& job, const NoiseTables& tables, int64_t s, F* xi) const {
-    draw(tables, job.samples[s].cycle, xi);
+    draw(tables, job.train_words[s].cycle, xi);
   }
   PL_HD void draw(const NoiseTables& tables, Keys key, F* xi) const {
     const U mantissa(0x7fffffu), half(0x3f000000u);

@@ -1,5 +1,5 @@
 // Between pulses: see retention.h. `redraw` draws an update's trains again, slice by slice, finds
-// for every crosspoint the last sub-sample whose pulses reached it, and writes that sample's noise;
+// for every crosspoint the last train word whose pulses reached it, and writes that sample's noise;
 // later slices write over it.
 #include "cuda/retention.h"
 #include "cuda/words.h"
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kCellColumns* kCellRows)
   for_cells(a.rows, a.cols, [&](uint32_t i, uint32_t j, int64_t o) {
     if (is_stuck(a.step[o])) return;
     const RetentionPairs<uint32_t> c = {a.words[o], walk[o]};
-    const float xi = between_normal(i, j, key);
+    const float xi = retention_normal(i, j, key);
     a.w[o] = a.purpose == kReset ? reset(c, a.bound[o], a.amount, xi)
                                  : age(a.w[o], c, a.bound[o], a.amount, xi);
   });
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kCellColumns* kCellRows)
   for_cells(c.rows, c.cols, [&](uint32_t i, uint32_t j, int64_t o) {
     const float hidden = c.hidden[o];
     const bool still = deviation == 0.0f || is_stuck(c.step[o]);
-    c.visible[o] = still ? hidden : fma(deviation, between_normal(i, j, key), hidden);
+    c.visible[o] = still ? hidden : fma(deviation, retention_normal(i, j, key), hidden);
   });
 }
 
@@ -58,10 +58,10 @@ struct Redraws {
   float deviation[kTasks];
 };
 
-// Number in the slice of the last sub-sample whose pulses reached a lane's crosspoints; -1: none.
+// Number in the slice of the last train word whose pulses reached a lane's crosspoints; -1: none.
 struct LastHits {
   int number[kRows][2];
-  PL_DEVICE LastHits(const Task& t, int slice, const Place& at, Chunk* chunks) {
+  PL_DEVICE LastHits(const Task& t, int slice, const LanePlace& at, Chunk* chunks) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) number[r][0] = number[r][1] = -1;
     for_words(t, slice, at, chunks, [&](const Words& words, Keys, int64_t n) {
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kBlockThreads, 4)
   PL_SHARED(Chunk, chunks, 2);
   const Task& t = redraws.task[blockIdx.z];
   const UpdateArgs& a = t.args;
-  const Place at;
+  const LanePlace at;
   if (at.outside(a) || slice >= t.slices || refused(t)) return;
   const LastHits last(t, slice, at, chunks);
   const int64_t first = first_word(t, slice);
@@ -90,10 +90,10 @@ __global__ void __launch_bounds__(kBlockThreads, 4)
       const int64_t row = at.row + r, column = at.column + 16 * h, o = row * a.cols + column;
       if (last.number[r][h] < 0 || row >= a.rows || column >= a.cols || is_stuck(a.step[o]))
         continue;
-      const uint64_t k = call_number(t) + uint64_t(t.subs[first + last.number[r][h]].source);
+      const uint64_t k = call_number(t) + uint64_t(t.train_words[first + last.number[r][h]].source);
       const Keys key = draw_keys(a.stream, kWriteNoise, k, 0);
       a.w[o] =
-          fma(redraws.deviation[blockIdx.z], between_normal(uint32_t(row), uint32_t(column), key),
+          fma(redraws.deviation[blockIdx.z], retention_normal(uint32_t(row), uint32_t(column), key),
               redraws.hidden[blockIdx.z][o]);
     }
 }

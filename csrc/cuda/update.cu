@@ -37,12 +37,12 @@ size_t lay_out(Task& t, void* base) {
   t.words = most_words(a.train);
   t.slice_samples = t.words < kSliceWords ? kSliceWords / t.words : 1;
   t.slices = int32_t(ceil_div(a.batch, int64_t(t.slice_samples)));
-  const int64_t subs = a.batch * t.words;
+  const int64_t train_words = a.batch * t.words;
   room.take(t.status, 2);
   room.take(t.trains, a.batch);
   if (a.fidelity == kExpected) return room.used;
-  room.take(t.subs, subs);
-  if (a.fidelity == kStrict) room.take(t.slot_keys, subs * kSlotsPerWord);
+  room.take(t.train_words, train_words);
+  if (a.fidelity == kStrict) room.take(t.slot_keys, train_words * kSlotsPerWord);
   int64_t samples = t.slice_samples;
   // Steps: as many as if every sample were a group of its own.
   const int64_t steps = ceil_div(int64_t(t.words), int64_t(kStepWords));  // of a sample
@@ -50,7 +50,7 @@ size_t lay_out(Task& t, void* base) {
     const int64_t asked = a.group_size > 0 ? a.group_size : kGroupSamples;
     samples += (asked < kGroupSamples ? asked : kGroupSamples) - 1;
     room.take(t.spans, a.batch * steps * kStepWords);
-    room.take(t.shifts, subs);
+    room.take(t.shifts, train_words);
     room.take(t.groups, a.batch);
     room.take(t.steps, a.batch * steps);
     room.take(t.slice_step, t.slices + 1);

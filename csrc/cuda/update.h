@@ -28,17 +28,13 @@ enum Device : int {
 constexpr int kTasks = 8;         // tiles of one launch: their arguments fit, see launch.h
 constexpr int kSliceWords = 512;  // pulse words of a slice, unless a train is longer
 constexpr int kPadColumns = 128, kPadRows = 64;
-constexpr int kMomentSamples = 8192;  // samples of a slice of moments
-constexpr int kStepWords = 4;         // packed words that one tensor core instruction counts
+constexpr int kMomentSamples = 8192;       // samples of a slice of moments
+constexpr float kVarianceScale = 2048.0f;  // keeps 1 / (bl^2 (bl - 1)) a normal half
+constexpr int kStepWords = 4;              // packed words that one tensor core instruction counts
 constexpr unsigned long long kAllFinite = ~0ull;
 constexpr uint32_t kSign = 0x80000000u;  // of a line, in its pulse word: slots fill 31 bits
 
-struct Sub {  // a sub-sample: one word of one sample's trains; slots = 0: silent
-  Keys columns, rows, cycle;
-  int32_t source, slots;
-  float scale_x, scale_d;
-};
-struct Span {  // sub-samples whose slots share a packed word
+struct Span {  // train words whose slots share a packed word
   int32_t first, last;
 };
 struct Group {
@@ -62,12 +58,12 @@ struct Task {  // one tile's call
   // 2 sample + (0: x, 1: d) of the first value that is not finite; number of the first sample
   unsigned long long* status;
   Train* trains;                       // [batch]
-  Sub* subs;                           // [batch][words]
+  TrainWord* train_words;              // [batch][words]
   Keys* slot_keys;                     // strict: [batch][words][31]
   uint32_t *column_words, *row_words;  // [slice words][padded], sign in the highest bit
   // grouped: [slice words][padded][2] in the order of packed_place
   Span* spans;      // [steps of the call][kStepWords]
-  int32_t* shifts;  // [batch][words] place of a sub-sample in its word
+  int32_t* shifts;  // [batch][words] place of a train word in its packed word
   Group* groups;    // [batch]
   Step* steps;
   int32_t* slice_step;  // [slices + 1] where a slice begins
@@ -136,7 +132,8 @@ cudaError_t launch_trains(const Call& c, int slice);
 cudaError_t launch_packed_trains(const Call& c, int slice);
 cudaError_t launch_ranks(const Call& c, int slice);  // factors of low-rank noise
 cudaError_t launch_exact_ranks(const Call& c, int slice);
-cudaError_t launch_count(const Call& c, int slice);  // fired pulses of a slice
+cudaError_t launch_counts(const Call& c, int slice);  // of moments: what lines fire, factors
+cudaError_t launch_count(const Call& c, int slice);   // fired pulses of a slice
 cudaError_t launch_exact(const Call& c, int slice);
 cudaError_t launch_strict(const Call& c, int slice);
 cudaError_t launch_expected(const Call& c);

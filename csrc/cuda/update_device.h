@@ -45,55 +45,9 @@ PL_DEVICE Crosspoint<float> load_crosspoint(const UpdateArgs& a, const D& device
   device.prepare(c);
   return c;
 }
-// For a relaxation in a loop: the squares of additive noise would be worked out before the loop and
-// keep registers.
-template <bool ADDITIVE, class D>
-PL_DEVICE Crosspoint<float> squared_here(Crosspoint<float> c) {
-  if (!ADDITIVE) return c;
-  float& up = D::kOwnNoise ? c.extra_up : c.up;
-  float& down = D::kOwnNoise ? c.extra_down : c.down;
-  up = as_float(here(as_bits(up)));
-  down = as_float(here(as_bits(down)));
-  return c;
-}
 // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
 PL_DEVICE void store_weight(const UpdateArgs& a, int64_t row, int64_t column, float w) {
   if (row < a.rows && column < a.cols) a.w[row * a.cols + column] = w + 0.0f;
-}
-
-// Tiles of 16 rows and 8 columns that a warp relaxes: a lane has 16 crosspoints in registers, 8
-// where a step is long or has parameters of its own.
-template <class D>
-constexpr int kTilesOf = D::kAffine && !D::kOwnNoise ? 4 : 2;
-
-// A lane's crosspoints of a warp's tiles in the layout of tensor core sums: `at` says by row_of(i)
-// and column_of(n, i) where number i of tile n lies.
-template <class D, int N>
-struct TileCells {
-  static constexpr int TILES = N;
-  float w[TILES][4];
-  Crosspoint<float> c[TILES][4];
-  template <class At>
-  PL_DEVICE TileCells(const UpdateArgs& a, const D& device, const At& at) {
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        c[n][i] = load_crosspoint(a, device, at.row_of(i), at.column_of(n, i), w[n][i]);
-  }
-  template <class At>
-  PL_DEVICE void store(const UpdateArgs& a, const At& at) const {
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
-  }
-};
-
-// One gaussian per group and crosspoint: byte_sum_normal with the sum of bytes in one instruction.
-PL_DEVICE float group_normal(uint32_t base, Keys key) {
-  const uint32_t sum = __dp4a(hash(base, key.k0, key.k1), kByteWeights, 0u);
-  return byte_sum_polynomial(float(int32_t(sum) - kByteMean));
 }
 
 // sigma sqrt(n) of all n < 32, one per lane.
@@ -129,6 +83,22 @@ struct LineStream {
     }
   }
 };
+
+// Runs a feed, the next stage on its way while one is in use: body(stage, first, n) for each of the
+// two stages in turn, which then holds n items, `first` of `count` on and SIZE at most.
+template <int SIZE, class Feed, class Body>
+PL_DEVICE void for_stages(const Task& t, Feed feed, int count, Body body) {
+  feed.next(t, 0);
+  for (int first = 0; first < count; first += SIZE) {
+    const int stage = first / SIZE % 2;
+    feed.next(t, 1 - stage);
+    copies_wait<1>();
+    __syncthreads();
+    body(stage, first, count - first < SIZE ? count - first : SIZE);
+    __syncthreads();
+  }
+  copies_wait<0>();
+}
 
 // Blocks of so many crosspoints over the largest matrix, by tile.
 inline dim3 block_grid(const Call& c, int block_rows, int block_columns) {

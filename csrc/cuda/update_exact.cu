@@ -1,4 +1,4 @@
-// Fidelity exact: coincidences of every sub-sample by popcount, one step each, in order; weights
+// Fidelity exact: coincidences of every train word by popcount, one step each, in order; weights
 // and device parameters stay in registers for a slice. See words.h for who holds what.
 #include "cuda/words.h"
 
@@ -6,7 +6,7 @@ namespace pulseline::cuda {
 namespace {
 
 template <bool ADDITIVE, class D>
-PL_DEVICE void pulse_row(const D& device, Cells<D>& cells, int r, const Words& words,
+PL_DEVICE void pulse_row(const D& device, LaneCells<D>& cells, int r, const Words& words,
                          const float (&xi)[2], const Roots& roots, uint32_t sign) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -18,8 +18,8 @@ PL_DEVICE void pulse_row(const D& device, Cells<D>& cells, int r, const Words& w
 }
 
 template <bool ADDITIVE, class D>
-PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Place& at,
-                           Cells<D>& cells, Chunk* chunks) {
+PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const LanePlace& at,
+                           LaneCells<D>& cells, Chunk* chunks) {
   const Roots roots(device.p.pulsed.dw_min_std);
   const CycleNoise noise;
   const uint32_t sign = opaque(kSign);  // one instruction tests a mask that stands in a register
@@ -56,9 +56,9 @@ __global__ void __launch_bounds__(kBlockThreads, blocks_of<D>())
   PL_SHARED(Chunk, chunks, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
-  const Place at;
+  const LanePlace at;
   if (at.outside(t.args) || slice >= t.slices || refused(t)) return;
-  Cells<D> cells(t.args, device, at);
+  LaneCells<D> cells(t.args, device, at);
   if (D::kAdditive && device.additive_noise())
     exact_slice<D::kAdditive>(t, device, slice, at, cells, chunks);
   else

@@ -4,73 +4,61 @@
 // the words, rows against columns with the signs crossed (up) or not (down). Lane (g, t) = (lane /
 // 4, lane % 4) holds rows g and g + 8, columns 8 n + 2 t and + 1: the layout of the sums. Where the
 // instruction is missing (sm_100 and later) a lane counts its own crosspoints by popcount.
-#include "cuda/update_device.h"
+#include "cuda/mma_block.h"
 
 namespace pulseline::cuda {
 namespace {
 
-constexpr int kWarpRows = 2, kWarpColumns = 2;
-constexpr int kBlockRows = 16 * kWarpRows;
-constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
+template <int TILES>
+using GroupedBlock = TilePlace<2, 2, TILES>;
+constexpr int kBlockRows = GroupedBlock<4>::kRows, kThreads = GroupedBlock<4>::kThreads;
 constexpr int kBlocks = 2;  // of a multiprocessor
 constexpr int kStageSteps = 4, kStageWords = kStageSteps * kStepWords;
 constexpr int kRowPart = 2 * kBlockRows;  // of a packed word, both signs of every line
-static_assert(kPadRows % kBlockRows == 0, "whole blocks");
 
 template <int TILES>
-struct alignas(16) Stage {
-  static constexpr int kColumns = 8 * TILES * kWarpColumns;  // of a block
-  static constexpr int kColumnPart = 2 * kColumns;
+struct alignas(16) GroupedStage {
+  static constexpr int kColumnPart = 2 * GroupedBlock<TILES>::kColumns;
   // Words t = 0..3 of the lines of g = 0..7 lie in different banks, 16 bytes of a row or 8 of a
   // column at a time.
   static constexpr int kPitch = kRowPart + kColumnPart + 8;
   static_assert(kPitch % 32 == 8 && kPitch % 4 == 0, "no bank conflicts, 16-byte rows");
-  static_assert(kPadColumns % kColumns == 0, "whole blocks");
   uint32_t words[kStageWords][kPitch];  // in the order of packed_place: rows, then columns
   Step steps[kStageSteps];
 };
-static_assert(2 * sizeof(Stage<4>) <= kStaticShared, "two stages fit");
+static_assert(2 * sizeof(GroupedStage<4>) <= kStaticShared, "two stages fit");
 
 template <int TILES>
-struct Place {
-  int row, column;                 // of this lane's first crosspoint
+struct GroupedPlace : GroupedBlock<TILES> {
   int row_part, column_part;       // of its warp in a packed word
   uint32_t row_word, column_word;  // of this lane's part of a fragment in a step
-  int g, t;
-  PL_DEVICE Place() {
-    const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
-    g = lane / 4;
-    t = lane % 4;
-    const int warp_row = warp / kWarpColumns * 16, warp_column = warp % kWarpColumns * (8 * TILES);
-    row_part = 2 * warp_row;
-    column_part = kRowPart + 2 * warp_column;
-    row_word = opaque(uint32_t(t * Stage<TILES>::kPitch + row_part + 4 * g));
-    column_word = opaque(uint32_t(t * Stage<TILES>::kPitch + column_part + 2 * g));
-    row = int(blockIdx.y) * kBlockRows + warp_row + g;
-    column = int(blockIdx.x) * Stage<TILES>::kColumns + warp_column + 2 * t;
-  }
-  PL_DEVICE int row_of(int i) const { return row + i / 2 * 8; }
-  PL_DEVICE int column_of(int n, int i) const { return column + 8 * n + i % 2; }
+  PL_DEVICE GroupedPlace()
+      : row_part(2 * this->warp_row),
+        column_part(kRowPart + 2 * this->warp_column),
+        row_word(opaque(uint32_t(this->t * GroupedStage<TILES>::kPitch + row_part + 4 * this->g))),
+        column_word(
+            opaque(uint32_t(this->t * GroupedStage<TILES>::kPitch + column_part + 2 * this->g))) {}
 };
 
 // Steps of a slice to shared memory: one thread's part.
 template <int TILES>
-struct Feed {
-  LineStream<kThreads, kStageWords, kRowPart, Stage<TILES>::kPitch> rows;
-  LineStream<kThreads, kStageWords, Stage<TILES>::kColumnPart, Stage<TILES>::kPitch> columns;
+struct GroupedFeed {
+  LineStream<kThreads, kStageWords, kRowPart, GroupedStage<TILES>::kPitch> rows;
+  LineStream<kThreads, kStageWords, GroupedStage<TILES>::kColumnPart, GroupedStage<TILES>::kPitch>
+      columns;
   const Step* steps;
   SharedAddress to;
   int left;  // steps that have not been asked for
-  PL_DEVICE Feed(const Task& t, int slice, int count, Stage<TILES>* stages)
+  PL_DEVICE GroupedFeed(const Task& t, int slice, int count, GroupedStage<TILES>* stages)
       : rows(stages->words, t.row_words + int64_t(blockIdx.y) * kRowPart, 2 * t.padded_rows),
         columns(stages->words[0] + kRowPart,
-                t.column_words + int64_t(blockIdx.x) * Stage<TILES>::kColumnPart,
+                t.column_words + int64_t(blockIdx.x) * GroupedStage<TILES>::kColumnPart,
                 2 * t.padded_cols),
         steps(t.steps + t.slice_step[slice] + threadIdx.x),
         to(shared_address(stages->steps) + uint32_t(threadIdx.x * sizeof(Step))),
         left(count) {}
   PL_DEVICE void next(const Task& t, int stage) {
-    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(Stage<TILES>));
+    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(GroupedStage<TILES>));
     rows.next(offset, 2 * t.padded_rows, left * kStepWords);
     columns.next(offset, 2 * t.padded_cols, left * kStepWords);
     if (int(threadIdx.x) < kStageSteps && int(threadIdx.x) < left) copy16_async(to + offset, steps);
@@ -99,7 +87,7 @@ struct GroupCounts {
     return bits;
   }
 #if PL_NATIVE_BIT_MMA
-  PL_DEVICE void add(const Stage<TILES>& stage, int step, const Place<TILES>& at) {
+  PL_DEVICE void add(const GroupedStage<TILES>& stage, int step, const GroupedPlace<TILES>& at) {
     const uint32_t* words = stage.words[step * kStepWords];
     const uint4 row = *reinterpret_cast<const uint4*>(words + at.row_word);
     const uint32_t rows[4] = {row.x, row.y, row.z, row.w};
@@ -112,7 +100,7 @@ struct GroupCounts {
     }
   }
 #else
-  PL_DEVICE void add(const Stage<TILES>& stage, int step, const Place<TILES>& at) {
+  PL_DEVICE void add(const GroupedStage<TILES>& stage, int step, const GroupedPlace<TILES>& at) {
 #pragma unroll 1
     for (int t = 0; t < kStepWords; ++t) {
       const uint32_t* word = stage.words[step * kStepWords + t];
@@ -142,7 +130,7 @@ struct Ranks {
   uint32_t row_stride, column_stride;
   uint32_t row[2], column[TILES];
   int step, count;  // step that the next group begins with; steps of the slice
-  PL_DEVICE Ranks(const Task& t, const Place<TILES>& at, int steps)
+  PL_DEVICE Ranks(const Task& t, const GroupedPlace<TILES>& at, int steps)
       : rows(t.rank_rows + int64_t(at.row) * kRankWords + at.t),
         columns(t.rank_columns + int64_t(at.column - 2 * at.t + at.g) * kRankWords + at.t),
         row_stride(uint32_t(t.padded_rows) * kRankWords),
@@ -173,26 +161,22 @@ template <int TILES>
 struct Hashes {
   uint32_t base;
   Keys key;
-  PL_DEVICE explicit Hashes(const Place<TILES>& at)
-      : base(uint32_t(at.row) * kRowStride + uint32_t(at.column) * kColumnStride), key() {}
+  PL_DEVICE explicit Hashes(const GroupedPlace<TILES>& at) : base(at.hash_base()), key() {}
   PL_DEVICE void draw(int n, float (&xi)[4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t further =
-          uint32_t(i / 2 * 8) * kRowStride + uint32_t(8 * n + i % 2) * kColumnStride;
-      xi[i] = group_normal(base + further, key);
-    }
+    for (int i = 0; i < 4; ++i)
+      xi[i] = group_normal(base + GroupedBlock<TILES>::hash_offset(n, i), key);
   }
   PL_DEVICE void relax_after(const Step& last, int) { key = last.noise; }
   PL_DEVICE void skip() {}
 };
 
 template <class D>
-struct Cells : TileCells<D, kTilesOf<D>> {
+struct GroupedCells : TileCells<D, kTilesOf<D>> {
   using Base = TileCells<D, kTilesOf<D>>;
   using Base::c, Base::w, Base::TILES;
   float reach;  // |B| of one pulse each way, at most
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<Base::TILES>& at)
+  PL_DEVICE GroupedCells(const UpdateArgs& a, const D& device, const GroupedPlace<Base::TILES>& at)
       : Base(a, device, at), reach(0.0f) {
 #pragma unroll
     for (int n = 0; n < TILES; ++n)
@@ -236,21 +220,14 @@ struct Cells : TileCells<D, kTilesOf<D>> {
 // All steps of a slice, in order.
 template <class D, class Noise>
 PL_DEVICE void grouped_slice(const Task& t, const D& device, int slice, int count,
-                             const Place<kTilesOf<D>>& at, Cells<D>& cells, Noise noise,
-                             float sigma, Stage<kTilesOf<D>>* stages) {
+                             const GroupedPlace<kTilesOf<D>>& at, GroupedCells<D>& cells,
+                             Noise noise, float sigma, GroupedStage<kTilesOf<D>>* stages) {
   constexpr int TILES = kTilesOf<D>;
   const bool additive = device.additive_noise();
-  Feed<TILES> feed(t, slice, count, stages);
   GroupCounts<TILES> counts;
   counts.clear();
-  feed.next(t, 0);
-  for (int begin = 0; begin < count; begin += kStageSteps) {
-    const int number = begin / kStageSteps % 2;
-    feed.next(t, 1 - number);
-    copies_wait<1>();
-    __syncthreads();
-    const Stage<TILES>& stage = stages[number];
-    const int n = count - begin < kStageSteps ? count - begin : kStageSteps;
+  const auto take = [&](int number, int begin, int n) {
+    const GroupedStage<TILES>& stage = stages[number];
     for (int s = 0; s < n; ++s) {
       counts.add(stage, s, at);
       if (!stage.steps[s].relax) continue;
@@ -258,24 +235,20 @@ PL_DEVICE void grouped_slice(const Task& t, const D& device, int slice, int coun
       cells.relax_all(device, counts, noise, sigma, additive);
       counts.clear();
     }
-    __syncthreads();
-  }
-  copies_wait<0>();
+  };
+  for_stages<kStageSteps>(t, GroupedFeed<TILES>(t, slice, count, stages), count, take);
 }
 
 template <class D>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     grouped_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
   constexpr int TILES = kTilesOf<D>;
-  PL_SHARED(Stage<TILES>, stages, 2);
+  PL_SHARED(GroupedStage<TILES>, stages, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
-  if (int64_t(blockIdx.y) * kBlockRows >= t.args.rows ||
-      int64_t(blockIdx.x) * Stage<TILES>::kColumns >= t.args.cols || slice >= t.slices ||
-      refused(t))
-    return;
-  const Place<TILES> at;
-  Cells<D> cells(t.args, device, at);
+  if (GroupedBlock<TILES>::outside(t.args) || slice >= t.slices || refused(t)) return;
+  const GroupedPlace<TILES> at;
+  GroupedCells<D> cells(t.args, device, at);
   const int count = t.slice_step[slice + 1] - t.slice_step[slice];
   const float sigma = device.p.pulsed.dw_min_std;
   if (t.rank_rows)
@@ -289,8 +262,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 template <class D>
 struct Grouped {
   static cudaError_t run(const Call& c, int slice) {
-    return launch(grouped_kernel<D>, block_grid(c, kBlockRows, Stage<kTilesOf<D>>::kColumns),
-                  kThreads, 0, c.stream, device_tasks_of<D>(c), slice);
+    return launch(grouped_kernel<D>, GroupedBlock<kTilesOf<D>>::grid(c), kThreads, 0, c.stream,
+                  device_tasks_of<D>(c), slice);
   }
 };
 

@@ -1,6 +1,6 @@
 // Groups of `grouped`, by the rule of the CPU backend: a group closes after group_size samples, or
-// before its expected travel would exceed kGroupTravel; then the slots of its sub-samples are laid
-// side by side in words, each sub-sample within one, and words make steps. One block per call:
+// before its expected travel would exceed kGroupTravel; then the slots of its train words are laid
+// side by side in words, each train word within one, and words make steps. One block per call:
 // every sample's end, were it the first of a group, is found in parallel; one thread follows the
 // chain of ends; the groups' steps are counted, summed and filled in parallel.
 #include "cuda/update_device.h"
@@ -41,9 +41,9 @@ PL_DEVICE void find_lengths(const Task& t, int64_t first, int64_t last, Window& 
   __syncthreads();
 }
 
-// Calls place(sub-sample, word, shift) for the sub-samples of a group in order; returns its words.
-template <class Place>
-PL_DEVICE int32_t place_slots(const Task& t, int64_t first, int64_t last, Place place) {
+// Calls visit(train word, word, shift) for the train words of a group in order; returns its words.
+template <class Visit>
+PL_DEVICE int32_t place_slots(const Task& t, int64_t first, int64_t last, Visit visit) {
   int32_t word = 0, shift = 0;
   bool any = false;
   for (int64_t b = first; b < last; ++b) {
@@ -54,7 +54,7 @@ PL_DEVICE int32_t place_slots(const Task& t, int64_t first, int64_t last, Place 
         ++word;
         shift = 0;
       }
-      place(b * t.words + w, word, shift);
+      visit(b * t.words + w, word, shift);
       shift += slots;
       any = true;
     }
@@ -104,11 +104,11 @@ PL_DEVICE void place_steps(const Task& t, int32_t groups, int32_t* part) {
 PL_DEVICE void fill_group(const Task& t, const Group& g) {
   const UpdateArgs& a = t.args;
   Span* spans = t.spans + int64_t(g.step) * kStepWords;
-  int32_t words = place_slots(t, g.first, g.last, [&](int64_t sub, int32_t word, int32_t at) {
-    t.shifts[sub] = at;
+  int32_t words = place_slots(t, g.first, g.last, [&](int64_t train, int32_t word, int32_t at) {
+    t.shifts[train] = at;
     Span& span = spans[word];
-    if (at == 0) span.first = int32_t(sub);
-    span.last = int32_t(sub) + 1;
+    if (at == 0) span.first = int32_t(train);
+    span.last = int32_t(train) + 1;
   });
   for (; words % kStepWords; ++words) spans[words] = {0, 0};
   Keys noise = draw_keys(a.stream, kGroupNoise, call_number(t) + uint64_t(g.first), 0);

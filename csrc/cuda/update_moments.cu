@@ -3,146 +3,52 @@
 // weights, device parameters and sums stay in registers for a slice.
 //   mean      sum s c_d c_x / bl                          signed and unsigned, s = -1 or 1
 //   variance  sum s v_d v_x / (bl^2 (bl - 1)),  v = c (bl - c)
-// Counts come as halves, which are exact up to 2048; everything else is worked out from them:
-// two or three roundings to 11 bits make a factor, of 2^-11 each; sums are float32.
-// A warp holds 16 rows of 8 TILES columns in the layout of the sums, see f16_mma.
-#include <algorithm>
-
-#include "cuda/update_device.h"
+// Counts come as halves from update_trains.cu, which are exact up to 2048; everything else is
+// worked out from them: two or three roundings to 11 bits make a factor, of 2^-11 each; sums are
+// float32.
+#include "cuda/mma_block.h"
 
 namespace pulseline::cuda {
 namespace {
 
-constexpr int kStep = 32;                  // samples of a stage
-constexpr int kStepHalves = kStep / 2;     // words of a line in a stage
-constexpr float kVarianceScale = 2048.0f;  // keeps 1 / (bl^2 (bl - 1)) a normal half
-
-// ---- counts ----
-
-constexpr int kLineThreads = 256, kOctet = 8;  // a thread counts so many samples of a line
-
-// Counts of longer trains are scaled down so that halves hold their squares.
-struct Scaled {
-  float scale, bl;          // of counts; scaled
-  float inverse, variance;  // half of 1 / bl and of 1 / (bl^2 (bl - 1)), for scaled counts
-};
-PL_DEVICE Scaled scaled_train(int bl) {
-  if (bl == 0) return {0.0f, 0.0f, 0.0f, 0.0f};
-  const float slots = float(bl);
-  float scale = 1.0f;
-  while (slots * scale > 255.0f) scale = scale * 0.5f;
-  const float inverse = 0.5f / (slots * scale * scale), square = scale * scale;
-  const float spread = (slots * slots) * (slots - 1.0f);
-  return {scale, slots * scale, inverse,
-          bl > 1 ? 0.5f * kVarianceScale / ((spread * square) * square) : 0.0f};
-}
-
-PL_DEVICE uint32_t fired_slots(const Task& t, int64_t b, int64_t index, float value, bool column) {
-  uint32_t n = 0;
-  const int words = words_of(t.trains[b].bl);
-  for (int w = 0; w < words; ++w) {
-    const Sub sub = t.subs[b * t.words + w];
-    const Keys key = column ? sub.columns : sub.rows;
-    const uint32_t base = uint32_t(index) * kColumnStride;
-    const float u = uniform24(hash(base + kRoundingDraw * kRowStride, key.k0, key.k1));
-    const uint32_t p16 = probability16(column ? sub.scale_x : sub.scale_d, value, u);
-    if (p16) n += uint32_t(__popc(train_word(p16, base, key, sub.slots)));
-  }
-  return n;
-}
-
-// Signed counts of a slice, and per sample what turns them into factors. A thread is a line and
-// eight samples. Products are positive upward: the row carries the sign of -d.
-__global__ void __launch_bounds__(kLineThreads)
-    counts_kernel(const __grid_constant__ Tasks tasks, int slice) {
-  const Task& t = tasks.task[blockIdx.z];
-  const UpdateArgs& a = t.args;
-  const int64_t first = int64_t(slice) * t.moment_samples;
-  const int64_t line = int64_t(blockIdx.x) * kLineThreads + threadIdx.x;
-  if (first >= a.batch || refused(t)) return;
-  const bool column = line < t.padded_cols;
-  const int64_t index = column ? line : line - t.padded_cols, lines = column ? a.cols : a.rows;
-  const int64_t padded = column ? t.padded_cols : t.padded_rows;
-  uint16_t* factors = reinterpret_cast<uint16_t*>(t.moment_factors);
-  for (int64_t s = int64_t(blockIdx.y) * kOctet; s < t.moment_samples; s += gridDim.y * kOctet) {
-    if (line < kOctet) {
-      const int64_t b = first + s + line;
-      const Scaled v = scaled_train(b < a.batch ? t.trains[b].bl : 0);
-      uint16_t* at = factors + s + line;
-      at[0] = uint16_t(half_bits(v.bl));
-      at[t.moment_samples] = uint16_t(half_bits(v.inverse));
-      at[2 * t.moment_samples] = uint16_t(half_bits(v.variance));
-    }
-    if (index >= padded) continue;
-    uint64_t low = 0, high = 0;  // eight halves, the first sample's lowest
-#pragma unroll 1
-    for (int i = 0; i < kOctet; ++i) {
-      const int64_t b = first + s + i;
-      uint64_t half = 0;
-      if (b < a.batch && index < lines) {
-        const float value = (column ? a.x : a.d)[b * lines + index];
-        const float set = to_float(fired_slots(t, b, index, value, column));
-        const bool minus = ((as_bits(value) & kSign) != 0) == column;
-        const float scaled = set * scaled_train(t.trains[b].bl).scale;
-        half = half_bits(minus ? -scaled : scaled);
-      }
-      low = low >> 16 | high << 48;
-      high = high >> 16 | half << 48;
-    }
-    uint32_t* out = column ? t.column_words : t.row_words;
-    *reinterpret_cast<uint4*>(out + (index * t.moment_samples + s) / 2) =
-        make_uint4(uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32));
-  }
-}
-
-// ---- sums and relaxation ----
-
-constexpr int kWarpRows = 4, kWarpColumns = 2;
-constexpr int kBlockRows = 16 * kWarpRows;
-constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
-constexpr int kStages = 4;  // three on their way, one in use
-static_assert(kPadRows % kBlockRows == 0 && kGroupSamples % kStep == 0, "whole blocks and groups");
+constexpr int kStep = 32;               // samples of a stage
+constexpr int kStepHalves = kStep / 2;  // words of a line in a stage
 
 template <int TILES>
-struct alignas(16) Stage {
-  static constexpr int kColumns = 8 * TILES * kWarpColumns;  // of a block
-  static_assert(kPadColumns % kColumns == 0, "whole blocks");
-  uint32_t rows[kBlockRows][kStepHalves], columns[kColumns][kStepHalves];
+using MomentsBlock = TilePlace<4, 2, TILES>;
+constexpr int kBlockRows = MomentsBlock<4>::kRows, kThreads = MomentsBlock<4>::kThreads;
+constexpr int kStages = 4;  // three on their way, one in use
+static_assert(kGroupSamples % kStep == 0, "whole groups");
+
+template <int TILES>
+struct alignas(16) MomentsStage {
+  uint32_t rows[kBlockRows][kStepHalves], columns[MomentsBlock<TILES>::kColumns][kStepHalves];
   uint32_t factors[3][kStepHalves];
 };
-static_assert(kStages * sizeof(Stage<4>) <= kStaticShared, "all stages fit");
+static_assert(kStages * sizeof(MomentsStage<4>) <= kStaticShared, "all stages fit");
 
 template <int TILES>
-struct Place {
-  int row, column;            // of this lane's first crosspoint
+struct MomentsPlace : MomentsBlock<TILES> {
   int row_line, column_line;  // of its fragments in a stage
   int word;                   // of a line: eight samples of a stage are a lane's
-  PL_DEVICE Place() {
-    const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
-    const int g = lane / 4, t = lane % 4;
-    const int warp_row = warp / kWarpColumns * 16, warp_column = warp % kWarpColumns * (8 * TILES);
-    row_line = warp_row + g;
-    column_line = warp_column + g;
-    word = 4 * t;
-    row = int(blockIdx.y) * kBlockRows + warp_row + g;
-    column = int(blockIdx.x) * Stage<TILES>::kColumns + warp_column + 2 * t;
-  }
-  PL_DEVICE int row_of(int i) const { return row + i / 2 * 8; }
-  PL_DEVICE int column_of(int n, int i) const { return column + 8 * n + i % 2; }
+  PL_DEVICE MomentsPlace()
+      : row_line(this->warp_row + this->g),
+        column_line(this->warp_column + this->g),
+        word(4 * this->t) {}
 };
 
 // Stages of a slice to shared memory: one thread's part, 16 bytes of a row, a column, a factor.
 template <int TILES>
-struct Feed {
+struct MomentsFeed {
   static constexpr int kQuads = kStepHalves / 4;
   static_assert(kThreads == kBlockRows * kQuads, "a quad of a row each");
   uint32_t row, column;  // words of a slice, fewer than 2^32
   SharedAddress to;      // of the row; the others lie behind it
-  PL_DEVICE Feed(const Task& t, Stage<TILES>* stages) {
+  PL_DEVICE MomentsFeed(const Task& t, MomentsStage<TILES>* stages) {
     const int line = int(threadIdx.x) / kQuads, q = int(threadIdx.x) % kQuads * 4;
     const uint32_t width = uint32_t(t.moment_samples) / 2;
     row = (blockIdx.y * kBlockRows + line) * width + q;
-    column = (blockIdx.x * Stage<TILES>::kColumns + line) * width + q;
+    column = (blockIdx.x * MomentsBlock<TILES>::kColumns + line) * width + q;
     to = shared_address(&stages->rows[line][q]);
   }
   static PL_DEVICE const uint32_t* factor_of(const Task& t, int step) {
@@ -150,9 +56,9 @@ struct Feed {
     return t.moment_factors + line * (t.moment_samples / 2) + step * kStepHalves + q;
   }
   PL_DEVICE void next(const Task& t, int step, int count) {
-    const uint32_t offset = uint32_t(step % kStages) * uint32_t(sizeof(Stage<TILES>));
+    const uint32_t offset = uint32_t(step % kStages) * uint32_t(sizeof(MomentsStage<TILES>));
     if (step < count) {
-      constexpr int kColumns = Stage<TILES>::kColumns;
+      constexpr int kColumns = MomentsBlock<TILES>::kColumns;
       constexpr uint32_t kRowBytes = kBlockRows * kStepHalves * 4;
       constexpr uint32_t kColumnBytes = kColumns * kStepHalves * 4;
       copy16_async(to + offset, t.row_words + row);
@@ -203,7 +109,7 @@ struct Sums {
     return {max(t + b, 0.0f), max(t - b, 0.0f), max(v + vb, 0.0f) * kUnscale,
             max(v - vb, 0.0f) * kUnscale};
   }
-  PL_DEVICE void add(const Stage<TILES>& stage, const Place<TILES>& at) {
+  PL_DEVICE void add(const MomentsStage<TILES>& stage, const MomentsPlace<TILES>& at) {
     uint32_t rows[2][4], columns[TILES][4], scale[4];
     load16(rows[0], &stage.rows[at.row_line][at.word]);
     load16(rows[1], &stage.rows[at.row_line + 8][at.word]);
@@ -237,7 +143,7 @@ struct Sums {
     }
   }
   PL_DEVICE void add_variances(const uint32_t (&rows)[2][4], const uint32_t (&columns)[TILES][4],
-                               const Stage<TILES>& stage, int first) {
+                               const MomentsStage<TILES>& stage, int first) {
 #pragma unroll
     for (int half = 0; half < 4; half += 2) {
       const auto factors_of = [&](int f) {
@@ -270,11 +176,11 @@ struct Sums {
 };
 
 template <class D>
-struct Cells : TileCells<D, kTilesOf<D>> {
+struct MomentsCells : TileCells<D, kTilesOf<D>> {
   using Base = TileCells<D, kTilesOf<D>>;
   using Base::c, Base::w, Base::TILES;
   uint32_t bound[TILES][4];  // pairs, for c's own would take registers that are short
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place<Base::TILES>& at)
+  PL_DEVICE MomentsCells(const UpdateArgs& a, const D& device, const MomentsPlace<Base::TILES>& at)
       : Base(a, device, at) {
 #pragma unroll
     for (int n = 0; n < TILES; ++n)
@@ -294,26 +200,24 @@ struct Cells : TileCells<D, kTilesOf<D>> {
     return most;
   }
   template <bool NEAR, bool ADDITIVE>
-  PL_DEVICE void relax_each(const D& device, const Sums<TILES>& sums, const Place<TILES>& at,
+  PL_DEVICE void relax_each(const D& device, const Sums<TILES>& sums, const MomentsPlace<TILES>& at,
                             Keys key) {
-    const uint32_t base = uint32_t(at.row) * kRowStride + uint32_t(at.column) * kColumnStride;
+    const uint32_t base = at.hash_base();
 #pragma unroll
     for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint32_t further =
-            uint32_t(i / 2 * 8) * kRowStride + uint32_t(8 * n + i % 2) * kColumnStride;
         Crosspoint<float> cell = squared_here<ADDITIVE, D>(c[n][i]);
         const uint32_t pair = here(bound[n][i]);
         cell.hi = pair_first(pair);
         cell.lo = pair_second(pair);
         w[n][i] =
             relax<true, NEAR>(device, cell, w[n][i], sums.of(n, i), device.p.pulsed.dw_min_std,
-                              group_normal(base + further, key), ADDITIVE);
+                              group_normal(base + at.hash_offset(n, i), key), ADDITIVE);
       }
   }
   // The usual case, all of the warp's slopes small, goes straight through.
-  PL_DEVICE void relax_all(const D& device, const Sums<TILES>& sums, const Place<TILES>& at,
+  PL_DEVICE void relax_all(const D& device, const Sums<TILES>& sums, const MomentsPlace<TILES>& at,
                            Keys key) {
     if (D::kAdditive && device.additive_noise())
       relax_each<false, D::kAdditive>(device, sums, at, key);
@@ -332,19 +236,17 @@ template <class D>
 __global__ void __launch_bounds__(kThreads, kBlocksOf<D>)
     moments_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
   constexpr int TILES = kTilesOf<D>;
-  PL_SHARED(Stage<TILES>, stages, kStages);
+  PL_SHARED(MomentsStage<TILES>, stages, kStages);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
   const UpdateArgs& a = t.args;
   const int64_t first = int64_t(slice) * t.moment_samples;
-  if (int64_t(blockIdx.y) * kBlockRows >= a.rows ||
-      int64_t(blockIdx.x) * Stage<TILES>::kColumns >= a.cols || first >= a.batch || refused(t))
-    return;
-  const Place<TILES> at;
-  Cells<D> cells(a, device, at);
+  if (MomentsBlock<TILES>::outside(a) || first >= a.batch || refused(t)) return;
+  const MomentsPlace<TILES> at;
+  MomentsCells<D> cells(a, device, at);
   const int64_t samples = a.batch - first < t.moment_samples ? a.batch - first : t.moment_samples;
   const int count = int((samples + kStep - 1) / kStep);
-  Feed<TILES> feed(t, stages);
+  MomentsFeed<TILES> feed(t, stages);
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) feed.next(t, stage, count);
   Sums<TILES> sums;
@@ -369,21 +271,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksOf<D>)
 template <class D>
 struct Moments {
   static cudaError_t run(const Call& c, int slice) {
-    return launch(moments_kernel<D>, block_grid(c, kBlockRows, Stage<kTilesOf<D>>::kColumns),
-                  kThreads, 0, c.stream, device_tasks_of<D>(c), slice);
+    return launch(moments_kernel<D>, MomentsBlock<kTilesOf<D>>::grid(c), kThreads, 0, c.stream,
+                  device_tasks_of<D>(c), slice);
   }
 };
 
 }  // namespace
 
 cudaError_t launch_moments(const Call& c) {
-  const int64_t lines = most(c, [](const Task& t) { return t.padded_cols + t.padded_rows; });
-  const int64_t samples = most(c, [](const Task& t) { return t.moment_samples; });
   const int64_t batch = most(c, [](const Task& t) { return t.args.batch; });
-  const dim3 grid(unsigned(ceil_div(lines, kLineThreads)), unsigned(ceil_div(samples, kOctet)),
-                  unsigned(c.count));
   for (int slice = 0; slice < int(ceil_div(batch, kMomentSamples)); ++slice) {
-    PL_TRY(launch(counts_kernel, grid, kLineThreads, 0, c.stream, tasks_of(c), slice));
+    PL_TRY(launch_counts(c, slice));
     PL_TRY(launch_of<Moments>(c, slice));
   }
   return cudaSuccess;

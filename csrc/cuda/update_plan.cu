@@ -33,27 +33,17 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const bool finite = x < kInfinity && d < kInfinity;
   if (threadIdx.x == 0 && !finite)
     atomicMin(t.status, 2ull * (unsigned long long)(b) + (x < kInfinity));
-  const Train train = finite ? manage(a.train, as_float(x), as_float(d)) : Train{};
+  const Train train = finite ? manage_train(a.train, as_float(x), as_float(d)) : Train{};
   if (threadIdx.x == 0) t.trains[b] = train;
   if (a.fidelity == kExpected) return;
   const uint64_t k = call_number(t) + uint64_t(b);
   const int words = words_of(train.bl);
-  for (int word = int(threadIdx.x); word < t.words; word += kThreads) {
-    const Philox4 r = draw4(a.stream, kPulses, k, 0, uint32_t(word));
-    t.subs[b * t.words + word] = {{r.v[0], r.v[1]},
-                                  {r.v[2], r.v[3]},
-                                  draw_keys(a.stream, kCycleNoise, k, uint32_t(word)),
-                                  int32_t(b),
-                                  word < words ? slots_of(train.bl, word) : 0,
-                                  train.scale_x,
-                                  train.scale_d};
-  }
+  for (int word = int(threadIdx.x); word < t.words; word += kThreads)
+    t.train_words[b * t.words + word] = draw_train_word(a.stream, k, b, train, word);
   if (a.fidelity != kStrict) return;
-  for (int i = int(threadIdx.x); i < words * kSlotsPerWord; i += kThreads) {
-    const uint32_t word = uint32_t(i / kSlotsPerWord), slot = uint32_t(i % kSlotsPerWord);
+  for (int i = int(threadIdx.x); i < words * kSlotsPerWord; i += kThreads)
     t.slot_keys[b * t.words * kSlotsPerWord + i] =
-        draw_keys(a.stream, kSlotNoise, k, word << 5 | slot);
-  }
+        slot_key(a.stream, k, i / kSlotsPerWord, i % kSlotsPerWord);
 }
 
 // One thread per tile. A replay of a captured launch begins where the last one ended.

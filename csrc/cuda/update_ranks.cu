@@ -2,7 +2,7 @@
 // 16 rows of 32 columns in the layout of tensor core sums: lane (g, t) = (lane / 4, lane % 4) has
 // rows g and g + 8, columns 8 n + 2 t and + 1. One instruction makes the noise of four of its
 // crosspoints from a word per line; coincidences are counted by popcount.
-#include "cuda/update_device.h"
+#include "cuda/mma_block.h"
 
 namespace pulseline::cuda {
 namespace {
@@ -16,16 +16,15 @@ struct Draw {
   uint64_t k;
   uint32_t draw;
 };
-// Draw n of a slice: sub-sample n (exact) or step n (grouped; the first one of a group).
+// Draw n of a slice: train word n (exact) or step n (grouped; the first one of a group).
 PL_DEVICE Draw draw_of(const Task& t, int slice, int64_t n) {
   const UpdateArgs& a = t.args;
   if (a.fidelity == kGrouped) {
     const Step* s = t.steps + t.slice_step[slice] + n;
     return {n == 0 || s[-1].relax != 0, call_number(t) + s->noise.k0, 0u};
   }
-  const int64_t sub = first_word(t, slice) + n;
-  const Sub s = t.subs[sub];
-  return {s.slots != 0, call_number(t) + uint64_t(s.source), uint32_t(sub % t.words)};
+  const TrainWord s = t.train_words[first_word(t, slice) + n];
+  return {s.slots != 0, call_number(t) + uint64_t(s.source), s.word};
 }
 
 __global__ void __launch_bounds__(kLineThreads)
@@ -57,29 +56,28 @@ __global__ void __launch_bounds__(kLineThreads)
 // ---- exact ----
 
 constexpr int kTiles = 4;  // of 8 columns
-constexpr int kWarpRows = 2, kWarpColumns = 2;
-constexpr int kBlockRows = 16 * kWarpRows, kBlockColumns = 8 * kTiles * kWarpColumns;
-constexpr int kThreads = 32 * kWarpRows * kWarpColumns;
-constexpr int kChunk = 8;  // sub-samples in shared memory at a time
-static_assert(kPadColumns % kBlockColumns == 0 && kPadRows % kBlockRows == 0, "whole blocks");
+using RankPlace = TilePlace<2, 2, kTiles>;
+constexpr int kBlockRows = RankPlace::kRows, kBlockColumns = RankPlace::kColumns;
+constexpr int kThreads = RankPlace::kThreads;
+constexpr int kChunk = 8;  // train words in shared memory at a time
 
-struct alignas(16) Chunk {
+struct alignas(16) RankChunk {
   uint32_t rows[kChunk][kBlockRows], columns[kChunk][kBlockColumns];
   uint32_t rank_rows[kChunk][kBlockRows * kRankWords];
   uint32_t rank_columns[kChunk][kBlockColumns * kRankWords];
 };
-static_assert(2 * sizeof(Chunk) <= kStaticShared, "two chunks fit");
+static_assert(2 * sizeof(RankChunk) <= kStaticShared, "two chunks fit");
 
 // Chunks of a slice to shared memory: one thread's part.
-struct Feed {
+struct RankFeed {
   LineStream<kThreads, kChunk, kBlockRows> rows;
   LineStream<kThreads, kChunk, kBlockColumns> columns;
   LineStream<kThreads, kChunk, kBlockRows * kRankWords> rank_rows;
   LineStream<kThreads, kChunk, kBlockColumns * kRankWords> rank_columns;
-  int left;  // sub-samples that have not been asked for
+  int left;  // train words that have not been asked for
   static PL_DEVICE int64_t row() { return int64_t(blockIdx.y) * kBlockRows; }
   static PL_DEVICE int64_t column() { return int64_t(blockIdx.x) * kBlockColumns; }
-  PL_DEVICE Feed(const Task& t, int count, Chunk* chunks)
+  PL_DEVICE RankFeed(const Task& t, int count, RankChunk* chunks)
       : rows(chunks->rows, t.row_words + row(), t.padded_rows),
         columns(chunks->columns, t.column_words + column(), t.padded_cols),
         rank_rows(chunks->rank_rows, t.rank_rows + row() * kRankWords, t.padded_rows * kRankWords),
@@ -87,7 +85,7 @@ struct Feed {
                      t.padded_cols * kRankWords),
         left(count) {}
   PL_DEVICE void next(const Task& t, int stage) {
-    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(Chunk));
+    const uint32_t offset = uint32_t(stage) * uint32_t(sizeof(RankChunk));
     rows.next(offset, t.padded_rows, left);
     columns.next(offset, t.padded_cols, left);
     rank_rows.next(offset, t.padded_rows * kRankWords, left);
@@ -97,38 +95,19 @@ struct Feed {
   }
 };
 
-struct Place {
-  int row, column;  // of this warp within the block
-  int g, t;
-  int64_t first_row, first_column;  // of this lane
-  PL_DEVICE Place() {
-    const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
-    g = lane / 4;
-    t = lane % 4;
-    row = warp / kWarpColumns * 16;
-    column = warp % kWarpColumns * (8 * kTiles);
-    first_row = int64_t(blockIdx.y) * kBlockRows + row + g;
-    first_column = int64_t(blockIdx.x) * kBlockColumns + column + 2 * t;
-  }
-  PL_DEVICE int64_t row_of(int i) const { return first_row + i / 2 * 8; }
-  PL_DEVICE int64_t column_of(int n, int i) const { return first_column + 8 * n + i % 2; }
-};
-
-template <class D>
-using Cells = TileCells<D, kTiles>;
-
-// One sub-sample of the warp's rows and columns.
+// One train word of the warp's rows and columns.
 template <bool ADDITIVE, class D>
-PL_DEVICE void pulse_all(const Chunk& chunk, int s, const Place& at, const D& device,
-                         const Roots& roots, uint32_t sign, Cells<D>& cells) {
-  const uint32_t rows[2] = {chunk.rows[s][at.row + at.g], chunk.rows[s][at.row + at.g + 8]};
-  const uint32_t mine = chunk.columns[s][at.column + int(threadIdx.x % 32)];
+PL_DEVICE void pulse_all(const RankChunk& chunk, int s, const RankPlace& at, const D& device,
+                         const Roots& roots, uint32_t sign, TileCells<D, kTiles>& cells) {
+  const uint32_t rows[2] = {chunk.rows[s][at.warp_row + at.g],
+                            chunk.rows[s][at.warp_row + at.g + 8]};
+  const uint32_t mine = chunk.columns[s][at.warp_column + int(threadIdx.x % 32)];
   const uint32_t firing = __ballot_sync(0xffffffffu, int(mine));  // columns with any slot
   if (!firing || !__any_sync(0xffffffffu, int(rows[0] | rows[1]))) return;
-  const uint32_t* rank_rows = chunk.rank_rows[s] + (at.row + at.g) * kRankWords + at.t;
+  const uint32_t* rank_rows = chunk.rank_rows[s] + (at.warp_row + at.g) * kRankWords + at.t;
   const uint32_t a0 = rank_rows[0], a1 = rank_rows[8 * kRankWords];
   const auto take_tile = [&](int n) {
-    const int column = at.column + 8 * n;
+    const int column = at.warp_column + 8 * n;
     const uint2 columns = *reinterpret_cast<const uint2*>(&chunk.columns[s][column + 2 * at.t]);
     float xi[4];
     bf16_mma(xi, a0, a1, chunk.rank_columns[s][(column + at.g) * kRankWords + at.t]);
@@ -152,49 +131,38 @@ PL_DEVICE void pulse_all(const Chunk& chunk, int s, const Place& at, const D& de
 static_assert(8 * kTiles == 32, "a vote covers a warp's columns");
 
 template <bool ADDITIVE, class D>
-PL_DEVICE void exact_slice(const Task& t, const D& device, int slice, const Place& at,
-                           Cells<D>& cells, Chunk* chunks) {
+PL_DEVICE void exact_ranks_slice(const Task& t, const D& device, int slice, const RankPlace& at,
+                                 TileCells<D, kTiles>& cells, RankChunk* chunks) {
   const Roots roots(device.p.pulsed.dw_min_std * kRankUnit);
   const uint32_t sign = opaque(kSign);  // one instruction tests a mask that stands in a register
   const int count = words_in(t, slice);
-  Feed feed(t, count, chunks);
-  feed.next(t, 0);
-  for (int first = 0; first < count; first += kChunk) {
-    const int stage = first / kChunk % 2;
-    feed.next(t, 1 - stage);
-    copies_wait<1>();
-    __syncthreads();
-    const int n = count - first < kChunk ? count - first : kChunk;
+  for_stages<kChunk>(t, RankFeed(t, count, chunks), count, [&](int stage, int, int n) {
     for (int s = 0; s < n; ++s)
       pulse_all<ADDITIVE>(chunks[stage], s, at, device, roots, sign, cells);
-    __syncthreads();
-  }
-  copies_wait<0>();
+  });
 }
 
 template <class D>
 __global__ void __launch_bounds__(kThreads, 2)
     exact_ranks_kernel(const __grid_constant__ DeviceTasks<D> tasks, int slice) {
-  PL_SHARED(Chunk, chunks, 2);
+  PL_SHARED(RankChunk, chunks, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
-  if (int64_t(blockIdx.y) * kBlockRows >= t.args.rows ||
-      int64_t(blockIdx.x) * kBlockColumns >= t.args.cols || slice >= t.slices || refused(t))
-    return;
-  const Place at;
-  Cells<D> cells(t.args, device, at);
+  if (RankPlace::outside(t.args) || slice >= t.slices || refused(t)) return;
+  const RankPlace at;
+  TileCells<D, kTiles> cells(t.args, device, at);
   if (D::kAdditive && device.additive_noise())
-    exact_slice<D::kAdditive>(t, device, slice, at, cells, chunks);
+    exact_ranks_slice<D::kAdditive>(t, device, slice, at, cells, chunks);
   else
-    exact_slice<false>(t, device, slice, at, cells, chunks);
+    exact_ranks_slice<false>(t, device, slice, at, cells, chunks);
   cells.store(t.args, at);
 }
 
 template <class D>
 struct ExactRanks {
   static cudaError_t run(const Call& c, int slice) {
-    return launch(exact_ranks_kernel<D>, block_grid(c, kBlockRows, kBlockColumns), kThreads, 0,
-                  c.stream, device_tasks_of<D>(c), slice);
+    return launch(exact_ranks_kernel<D>, RankPlace::grid(c), kThreads, 0, c.stream,
+                  device_tasks_of<D>(c), slice);
   }
 };
 

@@ -8,8 +8,8 @@ namespace pulseline::cuda {
 namespace {
 
 template <class D>
-PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const Place& at,
-                            Cells<D>& cells, Chunk* chunks) {
+PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const LanePlace& at,
+                            LaneCells<D>& cells, Chunk* chunks) {
   const CycleNoise noise;
   const float sigma = device.p.pulsed.dw_min_std;
   const bool additive = device.additive_noise();
@@ -35,7 +35,8 @@ PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const Pla
 }
 
 template <class D>
-PL_DEVICE void expected_batch(const Task& t, const D& device, const Place& at, Cells<D>& cells) {
+PL_DEVICE void expected_batch(const Task& t, const D& device, const LanePlace& at,
+                              LaneCells<D>& cells) {
   const UpdateArgs& a = t.args;
   for (int64_t s = 0; s < a.batch; ++s) {
     const MeanPulses mean = mean_pulses(a.train, t.trains[s]);
@@ -69,9 +70,9 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
   const bool strict = t.args.fidelity == kStrict;
-  const Place at;
+  const LanePlace at;
   if (refused(t) || at.outside(t.args) || (strict && slice >= t.slices)) return;
-  Cells<D> cells(t.args, device, at);
+  LaneCells<D> cells(t.args, device, at);
   if (strict)
     strict_slice(t, device, slice, at, cells, chunks);
   else

@@ -1,9 +1,9 @@
 #pragma once
-// How the kernels that take sub-samples one by one walk through a slice: a block of kWarps warps
+// How the kernels that take train words one by one walk through a slice: a block of kWarps warps
 // covers kBlockRows rows and 128 columns; a warp holds kRows rows of 64 columns in registers, a
 // lane two columns of each, c and c + 16 of a group of 32, which share a hash. Row words are the
 // same for a whole warp, so that what fires nowhere is skipped by all lanes together. Words and
-// keys of kChunk sub-samples at a time come to shared memory, the next ones while these are in use.
+// keys of kChunk train words at a time come to shared memory, the next ones while these are in use.
 #include "cuda/update_device.h"
 
 namespace pulseline::cuda {
@@ -21,10 +21,10 @@ struct alignas(16) Chunk {
 static_assert(2 * sizeof(Chunk) <= kStaticShared, "two chunks fit");
 
 // Where a lane's crosspoints lie.
-struct Place {
+struct LanePlace {
   int64_t row, column;        // of its warp's block
   int warp_row, lane_column;  // within the block: first row, first column of the lane
-  PL_DEVICE Place() {
+  PL_DEVICE LanePlace() {
     const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
     warp_row = warp / kWarpColumns * kRows;
     lane_column = warp % kWarpColumns * 64 + lane / 16 * 32 + lane % 16;
@@ -39,17 +39,17 @@ struct Place {
 
 // A lane's crosspoints: weight, parameters, base of the hash.
 template <class D>
-struct Cells {
+struct LaneCells {
   float w[kRows][2];
   Crosspoint<float> c[kRows][2];
-  PL_DEVICE Cells(const UpdateArgs& a, const D& device, const Place& at) {
+  PL_DEVICE LaneCells(const UpdateArgs& a, const D& device, const LanePlace& at) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
 #pragma unroll
       for (int h = 0; h < 2; ++h)
         c[r][h] = load_crosspoint(a, device, at.row + r, at.column + 16 * h, w[r][h]);
   }
-  PL_DEVICE void store(const UpdateArgs& a, const Place& at) const {
+  PL_DEVICE void store(const UpdateArgs& a, const LanePlace& at) const {
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
 #pragma unroll
@@ -75,17 +75,17 @@ PL_DEVICE uint32_t noise_base(int64_t row, int64_t column) {
 }
 
 // Chunks of a slice to shared memory: one thread's part.
-struct Feed {
+struct WordFeed {
   LineStream<kBlockThreads, kChunk, kBlockColumns> columns;
   LineStream<kBlockThreads, kChunk, kBlockRows> rows;
-  const Sub* sub;
+  const TrainWord* train;
   SharedAddress keys;
-  int left;  // sub-samples that have not been asked for
-  PL_DEVICE Feed(const Task& t, int slice, int count, Chunk* chunks)
+  int left;  // train words that have not been asked for
+  PL_DEVICE WordFeed(const Task& t, int slice, int count, Chunk* chunks)
       : columns(chunks->columns, t.column_words + int64_t(blockIdx.x) * kBlockColumns,
                 t.padded_cols),
         rows(chunks->rows, t.row_words + int64_t(blockIdx.y) * kBlockRows, t.padded_rows),
-        sub(t.subs + first_word(t, slice) + threadIdx.x),
+        train(t.train_words + first_word(t, slice) + threadIdx.x),
         keys(shared_address(chunks->keys) + uint32_t(threadIdx.x * sizeof(Keys))),
         left(count) {}
   PL_DEVICE void next(const Task& t, int stage) {
@@ -93,33 +93,26 @@ struct Feed {
     columns.next(offset, t.padded_cols, left);
     rows.next(offset, t.padded_rows, left);
     if (int(threadIdx.x) < kChunk && int(threadIdx.x) < left)
-      copy8_async(keys + offset, &sub->cycle);
-    sub += kChunk;
+      copy8_async(keys + offset, &train->cycle);
+    train += kChunk;
     left -= kChunk;
     copies_commit();
   }
 };
 
-// What a warp sees of one sub-sample.
+// What a warp sees of one train word.
 struct Words {
   uint32_t row[kRows], column[2];
   uint32_t firing;  // rows with any slot
 };
 
-// Calls body(words, keys, number within the slice) for every sub-sample that may touch the warp's
+// Calls body(words, keys, number within the slice) for every train word that may touch the warp's
 // rows and columns, in order.
 template <class Body>
-PL_DEVICE void for_words(const Task& t, int slice, const Place& at, Chunk* chunks, Body body) {
+PL_DEVICE void for_words(const Task& t, int slice, const LanePlace& at, Chunk* chunks, Body body) {
   const int count = words_in(t, slice);
-  Feed feed(t, slice, count, chunks);
-  feed.next(t, 0);
-  for (int first = 0; first < count; first += kChunk) {
-    const int stage = first / kChunk % 2;
-    feed.next(t, 1 - stage);
-    copies_wait<1>();
-    __syncthreads();
+  for_stages<kChunk>(t, WordFeed(t, slice, count, chunks), count, [&](int stage, int first, int n) {
     const Chunk& chunk = chunks[stage];
-    const int n = count - first < kChunk ? count - first : kChunk;
     for (int s = 0; s < n; ++s) {
       Words words;
       const uint32_t mine = chunk.rows[s][at.warp_row + int(threadIdx.x % kRows)];
@@ -138,9 +131,7 @@ PL_DEVICE void for_words(const Task& t, int slice, const Place& at, Chunk* chunk
       }
       body(words, chunk.keys[s], first + s);
     }
-    __syncthreads();
-  }
-  copies_wait<0>();
+  });
 }
 static_assert(32 % kRows == 0 && kRows % 4 == 0, "row words come in 16 bytes, one each for a vote");
 

@@ -9,7 +9,7 @@
 //   bit backward    z = B^-1 r, r z
 // A sample that has converged keeps its x: step and turn are 0.
 #include "core/wires.h"
-#include "cuda/mvm_device.h"
+#include "cuda/read_device.h"
 
 namespace pulseline::cuda {
 

@@ -1,7 +1,7 @@
 // Effective weights behind wires, the closed form of core/wires.h: voltage profiles along the
 // columns and the rows of every tile, then one quotient per crosspoint.
 #include "core/wires.h"
-#include "cuda/mvm_device.h"
+#include "cuda/read_device.h"
 
 namespace pulseline::cuda {
 namespace {

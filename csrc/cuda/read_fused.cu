@@ -1,7 +1,7 @@
 // Products and outputs of a read in one kernel, y = alpha scale sum_s convert(W_s q_s): a block
 // goes through the segments s of inputs, whose sums never leave its registers. Products are those
-// of mvm_fused.h, conversions those of mvm_device.h.
-#include "cuda/mvm_fused.h"
+// of read_fused.h, conversions those of read_device.h.
+#include "cuda/read_fused.h"
 
 namespace pulseline::cuda {
 namespace {

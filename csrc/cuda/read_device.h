@@ -2,7 +2,7 @@
 // What the kernels of the read share: keys, and what one input and one output do.
 #include "cuda/device.h"
 #include "cuda/lanes.h"
-#include "cuda/mvm.h"
+#include "cuda/read.h"
 
 namespace pulseline::cuda {
 

@@ -1,14 +1,14 @@
 // Bound management of a read: samples that saturated in a row of tiles are read again, tile by
 // tile, with beta doubled and fresh draws until nothing saturates. All of it happens in one launch,
 // which ends at once for the others; sums are in the order of the CPU.
-#include "cuda/mvm_device.h"
+#include "cuda/read_device.h"
 
 namespace pulseline::cuda {
 namespace {
 
 constexpr int kDepth = 32;  // inputs in shared memory at a time
 
-struct Stage {  // of `repeat`, in shared memory
+struct RepeatStage {  // of `repeat`, in shared memory
   float q[2][kDepth], w[kDepth][kLines + 1], norm[2];
   float programmed[kDepth][kLines + 1];  // pcm: weights without wires
 };
@@ -16,7 +16,7 @@ struct Stage {  // of `repeat`, in shared memory
 // |q|^2 of a tile's inputs; the barriers of `repeat_load` come before anybody reads it.
 template <int PASSES>
 PL_DEVICE void repeat_norm(const ReadJob& j, int64_t b, Range in, float alpha_beta,
-                           const InputKeys& keys, Stage& stage) {
+                           const InputKeys& keys, RepeatStage& stage) {
   if (threadIdx.x >= 32) return;
   float part[2] = {0.0f, 0.0f};
   if (threadIdx.x < 16)
@@ -36,7 +36,7 @@ PL_DEVICE void repeat_norm(const ReadJob& j, int64_t b, Range in, float alpha_be
 // Inputs in0.. and their weights of outputs out0.., at most kDepth by kLines.
 template <int PASSES>
 PL_DEVICE void repeat_load(const ReadJob& j, int64_t b, Range in, int64_t out0, int64_t out1,
-                           float alpha_beta, const InputKeys& keys, Stage& stage) {
+                           float alpha_beta, const InputKeys& keys, RepeatStage& stage) {
   const ReadArgs& a = j.args;
   __syncthreads();
   if (threadIdx.x < kDepth && in.first + threadIdx.x < in.last) {
@@ -61,7 +61,7 @@ PL_DEVICE void repeat_load(const ReadJob& j, int64_t b, Range in, int64_t out0, 
 // One tile in one round: converted outputs; whether one of this thread's saturates.
 template <int PASSES>
 PL_DEVICE bool repeat_tile(const ReadJob& j, int64_t b, int64_t segment, int64_t block, int round,
-                           float alpha_beta, float* converted, Stage& stage) {
+                           float alpha_beta, float* converted, RepeatStage& stage) {
   const Range in = range_of(segment, j.args.tile_in, j.inputs);
   const Range out = range_of(block, j.args.tile_out, j.outputs);
   const InputKeys keys = keys_of_inputs<PASSES>(j, b, block, round);
@@ -101,7 +101,7 @@ PL_DEVICE bool repeat_tile(const ReadJob& j, int64_t b, int64_t segment, int64_t
 // A block is a sample in a row of tiles; each tile doubles its own beta until nothing saturates.
 template <int PASSES>
 __global__ void __launch_bounds__(kLines, 2) repeat_kernel(const ReadJob j, float* scratch) {
-  PL_SHARED(Stage, stage, 1);
+  PL_SHARED(RepeatStage, stage, 1);
   const int64_t b = blockIdx.x % j.args.batch, block = blockIdx.x / j.args.batch;
   if (!j.saturated[blockIdx.x]) return;
   const Range out = range_of(block, j.args.tile_out, j.outputs);

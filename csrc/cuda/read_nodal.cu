@@ -2,7 +2,7 @@
 // few samples. Tile by tile it converts the inputs, solves the nodal equations of both arrays and
 // all passes, converts the outputs, and repeats what saturates with beta doubled and fresh draws.
 // Nothing waits for the host: how often a block iterates is decided by the block.
-#include "cuda/mvm_nodal.h"
+#include "cuda/read_nodal.h"
 
 namespace pulseline::cuda {
 namespace {
@@ -47,7 +47,7 @@ struct Where {  // a tile in a round, the samples
   PL_DEVICE float beta() const { return float(1 << round); }
 };
 
-struct Lanes {  // in shared memory
+struct SampleStates {  // in shared memory
   Where at;
   InputKeys inputs[kMostLanes];
   OutputKeys outputs[kMostLanes];
@@ -62,7 +62,7 @@ struct Room {
   NodalArray array;
   double* out;  // [m][lanes] currents of one pass
   float *q[2], *sums[2], *variance[2], *converted;
-  PL_DEVICE void divide(const NodalPlan& plan, unsigned char* base, Lanes& lanes) {
+  PL_DEVICE void divide(const NodalPlan& plan, unsigned char* base, SampleStates& lanes) {
     const int64_t n = plan.inputs * plan.lanes, m = plan.outputs * plan.lanes;
     const int64_t size = plan.inputs * m;
     auto* doubles = reinterpret_cast<double*>(base);
@@ -86,7 +86,7 @@ size_t room_bytes(const NodalPlan& plan) {
 
 // q of every lane, 0 of those that are done, and |q|^2.
 template <int PASSES>
-PL_DEVICE void load_inputs(const ReadJob& j, Room& room, Lanes& lanes) {
+PL_DEVICE void load_inputs(const ReadJob& j, Room& room, SampleStates& lanes) {
   const Where& at = lanes.at;
   const NodalWork k = room.work;
   const int64_t n = at.in.last - at.in.first;
@@ -163,7 +163,7 @@ PL_DEVICE void solve_tile(const ReadJob& j, const Pivots& pivots, const Where& a
 
 // The outputs through their ADCs; those of lanes that need no further round go into y.
 template <int PASSES>
-PL_DEVICE void store_outputs(const ReadJob& j, Room& room, Lanes& lanes) {
+PL_DEVICE void store_outputs(const ReadJob& j, Room& room, SampleStates& lanes) {
   const Where& at = lanes.at;
   const NodalWork k = room.work;
   const int64_t m = at.out.last - at.out.first;
@@ -199,7 +199,7 @@ PL_DEVICE void store_outputs(const ReadJob& j, Room& room, Lanes& lanes) {
 
 template <int PASSES>
 PL_DEVICE void read_row(const ReadJob& j, const Pivots& pivots, int64_t block, int64_t b0,
-                        Room& room, Lanes& lanes) {
+                        Room& room, SampleStates& lanes) {
   Where& at = lanes.at;
   __syncthreads();
   const bool leads = int(threadIdx.x) < room.work.lanes;
@@ -234,7 +234,7 @@ template <int PASSES>
 __global__ void __launch_bounds__(kNodalThreads, 1)
     nodal_kernel(const ReadJob j, const NodalPlan plan, const Pivots pivots,
                  unsigned char* memory) {
-  PL_SHARED(Lanes, lanes, 1);
+  PL_SHARED(SampleStates, lanes, 1);
   PL_SHARED(Room, room, 1);
   if (threadIdx.x == 0)
     room->divide(plan, memory + int64_t(blockIdx.x) * int64_t(plan.slot_bytes), *lanes);

@@ -11,7 +11,7 @@
 // an instruction to the largest and cuts them off 2 u below it or later, then cuts the sum; two
 // instructions have terms of full size, the others terms of 2^-11. A chain of fma has n u S.
 // The order depends on the place in the segment alone: not on the batch, its cuts or the block.
-#include "cuda/mvm_device.h"
+#include "cuda/read_device.h"
 
 namespace pulseline::cuda::fused {
 

@@ -1,6 +1,6 @@
-// Noise management, inputs and outputs of a read: see mvm.h. What a line does is core/read.h, with
+// Noise management, inputs and outputs of a read: see read.h. What a line does is core/read.h, with
 // the bits of the CPU; here are the loops.
-#include "cuda/mvm_device.h"
+#include "cuda/read_device.h"
 
 namespace pulseline::cuda {
 namespace {
