@@ -1,5 +1,5 @@
-// The read of one call: checks, noise management, DACs, panels of outputs, and the samples that
-// bound management repeats.
+// The read of one call without options: checks, noise management, DACs, panels of outputs, and the
+// samples that bound management repeats. Why chain.cpp does not do it too: see there.
 #include <cstring>
 
 #include "cpu/cpu.h"
@@ -22,7 +22,7 @@ struct Plan {
 
 int64_t count_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-Status manage(const Plan& p) {
+Status manage_inputs(const Plan& p) {
   const ReadArgs& a = *p.a;
   for (int64_t b = 0; b < a.batch; ++b) {
     const uint32_t bits = table().absmax(a.x + b * p.inputs, p.inputs);
@@ -182,7 +182,7 @@ Status read(const ReadArgs& a, int threads) {
   p.blocks = count_of(p.outputs, a.tile_out);
   p.stride = (p.inputs + 15) / 16 * 16 + 16;  // zeros to a full vector; breaks power-of-two strides
   p.alpha = scratch.take<float>(a.batch);
-  const Status status = manage(p);
+  const Status status = manage_inputs(p);
   if (status.source) return status;
   p.scale = scratch.take<float>(a.batch);
   p.deviation = scratch.take<float>(p.segments * a.batch);
