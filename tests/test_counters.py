@@ -74,7 +74,7 @@ def test_empty_matrices_count_too(backend: Emulated, shape: tuple[int, int]) -> 
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
 def test_a_repeated_launch_goes_on(backend: Emulated, fidelity: str) -> None:
     """As a CUDA graph replays it: the same arguments, the next samples."""
-    p = problem(9, 7, 5, MODELS["soft"], fidelity)
+    p = problem(9, 7, 5, MODELS["SoftBounds"], fidelity)
     got, want, counters = p.weight.clone(), p.weight.clone(), counted(K)
     pulses = ops.PulseSettings.of(p.config, p.device)
     key = ops.UpdateKey(SEED, TILE_ID, ops.FIDELITY_INDEX[fidelity])
@@ -91,7 +91,7 @@ def test_a_repeated_launch_goes_on(backend: Emulated, fidelity: str) -> None:
 
 
 def test_what_is_refused_does_not_count(backend: Emulated) -> None:
-    p = problem(9, 7, 5, MODELS["soft"])
+    p = problem(9, 7, 5, MODELS["SoftBounds"])
     p.x[2, 1] = float("nan")
     for operator in (ops.update_, update.update_cuda):
         given = update_arguments(
