@@ -229,7 +229,8 @@ def test_an_old_refusal_comes_before_anything_moves(
 
 def test_a_refused_update_stops_no_other(serial: Serial) -> None:
     """The first of a launch holds a NaN; the others of it and of later launches are done."""
-    problems = [problem(n + 3, 5, 4, MODELS[name]) for n, name in enumerate(("SoftBounds", "LinearStep"))]
+    names = ("SoftBounds", "LinearStep")
+    problems = [problem(n + 3, 5, 4, MODELS[name]) for n, name in enumerate(names)]
     problems.insert(1, problem(9, 7, 4, MODELS["SoftBounds"]))
     problems[0].d[2, 1] = float("nan")
     weights = [p.weight.clone() for p in problems]
