@@ -21,10 +21,6 @@ ALLOWED = {
     ("tests/test_devices.py", "test_bad_values_are_refused"): "ranges of single fields",
     ("tests/test_array.py", "test_moments_outside_its_domain_is_said"): "where moments is off",
     ("tests/test_zoo.py", "test_bad_values"): "ranges of single fields",
-    (
-        "tests/test_tile.py",
-        "test_moments_outside_its_domain_is_said",
-    ): "one of each side of a domain",
     ("tests/test_zoo.py", "OWN"): "wider ranges than the examples, which stand in",
     ("tests/test_state_fields.py", "NEEDED"): "fields without an inert value",
     ("tests/test_relaxed_statistics.py", "MEASURED"): "those whose errors the header states; "
