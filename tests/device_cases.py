@@ -16,7 +16,7 @@ EXAMPLES: dict[str, PulsedDevice] = {
     for name, cls in DEVICES.items()
     for n, device in enumerate(cls.examples())
 }
-# One of each model, with all that its equation has.
+# One of each model, for matrices that are about something else: never the plain one.
 LAST: dict[str, PulsedDevice] = {name: cls.examples()[-1] for name, cls in DEVICES.items()}
 
 QUIET: dict[str, Any] = {"dw_min_std": 0.0, "dw_min_dtod": 0.1}

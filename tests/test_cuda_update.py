@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import pulseline as pl
+from device_cases import LAST
 from emulated import Emulated, build
 from operators import update_arguments
 from pulseline import ops
@@ -227,9 +228,10 @@ def check_moments(p: Problem) -> None:
     assert ((got - want).abs() <= limit).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LAST)
 def test_moments(backend: Emulated, name: str) -> None:
-    p = problem(33, 65, 300, MODELS[name], "moments", lr=0.002)
+    """One of each: all kinds of noise are among them, and test_models has the rest of the step."""
+    p = problem(33, 65, 300, LAST[name], "moments", lr=0.002)
     moves(p)
     check_moments(p)
 

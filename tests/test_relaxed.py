@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from conftest import Kernels
-from device_cases import QUIET, SILENT
+from device_cases import LAST, QUIET, SILENT
 from operators import update_arguments
 from pulseline import ops, reference
 from pulseline.devices import ConstantStep, ExpStep, LinearStep, SoftBounds
@@ -200,9 +200,9 @@ def test_untouched_crosspoints_keep_their_bits(isa: str, model: str, fidelity: s
 
 
 @fidelities
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", LAST)
 def test_bounds_hold_under_noise(isa: str, model: str, fidelity: str) -> None:
-    device = dataclasses.replace(MODELS[model], dw_min=0.02, dw_min_std=5.0)
+    device = dataclasses.replace(LAST[model], dw_min=0.02, dw_min_std=5.0)
     p = problem(17, 65, 40, device, fidelity, lr=0.5)
     c = Crosspoints.unpack(p.stored)
     after = kernel(p)
