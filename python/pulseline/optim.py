@@ -72,8 +72,9 @@ class AnalogSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             check_lr(group["lr"])
         for group in self.param_groups:  # before anything is moved
-            for cell in cells_of(group["params"]):
-                cell.check_updates(wait=False)
+            for p in group["params"]:
+                if isinstance(p, AnalogParameter):
+                    p.cell.check_updates(wait=False)
         with Batch() as batch:  # arrays on a GPU share launches
             for group in self.param_groups:
                 lr = group["lr"]

@@ -93,6 +93,11 @@ class Array(nn.Module):
 
     # ---- configuration ----
 
+    @property
+    def _stored(self) -> dict[str, Tensor | None]:
+        """Tensors of the crosspoints; not by attribute, which torch looks up in Python."""
+        return self._modules["crosspoints"]._buffers  # type: ignore[union-attr]
+
     def _pack(self) -> None:
         device = self.crossbar.device
         self._name = device.name
@@ -243,7 +248,7 @@ class Array(nn.Module):
         """
         if transposed:
             return self._read(v, True, self._packed.backward)
-        if self.crosspoints.words is None or self.weight.requires_grad:
+        if self._stored["words"] is None or self.weight.requires_grad:
             return self._forward(v)
         ops.check_tensor(v)
         parts = []
@@ -296,7 +301,7 @@ class Array(nn.Module):
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
         rate = check_lr(lr) / self.out_scale
-        if self.crosspoints.words is None:
+        if self._stored["words"] is None:
             self._pulse(x, d, rate, batch)
             return
         ops.check_tensor(x)
@@ -321,8 +326,11 @@ class Array(nn.Module):
 
     def _pulse(self, x: Tensor, d: Tensor, rate: float, batch: ops.Batch | None) -> None:
         """Pulses of samples between which nothing else happens."""
-        packed, counters, cells = self._packed, self.counters, self.crosspoints._buffers
-        hidden, fired, weight = self._buffers["hidden"], self._buffers["fired"], self.weight
+        packed, held, cells = self._packed, self._buffers, self._stored
+        hidden, fired, counters = held["hidden"], held["fired"], held["counters"]
+        weight = self._parameters["weight"]
+        assert weight is not None
+        assert counters is not None
         ops.update_(
             weight if hidden is None else hidden,
             *(cells["step"], cells["slope"], cells["bound"], x, d, rate, self._name, self._params),

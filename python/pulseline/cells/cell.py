@@ -252,8 +252,8 @@ class Cell(nn.Module):
 
     def check_updates(self, wait: bool = True) -> None:
         """See :meth:`pulseline.Array.check_updates`, of all arrays."""
-        for array in self.arrays:
-            array.check_updates(wait)
+        for array in self._modules["arrays"]._modules.values():  # type: ignore[union-attr]
+            array._outcomes.check(wait)  # type: ignore[union-attr, operator]
 
     # ---- state ----
 

@@ -39,6 +39,8 @@ class AnalogLinear(nn.Module):
         ConfigError: a bad size, dtype or shape, in one sentence.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_features: int,
@@ -56,9 +58,8 @@ class AnalogLinear(nn.Module):
         check_integer("in_features", in_features, 31)
         crossbar = Crossbar.of(crossbar, **settings)
         self.cell = Cell.of(out_features, in_features, crossbar, identify(seed, tile_id))
-        self.bias = None
-        if bias:
-            self.bias = nn.Parameter(torch.zeros(out_features, dtype=torch.float32, device="cpu"))
+        zeros = torch.zeros(out_features, dtype=torch.float32, device="cpu")
+        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
         self.cell.initialise()
 
     @property
@@ -74,7 +75,7 @@ class AnalogLinear(nn.Module):
             )
         check_tensor(x)
         flat = x if x.dim() == 2 else self._flat(x)
-        cell: Any = self._modules["cell"]
+        cell: Any = self._modules["cell"]  # not by attribute: torch looks those up in Python
         training = self.training
         if torch.is_grad_enabled():
             y: Tensor = Read.apply(flat, cell.weight, cell, training)
@@ -82,7 +83,8 @@ class AnalogLinear(nn.Module):
             y = cell.read(flat) if training else cell.evaluate(flat)
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+        b = self._parameters["bias"]
+        return y if b is None else y + b
 
     def _flat(self, x: Tensor) -> Tensor:
         """Leading dimensions as one; sizes 0 included."""
