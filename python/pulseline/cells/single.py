@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..ops import Batch
@@ -15,4 +17,5 @@ class Single(Cell):
 
     def update(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Pulse the array, which checks everything itself; see :meth:`pulseline.Cell.update`."""
-        self.array.pulse(x, d, lr, batch)
+        array: Any = self._modules["arrays"]._modules["0"]  # type: ignore[union-attr]
+        array.pulse(x, d, lr, batch)
