@@ -26,6 +26,18 @@ _CURVE = (1.5, 1.25, 1.0, 0.5, 0.25)
 _LONG_CURVE = tuple((20 - i) / 16 for i in range(16))
 
 
+_AGES = {
+    "lifetime": 500.0,
+    "lifetime_dtod": 0.2,
+    "reset": 0.05,
+    "reset_dtod": 0.02,
+    "diffusion": 2.0**-10,
+    "diffusion_dtod": 0.3,
+    "drift_nu": 0.02,
+    "drift_nu_dtod": 0.2,
+}
+
+
 def devices() -> dict[str, Any]:
     """Every model twice or more. A new device goes to the end: no other run changes."""
     d = pl.devices
@@ -82,6 +94,10 @@ def devices() -> dict[str, Any]:
             tilt_down_dtod=0.1,
             piecewise_up=_LONG_CURVE,
             piecewise_down=(0.5, 2.0),
+        ),
+        "SoftBounds that ages": d.SoftBounds(**_VARIED, **_AGES, batch=3, mult_noise=True),
+        "LinearStep that ages, written": d.LinearStep(
+            **_WRITTEN, **_LINEAR, **_AGES, batch=64, mult_noise=True, mean_bound_reference=True
         ),
     }
 
