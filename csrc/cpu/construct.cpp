@@ -3,16 +3,6 @@
 #include "cpu/slices.h"
 
 namespace pulseline::cpu {
-namespace {
-
-constexpr int64_t kSerialDraws = 4096;  // crosspoints
-
-template <class Body>
-void over_rows(int64_t rows, int64_t cols, int threads, Body body) {
-  parallel_chunks(rows, kRowChunk, rows * cols < kSerialDraws ? 1 : threads, body);
-}
-
-}  // namespace
 
 void construct(int device, const float* params, const Stream& stream, int64_t rows, int64_t cols,
                uint32_t* step, uint32_t* slope, uint32_t* bound, int threads) {

@@ -6,23 +6,17 @@
 namespace pulseline::cpu {
 namespace {
 
-constexpr int64_t kSerialPass = 4096;  // crosspoints
-
-int threads_for(int64_t rows, int64_t cols, int threads) {
-  return rows * cols < kSerialPass ? 1 : threads;
-}
-
 void write_rows(const WriteNoiseJob& job, int64_t rows, int threads) {
-  parallel_chunks(rows, kRowChunk, threads_for(rows, job.cols, threads),
-                  [&](int64_t r0, int64_t r1) { table().write_noise(job, r0, r1); });
+  over_rows(rows, job.cols, threads,
+            [&](int64_t r0, int64_t r1) { table().write_noise(job, r0, r1); });
 }
 
 }  // namespace
 
 void retain(const RetentionArgs& a, int threads) {
   const Keys key = draw_keys(a.stream, a.purpose, a.k, 0);
-  parallel_chunks(a.rows, kRowChunk, threads_for(a.rows, a.cols, threads),
-                  [&](int64_t r0, int64_t r1) { table().retain(a, key, r0, r1); });
+  over_rows(a.rows, a.cols, threads,
+            [&](int64_t r0, int64_t r1) { table().retain(a, key, r0, r1); });
 }
 
 void disturb(const float* hidden, const uint32_t* step, float* visible, int64_t rows, int64_t cols,

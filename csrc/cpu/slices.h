@@ -14,6 +14,14 @@ namespace pulseline::cpu {
 constexpr uint32_t kInfinity = 0x7f800000u;
 constexpr int64_t kRowChunk = 48;
 
+constexpr int64_t kSerialPass = 4096;  // crosspoints
+
+// One pass over the crosspoints of a matrix, in chunks of rows.
+template <class Body>
+void over_rows(int64_t rows, int64_t cols, int threads, Body body) {
+  parallel_chunks(rows, kRowChunk, rows * cols < kSerialPass ? 1 : threads, body);
+}
+
 // A model with its parameters, type-erased for the kernel table.
 struct AnyDevice {
   alignas(16) unsigned char bytes[256];

@@ -326,8 +326,7 @@ class Array(nn.Module):
 
     def _pulse(self, x: Tensor, d: Tensor, rate: float, batch: ops.Batch | None) -> None:
         """Pulses of samples between which nothing else happens."""
-        packed, held = self._packed, self._buffers
-        cells: Any = self._modules["crosspoints"]._buffers  # type: ignore[union-attr]
+        packed, held, cells = self._packed, self._buffers, self._stored
         hidden, fired, counters = held["hidden"], held["fired"], held["counters"]
         weight = self._parameters["weight"]
         assert weight is not None

@@ -14,11 +14,16 @@ __all__ = ["arrays_of", "cells_of", "refuse_twin_arrays"]
 
 def cells_of(parameters: Iterable[Any]) -> Iterator[Any]:
     """The cell of every analog parameter, once and in order."""
+    return (cell for _, cell in _named_cells(("", parameter) for parameter in parameters))
+
+
+def _named_cells(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """(name of its first parameter, cell), each cell once."""
     seen: set[int] = set()
-    for parameter in parameters:
+    for name, parameter in named:
         if isinstance(parameter, AnalogParameter) and id(parameter.cell) not in seen:
             seen.add(id(parameter.cell))
-            yield parameter.cell
+            yield name, parameter.cell
 
 
 def arrays_of(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Array]]:
@@ -30,13 +35,10 @@ def arrays_of(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Array]]:
     Returns:
         (name of the layer, array) in order.
     """
-    seen: set[int] = set()
-    for name, parameter in named:
-        if isinstance(parameter, AnalogParameter) and id(parameter.cell) not in seen:
-            seen.add(id(parameter.cell))
-            layer = name.rpartition(".cell.arrays.")[0] or name
-            for array in parameter.cell.arrays:
-                yield layer, array
+    for name, cell in _named_cells(named):
+        layer = name.rpartition(".cell.arrays.")[0] or name
+        for array in cell.arrays:
+            yield layer, array
 
 
 def refuse_twin_arrays(named: Iterable[tuple[str, Any]]) -> None:
