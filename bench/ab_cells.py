@@ -45,7 +45,7 @@ def layer(rows: int, cols: int, fidelity: str = "exact") -> Any:
     import pulseline as pl
 
     device = pl.devices.SoftBounds(w_max=1.0, w_min=-1.0, dw_min=0.001)
-    update = pl.io.UpdateConfig(fidelity=fidelity)
+    update = pl.configs.UpdateConfig(fidelity=fidelity)
     return pl.nn.AnalogLinear(cols, rows, False, device=device, update=update, seed=1)
 
 

@@ -33,9 +33,7 @@ import torch
 from common import LR, gpu_machine, inputs, machine
 
 import pulseline as pl
-from pulseline.devices import DEVICES, Ideal, SoftBounds
-from pulseline.errors import ConfigError
-from pulseline.io import (
+from pulseline.configs import (
     CUDA_PRODUCTS,
     FIDELITIES,
     LOWRANK_FIDELITIES,
@@ -44,6 +42,8 @@ from pulseline.io import (
     ReadConfig,
     UpdateConfig,
 )
+from pulseline.devices import DEVICES, Ideal, SoftBounds
+from pulseline.errors import ConfigError
 from pulseline.reference.devices import DEVICES as STEPS
 from pulseline.reference.devices import Crosspoints, Stored
 

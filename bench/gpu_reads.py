@@ -34,13 +34,14 @@ from common import gpu_machine, machine
 from torch import Tensor, nn
 
 import pulseline as pl
-from pulseline.io import CUDA_PRODUCTS, Mapping
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
+from pulseline.configs.mapping import CUDA_PRODUCTS
 
 READS = {
-    "default": pl.io.IOConfig(),
-    "no bound management": pl.io.IOConfig(pl.io.ReadConfig(bound_management="none")),
-    "weight noise": pl.io.IOConfig(pl.io.ReadConfig(w_noise=0.01, bound_management="none")),
-    "input noise": pl.io.IOConfig(pl.io.ReadConfig(inp_noise=0.01, bound_management="none")),
+    "default": IOConfig(),
+    "no bound management": IOConfig(ReadConfig(bound_management="none")),
+    "weight noise": IOConfig(ReadConfig(w_noise=0.01, bound_management="none")),
+    "input noise": IOConfig(ReadConfig(inp_noise=0.01, bound_management="none")),
 }
 SHAPES = ((4096, 4096, 512), (3072, 768, 8192), (512, 512, 256), (768, 768, 2048))
 
@@ -118,8 +119,8 @@ def product_errors(y: Tensor, x: Tensor, w: Tensor) -> tuple[str, float]:
 def product_rows(run: Run, found: list[Row]) -> None:
     """What multiplies, and how well; one tile, so that all sum over all inputs at once."""
     head("product")
-    perfect = pl.io.ReadConfig.perfect()
-    config = pl.io.IOConfig(perfect, perfect)
+    perfect = ReadConfig.perfect()
+    config = IOConfig(perfect, perfect)
     for rows, cols, batch in ((48, 33, 17),) if run.tiny else SHAPES:
         tiles = [
             tile_of(rows, cols, config, run.device, Mapping(1 << 20, 1 << 20, cuda_products=kind))
@@ -174,7 +175,7 @@ def fresh(rows: int, cols: int) -> pl.nn.AnalogLinear:
     return pl.nn.AnalogLinear(cols, rows, bias=False, device=pl.devices.Ideal(), seed=3, tile_id=1)
 
 
-def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str, mapping: Mapping) -> pl.Array:
+def tile_of(rows: int, cols: int, io: IOConfig, device: str, mapping: Mapping) -> pl.Array:
     layer = copy.deepcopy(fresh(rows, cols))
     layer.cell.array.io, layer.cell.array.mapping = io, mapping
     layer.cell.array._build()
@@ -182,7 +183,7 @@ def tile_of(rows: int, cols: int, io: pl.io.IOConfig, device: str, mapping: Mapp
 
 
 def read_error(
-    rows: int, cols: int, io: pl.io.IOConfig, back: bool, device: str, kind: str
+    rows: int, cols: int, io: IOConfig, back: bool, device: str, kind: str
 ) -> tuple[str, bool]:
     """Outputs of 33 samples that differ from the CPU's, by how many steps of the ADC at most.
 
@@ -332,7 +333,7 @@ def step_rows(run: Run, found: list[Row]) -> None:
             digital, analog = copy.deepcopy(model), copy.deepcopy(converted)
             for layer in analog.modules():
                 if isinstance(layer, pl.nn.AnalogLinear):
-                    layer.cell.array.take_update(pl.io.UpdateConfig(fidelity=fidelity, noise=noise))
+                    layer.cell.array.take_update(UpdateConfig(fidelity=fidelity, noise=noise))
             digital, analog = digital.to(run.device), analog.to(run.device)
             label = f"{name}, {fidelity}, {noise}"
             found.append(step_row(label, digital, analog, x, errors, run))

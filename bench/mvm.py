@@ -13,12 +13,14 @@ import torch
 from common import HEADER, Row, measure, numbers, parser, write
 
 import pulseline as pl
+from pulseline.configs import IOConfig, ReadConfig
 
 IO = {
-    "analog": pl.io.IOConfig(
-        pl.io.ReadConfig(w_noise=0.01), pl.io.ReadConfig(w_noise=0.01, bound_management="none")
+    "analog": IOConfig(
+        ReadConfig(w_noise=0.01),
+        ReadConfig(w_noise=0.01, bound_management="none"),
     ),
-    "perfect": pl.io.IOConfig.perfect(),
+    "perfect": IOConfig.perfect(),
 }
 
 

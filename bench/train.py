@@ -25,9 +25,9 @@ import pulseline as pl
 
 ARMS = {
     "digital": None,
-    "ideal": (pl.devices.Ideal(), pl.io.IOConfig.perfect()),
-    "soft_bounds": (pl.devices.SoftBounds(w_max=1.0, w_min=-1.0), pl.io.IOConfig()),
-    "exp_step": (pl.devices.ExpStep(w_max=1.0, w_min=-1.0), pl.io.IOConfig()),
+    "ideal": (pl.devices.Ideal(), pl.configs.IOConfig.perfect()),
+    "soft_bounds": (pl.devices.SoftBounds(w_max=1.0, w_min=-1.0), pl.configs.IOConfig()),
+    "exp_step": (pl.devices.ExpStep(w_max=1.0, w_min=-1.0), pl.configs.IOConfig()),
 }
 
 

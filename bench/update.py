@@ -21,7 +21,7 @@ SHORT["linear_step"] = pl.devices.LinearStep(gamma_up=0.2, gamma_down=0.2)  # it
 
 def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Array:
     """A tile with small random weights, the same at every call."""
-    config = pl.io.UpdateConfig(fidelity=fidelity)
+    config = pl.configs.UpdateConfig(fidelity=fidelity)
     tile = pl.Array(rows, cols, SHORT[device], update=config, seed=0)
     tile.initialise()
     return tile

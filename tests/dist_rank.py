@@ -22,8 +22,11 @@ import executor_cases as cases
 from pulseline.errors import BackendError, ConfigError, StageFailed
 from pulseline.nn import AnalogLinear
 from pulseline.optim import AnalogSGD
-from pulseline.pipeline import Pipeline, asynchronous, distributed, shared
+from pulseline.pipeline import Pipeline
+from pulseline.pipeline.executors import dist as distributed
+from pulseline.pipeline.executors import shared
 from pulseline.pipeline.stage import Stage
+from pulseline.schedules import asynchronous
 from test_pipeline_errors import Poison
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -8,15 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import delayed
-from pulseline.pipeline import (
-    Event,
-    Pipeline,
-    Schedule,
-    Segment,
-    asynchronous,
-    sequential,
-    synchronous,
-)
+from pulseline.pipeline import Pipeline
+from pulseline.schedules import Event, Schedule, Segment, asynchronous, sequential, synchronous
 
 SIZE = 4
 COUNT = 20

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pulseline as pl
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 
 _BOUNDS = {"w_max": 0.6, "w_min": -0.6, "w_max_dtod": 0.3, "w_min_dtod": 0.3}
 _STEPS = {"dw_min": 0.004, "dw_min_dtod": 0.3, "dw_min_std": 0.3, "up_down_dtod": 0.01}
@@ -121,7 +122,7 @@ def updates() -> dict[str, Any]:
             "fidelity": "grouped",
         },
     }
-    return {name: pl.io.UpdateConfig(**value) for name, value in options.items()}
+    return {name: UpdateConfig(**value) for name, value in options.items()}
 
 
 FIDELITIES = ("strict", "exact", "grouped", "moments", "expected")
@@ -189,8 +190,8 @@ def reads() -> dict[str, tuple[Any, Any]]:
     """Converters of both directions, and how a matrix lies on physical tiles."""
     return {
         name: (
-            pl.io.IOConfig(pl.io.ReadConfig(**read), pl.io.ReadConfig(**_of_errors(read))),
-            pl.io.Mapping(tile_in=sizes[0], tile_out=sizes[1], omega=sizes[2]),
+            IOConfig(ReadConfig(**read), ReadConfig(**_of_errors(read))),
+            Mapping(tile_in=sizes[0], tile_out=sizes[1], omega=sizes[2]),
         )
         for name, (read, sizes) in _READS.items()
     }

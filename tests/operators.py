@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pulseline import ops
+from pulseline.configs import Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import Device, PulsedDevice
-from pulseline.io import Mapping, ReadConfig, UpdateConfig
 from pulseline.reference import rng
 
 

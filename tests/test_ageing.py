@@ -39,7 +39,7 @@ X, D = numbers(SAMPLES, COLS, 1), numbers(SAMPLES, ROWS, 2) * 0.1
 
 
 def tile(device: pl.devices.Device, fidelity: str = "auto") -> pl.Array:
-    t = pl.Array(ROWS, COLS, device, update=pl.io.UpdateConfig(fidelity=fidelity), seed=3)
+    t = pl.Array(ROWS, COLS, device, update=pl.configs.UpdateConfig(fidelity=fidelity), seed=3)
     t.initialise()
     return t
 

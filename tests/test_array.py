@@ -14,8 +14,8 @@ from torch import Tensor
 import pulseline as pl
 from pulseline import Cell
 from pulseline.arrays import AnalogParameter
+from pulseline.configs import IOConfig, Mapping, UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
-from pulseline.io import IOConfig, Mapping, UpdateConfig
 
 ROWS, COLS = 5, 7
 PLAIN = ConstantStep(w_max=1.0, w_min=-1.0, w_max_dtod=0.0, w_min_dtod=0.0)  # bounds are +-1
@@ -308,8 +308,8 @@ def test_sizes_zero_and_one(shape: tuple[int, int], device: SoftBounds | Ideal) 
 def test_moments_outside_its_domain_is_said(device: Any, slots: int, word: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pl.Array(2, 2, device, update=pl.io.UpdateConfig(desired_bl=slots, fidelity="moments"))
-        pl.Array(2, 2, device, update=pl.io.UpdateConfig(desired_bl=slots, fidelity="grouped"))
+        pl.Array(2, 2, device, update=pl.configs.UpdateConfig(desired_bl=slots, fidelity="moments"))
+        pl.Array(2, 2, device, update=pl.configs.UpdateConfig(desired_bl=slots, fidelity="grouped"))
     assert len(caught) == bool(word)
     assert all(word in str(one.message) and "grouped" in str(one.message) for one in caught)
     assert all(one.filename == __file__ for one in caught)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import pulseline as pl
 from operators import read_arguments, update_arguments
 from pulseline import devices
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import ExpStep, Ideal, LinearStep, SoftBounds
 from pulseline.errors import BackendError, ConfigError, StageFailed
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear, to_analog
 
 ROWS, COLS = 5, 7

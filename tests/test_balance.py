@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from pulseline import cost
+from pulseline.cost import stage_costs
 from pulseline.errors import ConfigError
 from pulseline.hardware import PRESETS, Balance, balance
 from pulseline.hardware.balance import LayerTime
 from pulseline.nn import to_analog
 from pulseline.optim import AnalogSGD
 from pulseline.pipeline import Pipeline
-from pulseline.pipeline.modelled import modelled_balance, stage_costs
 from pulseline.pipeline.split import split
 
 
@@ -143,27 +144,27 @@ def test_a_convolution_costs_its_output_positions() -> None:
     costs = stage_costs(list(cnn()), "pcm_14nm", example)
     per_position = PRESETS["pcm_14nm"].forward_ns(8)
     assert [costs[i].forward_ns / per_position for i in (0, 2, 4)] == [256, 64, 16]
-    found = modelled_balance(cnn(), 3, example=example)
+    found = cost.balance(cnn(), 3, example=example)
     assert found.counts == (1, 1, 3)
     assert found.imbalance > 2
-    replicated = modelled_balance(cnn(), 3, example=example, replicate=8)
+    replicated = cost.balance(cnn(), 3, example=example, replicate=8)
     assert replicated.slowest < found.slowest
     assert replicated.copies[0] > 1
 
 
 def test_split_by_modelled_time() -> None:
     example = torch.zeros(2, 3, 16, 16)
-    parts = split(cnn(), 3, "modelled", example=example)
+    parts = split(cnn(), 3, cost.balance(cnn(), 3, example=example).counts)
     assert [len(part) for part in parts] == [2, 2, 5]
     assert [len(part) for part in split(cnn(), 3)] == [4, 4, 1]
     deep = nn.Sequential(*(nn.Linear(n, n) for n in (8, 8, 8, 8, 8, 8)))
-    assert [len(part) for part in split(deep, 3, "modelled")] == [2, 2, 2]
-    with pytest.raises(ConfigError, match="balance is 'fair'; use 'modelled' or layers per stage"):
+    assert [len(part) for part in split(deep, 3, cost.balance(deep, 3).counts)] == [2, 2, 2]
+    with pytest.raises(ConfigError, match="balance is 'fair'; use layers per stage, such as"):
         split(deep, 3, "fair")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="stages=7 is more than the 6 layers"):
-        split(deep, 7, "modelled")
+    with pytest.raises(ConfigError, match="stages=7 must be from 1 to the 6 layers"):
+        cost.balance(deep, 7)
     with pytest.raises(ConfigError, match="give an example input"):
-        split(cnn(), 3, "modelled")
+        cost.balance(cnn(), 3)
 
 
 def test_pipeline_from_a_model_balanced_by_time() -> None:
@@ -173,11 +174,10 @@ def test_pipeline_from_a_model_balanced_by_time() -> None:
     pipe = Pipeline.from_model(
         net,
         2,
-        balance="modelled",
-        hardware="reram_32nm",
+        balance=cost.balance(net, 2, "reram_32nm").counts,
         optimizer=lambda parameters: AnalogSGD(parameters, 0.01),
         loss=nn.functional.mse_loss,
     )
-    best = modelled_balance(net, 2, "reram_32nm")
+    best = cost.balance(net, 2, "reram_32nm")
     assert tuple(len(list(stage.module.children())) for stage in pipe.stages) == best.counts
     assert best.counts == (1, 3)

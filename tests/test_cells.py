@@ -241,7 +241,7 @@ def test_twins_among_arrays_are_refused() -> None:
 
 
 def test_columns_are_reads_of_one_input() -> None:
-    array = pl.Array(5, 7, pl.devices.Ideal(), io=pl.io.IOConfig.perfect())
+    array = pl.Array(5, 7, pl.devices.Ideal(), io=pl.configs.IOConfig.perfect())
     array.initialise()
     assert torch.equal(array.column(3), array.weight.data[:, 3])
     with pytest.raises(ConfigError, match="column is 7; this array has columns 0 to 6"):

@@ -17,7 +17,8 @@ import launch
 from pulseline.cli import main
 from pulseline.errors import BackendError, ConfigError
 from pulseline.nn import AnalogLinear
-from pulseline.pipeline import Pipeline, Schedule, asynchronous, checkpoint, synchronous
+from pulseline.pipeline import Pipeline, checkpoint
+from pulseline.schedules import Schedule, asynchronous, synchronous
 
 STAGES, STEPS, PER_STEP = 3, 4, 5
 KILLED = str(Path(killed_train.__file__))

@@ -13,7 +13,9 @@ import torch
 
 from pulseline import presets
 from pulseline.cli import main
-from pulseline.lab import digits
+from pulseline.data import load_digits
+from pulseline.models import DEVICES, mlp, network
+from pulseline.train import pipeline, train
 
 SAMPLES = 1437
 
@@ -85,7 +87,7 @@ def test_train_cycles(capsys: pytest.CaptureFixture[str], words: str, cycles: in
 OWN_CURVES = (*presets.PRESETS, "soft_bounds_pmax")
 
 
-@pytest.mark.parametrize("device", [name for name in digits.DEVICES if name not in OWN_CURVES])
+@pytest.mark.parametrize("device", [name for name in DEVICES if name not in OWN_CURVES])
 def test_every_model_learns(capsys: pytest.CaptureFixture[str], device: str) -> None:
     code, out, _ = run(
         capsys, "train", "--device", device, "--epochs", "1", "--batch-size", "8", "--lr", "0.05"
@@ -219,28 +221,28 @@ def test_module_runs_as_a_command() -> None:
 
 
 def test_data_and_initial_weights() -> None:
-    data = digits.load()
+    data = load_digits()
     assert data.x_train.shape == (SAMPLES, 64)
     assert data.x_test.shape == (360, 64)
     assert data.x_train.dtype is torch.float32
     assert (data.x_train.min(), data.x_train.max()) == (0, 1)
-    model = digits.mlp(0)
+    model = mlp(0)
     weights = [p.detach() for p in model.parameters()]
     assert [tuple(w.shape) for w in weights] == [(128, 64), (128, 128), (64, 128), (10, 64)]
     for w in weights:
         # the estimate of a standard deviation from n normals scatters by 1/sqrt(2n): 5 sigma
         n = w.numel()
         assert abs(w.std().item() * w.shape[1] ** 0.5 / 2 - 1) < 5 / (2 * n) ** 0.5
-    assert all(torch.equal(a, b) for a, b in zip(weights, digits.mlp(0).parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, mlp(0).parameters(), strict=True))
 
 
 def test_asynchronous_keeps_accuracy_in_a_quarter_of_the_cycles() -> None:
     """The claim of the demo on its first three epochs (fixed seed, so no tolerance for luck)."""
-    data = digits.load()
+    data = load_digits()
     runs = {}
     for schedule in ("sequential", "async"):
-        pipe = digits.pipeline(digits.network("soft_bounds", 0), 4, schedule=schedule)
-        runs[schedule] = digits.train(pipe, data, 3)
+        pipe = pipeline(network("soft_bounds", 0), 4, schedule=schedule)
+        runs[schedule] = train(pipe, data, 3)
     assert runs["sequential"].accuracy > 90
     assert abs(runs["async"].accuracy - runs["sequential"].accuracy) < 2
     assert runs["async"].cycles == 3 * 2 * (SAMPLES + 3)

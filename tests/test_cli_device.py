@@ -12,7 +12,7 @@ import torch
 import pulseline as pl
 from pulseline import presets
 from pulseline.cli import main
-from pulseline.cli_device import read_config, response
+from pulseline.cli.device import read_config, response
 
 PNG = b"\x89PNG"
 
@@ -111,7 +111,7 @@ def test_mvm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_settings() -> None:
     config = read_config(["out_noise=0.1", "max_rounds=3", "inp_sto_round=yes", "ir_drop=none"])
-    assert config == pl.io.ReadConfig(out_noise=0.1, max_rounds=3, inp_sto_round=True)
+    assert config == pl.configs.ReadConfig(out_noise=0.1, max_rounds=3, inp_sto_round=True)
 
 
 @pytest.mark.parametrize(

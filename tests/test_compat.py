@@ -15,8 +15,8 @@ import torch
 import pulseline as pl
 from pulseline.compat import from_aihwkit
 from pulseline.compat.aihwkit import _OFF_DEVICE, MODELS
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 
 # What differs is said by warnings; test_compat_differences.py reads them.
 pytestmark = pytest.mark.filterwarnings("ignore:aihwkit")

@@ -22,8 +22,8 @@ import pulseline as pl
 from conftest import Kernels
 from operators import chain_arguments, read_arguments
 from pulseline import ops, reference
+from pulseline.configs import IOConfig, Mapping, ReadConfig
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig
 from pulseline.reference import rng
 from pulseline.reference.read import manage
 

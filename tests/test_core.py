@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pulseline import _cpu, ops
-from pulseline.io import UpdateConfig
+from pulseline.configs import UpdateConfig
 from pulseline.reference import arithmetic as ar
 from pulseline.reference import manage, pulse_train, rng
 

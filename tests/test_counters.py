@@ -16,9 +16,9 @@ import pulseline as pl
 from emulated import Emulated, build
 from operators import counted, read_arguments, update_arguments
 from pulseline import ops
+from pulseline.configs import ReadConfig, UpdateConfig
 from pulseline.devices import SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import ReadConfig, UpdateConfig
 from pulseline.ops import update
 from pulseline.ops.cuda import module
 from pulseline.ops.cuda import read as cuda_read

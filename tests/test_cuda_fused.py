@@ -24,8 +24,8 @@ import pulseline as pl
 from conftest import ISAS, Kernels
 from emulated import Emulated, build
 from pulseline import ops
+from pulseline.configs import Mapping, ReadConfig
 from pulseline.errors import ConfigError
-from pulseline.io import Mapping, ReadConfig
 from pulseline.ops.cuda import module
 from pulseline.ops.cuda import read as cuda_read
 from pulseline.reference import rng

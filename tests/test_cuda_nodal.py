@@ -16,9 +16,9 @@ from conftest import ISAS, Kernels
 from emulated import Emulated, build
 from operators import chain_arguments
 from pulseline import nn, ops
+from pulseline.configs import IOConfig, Mapping, ReadConfig
 from pulseline.devices import Ideal
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig
 from pulseline.ops.cuda import module
 from pulseline.ops.cuda import read as cuda_read
 from pulseline.reference import rng

@@ -17,9 +17,9 @@ from torch import Tensor
 from conftest import ISAS, Kernels
 from emulated import Emulated, build
 from pulseline import nn, ops, optim
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import SoftBounds
 from pulseline.errors import BackendError, ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.ops import update
 from pulseline.ops.cuda import module
 from pulseline.ops.cuda import read as cuda_read

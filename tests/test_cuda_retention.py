@@ -15,9 +15,9 @@ from torch import Tensor
 from emulated import Emulated, build
 from operators import counted, redraw_arguments
 from pulseline import Array, nn, ops, optim, presets, reference
+from pulseline.configs import FIDELITIES, UpdateConfig
 from pulseline.devices import DEVICES, ConstantStep, SoftBounds
 from pulseline.errors import BackendError, ConfigError
-from pulseline.io import FIDELITIES, UpdateConfig
 from pulseline.ops import retention as between
 from pulseline.ops import update
 from pulseline.ops.cuda import module

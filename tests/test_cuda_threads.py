@@ -27,7 +27,8 @@ from pulseline.errors import ConfigError
 from pulseline.ops import retention, update
 from pulseline.ops.cuda import module
 from pulseline.ops.cuda.outcomes import Outcome
-from pulseline.pipeline import Pipeline, Stage, asynchronous, synchronous
+from pulseline.pipeline import Pipeline, Stage
+from pulseline.schedules import asynchronous, synchronous
 from test_cuda_update import arguments, on_cpu
 from test_update import MODELS, bits, problem
 

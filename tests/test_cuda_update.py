@@ -25,9 +25,9 @@ from device_cases import LAST
 from emulated import Emulated, build
 from operators import update_arguments
 from pulseline import ops
+from pulseline.configs import UpdateConfig
 from pulseline.devices import Ideal
 from pulseline.errors import BackendError, ConfigError
-from pulseline.io import UpdateConfig
 from pulseline.ops import update
 from pulseline.ops.cuda import module
 from pulseline.ops.cuda.outcomes import Outcome, Outcomes

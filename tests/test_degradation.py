@@ -21,10 +21,10 @@ from conftest import Kernels
 from device_cases import LAST
 from operators import counted
 from pulseline import Array, ops, presets, reference
+from pulseline.configs import IOConfig, UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, UpdateConfig
 from pulseline.reference import Crosspoints, Stored
 from pulseline.reference import retention as spec
 

@@ -14,9 +14,9 @@ import torch
 import executor_cases as cases
 import launch
 from pulseline.cli import main
-from pulseline.pipeline.link import LinkFailed, Poisoned
-from pulseline.pipeline.planner import Planned, Planner
-from pulseline.pipeline.transport import pack, poison, transfers, unpack
+from pulseline.pipeline.executors.link import LinkFailed, Poisoned
+from pulseline.pipeline.executors.transport import pack, poison, transfers, unpack
+from pulseline.schedules import Planned, Planner
 
 SCRIPT = str(Path(__file__).with_name("dist_rank.py"))
 

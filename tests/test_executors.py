@@ -24,9 +24,9 @@ import delayed
 import executor_cases as cases
 from pulseline.digest import digest
 from pulseline.errors import BackendError, ConfigError, StageFailed
-from pulseline.pipeline import Pipeline, Schedule, asynchronous, synchronous
-from pulseline.pipeline.link import Link, LinkFailed
-from pulseline.pipeline.planner import Planner
+from pulseline.pipeline import Pipeline
+from pulseline.pipeline.executors.link import Link, LinkFailed
+from pulseline.schedules import Planner, Schedule, asynchronous, synchronous
 from test_pipeline_errors import Poison
 
 

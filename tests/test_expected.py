@@ -16,6 +16,7 @@ from torch import Tensor
 
 import pulseline as pl
 from conftest import Kernels
+from pulseline.configs import UpdateConfig
 
 TAU, STEP = 0.5, 2.0**-9
 THEORY = pl.devices.SoftBounds(
@@ -47,7 +48,7 @@ TRAINS = {
 
 
 def tile(rows: int, cols: int, device: pl.devices.Device, **config: object) -> pl.Array:
-    update = pl.io.UpdateConfig(**config)  # type: ignore[arg-type]
+    update = UpdateConfig(**config)  # type: ignore[arg-type]
     return pl.Array(rows, cols, device, update=update, seed=3, tile_id=1)
 
 
@@ -72,7 +73,7 @@ def test_theory_device_follows_its_recursion(kernels: Kernels) -> None:
     assert float((w - start).abs().max()) > 1000 * float(slack.max())  # it went somewhere
 
 
-def mean_count(x: Tensor, d: Tensor, lr: float, config: pl.io.UpdateConfig, g: float) -> Tensor:
+def mean_count(x: Tensor, d: Tensor, lr: float, config: UpdateConfig, g: float) -> Tensor:
     """BL p_x p_d of one sample in float64, from the rules of Gokmen & Vlasov 2016."""
     x_max, d_max = float(x.abs().max()), float(d.abs().max())
     k, bl = lr * x_max * d_max / g, float(config.desired_bl)
@@ -96,7 +97,7 @@ def test_it_is_the_mean_of_the_trains(trains: str, lr: float) -> None:
 
     Tolerance: a dozen float32 roundings of the count; one of the weight.
     """
-    config = pl.io.UpdateConfig(fidelity="expected", **TRAINS[trains])  # type: ignore[arg-type]
+    config = UpdateConfig(fidelity="expected", **TRAINS[trains])  # type: ignore[arg-type]
     device = pl.devices.ConstantStep(
         dw_min=2.0**-10, w_max=64.0, w_min=-64.0, dw_min_dtod=0, up_down_dtod=0
     )

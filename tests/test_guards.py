@@ -32,20 +32,18 @@ CSRC = ROOT / "csrc"
 # never its own row's other parts.
 ROWS = (
     ("errors",),
-    ("digest", "identity", "settings"),
-    ("devices",),
-    ("io",),
-    ("configs", "presets", "reference", "hardware", "ops", "compat"),
+    ("digest", "identity", "settings", "schedules"),
+    ("devices", "hardware"),
+    ("configs", "presets"),
+    ("reference", "ops", "compat"),
     ("arrays",),
     ("cells",),
     ("nn",),
     ("optim",),
     ("pipeline",),
+    ("cost", "data", "models"),
+    ("train",),
     ("lab",),
-    ("plots",),
-    ("plots_device",),
-    ("cli_arguments",),
-    ("cli_device", "cli_lab", "cli_schedule", "cli_train"),
     ("cli",),
     ("__main__", "__init__"),
 )
@@ -64,15 +62,18 @@ OPS_LEVEL = {part: level for level, row in enumerate(OPS_ROWS) for part in row}
 # What is written against torch alone, or without it, stays that way.
 ONLY = {
     "devices": {"errors", "settings"},
-    "configs": {"errors", "settings", "devices", "io"},
-    "presets": {"errors", "devices", "io"},
-    "compat": {"errors", "devices", "io"},
-    "reference": {"errors", "devices", "io"},
-    "hardware": {"errors", "devices", "io"},
-    "ops": {"errors", "devices", "io", "_cpu", "_cuda"},
+    "schedules": {"errors"},
+    "hardware": {"errors"},
+    "configs": {"errors", "settings", "devices"},
+    "presets": {"errors", "devices"},
+    "compat": {"errors", "devices", "configs"},
+    "reference": {"errors", "devices", "configs"},
+    "ops": {"errors", "devices", "configs", "_cpu", "_cuda"},
+    "data": {"errors"},
+    "train": {"data", "errors", "optim", "pipeline", "schedules"},
 }
-NO_TORCH = ("errors", "settings", "identity", "configs", "devices", "io", "presets", "compat")
-NO_TORCH += ("hardware",)
+NO_TORCH = ("errors", "settings", "identity", "configs", "devices", "presets", "compat")
+NO_TORCH += ("hardware", "schedules")
 COMPILED = {"_cpu", "_cuda"}
 IMPORTERS = {"layout", "environment", "crosspoints", "read", "update", "retention", "wires"}
 IMPORTERS |= {"cuda.module"}

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 import pulseline.hardware as hardware_module
+from pulseline.configs import UpdateConfig
+from pulseline.cost import count, matrices, pulses_fired, report, run_report, stage_costs
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.hardware import (
@@ -30,11 +32,10 @@ from pulseline.hardware import (
     synchronous_ns,
 )
 from pulseline.hardware.converters import ADC_SURVEY_PJ
-from pulseline.io import UpdateConfig
 from pulseline.nn import AnalogLinear, to_analog
 from pulseline.optim import AnalogSGD
-from pulseline.pipeline import Pipeline, Schedule, asynchronous, sequential, synchronous
-from pulseline.pipeline.modelled import matrices, pulses_fired, report, run_report, stage_costs
+from pulseline.pipeline import Pipeline
+from pulseline.schedules import Schedule, asynchronous, sequential, synchronous
 
 PLAIN = Hardware(
     name="plain",
@@ -226,15 +227,21 @@ def test_matrices_of_modules() -> None:
 
 def test_counted_slots_and_pulses_replace_the_assumed_ones() -> None:
     layer = AnalogLinear(4, 3)
-    assert pulses_fired([layer]) is None
-    assert pulses_fired([nn.Linear(2, 2)]) is None
+    assert pulses_fired([layer], count([layer])) is None
+    assert pulses_fired([nn.Linear(2, 2)], count([nn.Linear(2, 2)])) is None
     layer.cell.array.fired = torch.tensor([17, 55, 10])  # type: ignore[attr-defined]
     assert matrices([layer])[0][0].bl == 5.5
-    assert pulses_fired([layer]) == 17
-    assert pulses_fired([layer, AnalogLinear(4, 3)]) is None
-    assert pulses_fired([layer, AnalogLinear(4, 3, device=Ideal())]) == 17
+    assert pulses_fired([layer], count([layer])) == 17
+    assert pulses_fired([layer, AnalogLinear(4, 3)], count([layer, AnalogLinear(4, 3)])) is None
+    assert (
+        pulses_fired(
+            [layer, AnalogLinear(4, 3, device=Ideal())],
+            count([layer, AnalogLinear(4, 3, device=Ideal())]),
+        )
+        == 17
+    )
     layer.cell.array.fired = torch.zeros(3, dtype=torch.int64)  # type: ignore[attr-defined]
-    assert pulses_fired([layer]) is None
+    assert pulses_fired([layer], count([layer])) is None
     assert matrices([layer])[0][0].bl == layer.cell.crossbar.update.desired_bl
 
 

@@ -21,8 +21,8 @@ from pulseline.identity import Identity, identify, refuse_twins
 from pulseline.nn import AnalogLinear, tile_ids, to_analog
 from pulseline.optim import AnalogSGD
 from pulseline.pipeline import Pipeline, Stage
-from pulseline.pipeline.schedule import named
 from pulseline.reference.rng import Stream, draw4
+from pulseline.schedules import named
 
 
 def same(a: AnalogLinear, b: AnalogLinear) -> bool:

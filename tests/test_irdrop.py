@@ -16,8 +16,8 @@ from torch import Tensor
 import pulseline as pl
 from conftest import Kernels
 from pulseline import ops
+from pulseline.configs import IOConfig, Mapping, ReadConfig
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig
 from pulseline.reference import wires
 
 PERFECT = ReadConfig.perfect()

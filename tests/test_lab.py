@@ -22,8 +22,9 @@ import torch
 
 from lab_quick import COMMAND, Lab
 from pulseline.cli import main
+from pulseline.data import load_digits
 from pulseline.errors import BackendError, ConfigError, StageFailed
-from pulseline.lab import deep, digits, experiments
+from pulseline.lab import deep, experiments
 from pulseline.lab.devices import Devices
 from pulseline.lab.engine import Settings, Summary, run_of, settings_digest
 from pulseline.lab.experiments import EXPERIMENTS, QUICK, named, perform
@@ -36,7 +37,7 @@ from pulseline.lab.statistics import (
     decide,
 )
 from pulseline.lab.teacher import Teacher, pairs_of_gradient, squared_gradient, weights_of
-from pulseline.pipeline import sequential, synchronous
+from pulseline.schedules import sequential, synchronous
 
 
 @dataclass(frozen=True)
@@ -470,7 +471,7 @@ def test_trials_are_of_verdicts_that_exist(lab: Lab) -> None:
 
 def test_synchronous_updates_are_those_of_one_large_micro_batch() -> None:
     """What ``accuracy`` trains in the place of the synchronous schedule, B = 8: the same bits."""
-    data = digits.load(32)
+    data = load_digits(32)
     weights = []
     for batch, plan in ((1, synchronous(8)), (8, sequential())):
         model = deep.network(0)

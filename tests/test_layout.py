@@ -10,9 +10,9 @@ import pytest
 
 from emulated import Emulated, build
 from pulseline import _cpu, ops
+from pulseline.configs import ReadConfig, UpdateConfig
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.devices.pulsed import RETENTION
-from pulseline.io import ReadConfig, UpdateConfig
 from pulseline.ops import layout
 
 

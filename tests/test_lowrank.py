@@ -32,9 +32,9 @@ from torch import Tensor
 from conftest import Kernels
 from operators import replaced, update_arguments
 from pulseline import Array, _cpu, ops, reference
+from pulseline.configs import FIDELITIES, UpdateConfig
 from pulseline.devices import ConstantStep, ExpStep, Ideal, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import FIDELITIES, UpdateConfig
 from pulseline.reference import rng
 from test_relaxed_statistics import DEVICES, LR, increments, ratios, stated
 from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem

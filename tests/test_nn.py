@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import pulseline as pl
+from pulseline.configs import IOConfig, Mapping
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
 from pulseline.digest import digest
-from pulseline.io import IOConfig, Mapping
 from pulseline.nn import AnalogLinear, to_analog
 from pulseline.optim import AnalogSGD
 

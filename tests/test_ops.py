@@ -18,9 +18,9 @@ import pulseline as pl
 from operators import chain_arguments as chain_operator
 from operators import counted
 from pulseline import ops
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import DEVICES, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
 
 ROWS, COLS = 5, 7
@@ -157,7 +157,7 @@ def test_functions_and_operators_agree() -> None:
 
 def test_device_and_fidelity_lists_agree() -> None:
     assert list(DEVICES) == list(ops.DEVICE_INDEX)
-    assert list(ops.FIDELITY_INDEX) == list(pl.io.FIDELITIES)
+    assert list(ops.FIDELITY_INDEX) == list(pl.configs.FIDELITIES)
     for name, cls in DEVICES.items():
         assert ops.FIELDS[name] == cls.field_names()
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 import pulseline as pl
+from pulseline.configs import IOConfig
 from pulseline.devices import Ideal
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig
 from pulseline.nn import AnalogLinear, to_analog
 from pulseline.optim import AnalogSGD
 

@@ -14,15 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import delayed
-from pulseline.pipeline import (
-    Event,
-    Pipeline,
-    Schedule,
-    Stage,
-    asynchronous,
-    sequential,
-    synchronous,
-)
+from pulseline.pipeline import Pipeline, Stage
+from pulseline.schedules import Event, Schedule, asynchronous, sequential, synchronous
 
 SIZE = 4
 COUNT = 24

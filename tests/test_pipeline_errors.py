@@ -11,9 +11,10 @@ from torch import Tensor, nn
 import delayed
 from pulseline.digest import digest
 from pulseline.errors import ConfigError, StageFailed
-from pulseline.pipeline import Pipeline, Schedule, Stage, asynchronous
+from pulseline.pipeline import Pipeline, Stage
 from pulseline.pipeline.split import split
 from pulseline.pipeline.stage import is_finite
+from pulseline.schedules import Schedule, asynchronous
 
 SIZE = 2
 KIND = delayed.Digital()

@@ -22,10 +22,10 @@ FACTORIES = {"empty", "zeros", "ones", "full", "tensor", "arange", "rand", "rand
 FACTORIES |= {"eye", "as_tensor", "randperm", "scalar_tensor"}
 # Programs of their own, which run in a process of their own, and what tests compare with.
 OWN = ("lab", "reference")
-AVERAGE = pl.io.ReadConfig(
+AVERAGE = pl.configs.ReadConfig(
     noise_management="average_abs_max", out_noise_std=0.2, out_nonlinearity=0.1, inp_sto_round=True
 )
-WIRES = pl.io.ReadConfig(ir_drop="approx", wire_resistance=0.02)
+WIRES = pl.configs.ReadConfig(ir_drop="approx", wire_resistance=0.02)
 DEVICES = {
     "soft_bounds": pl.devices.SoftBounds(write_noise_std=3.0, corrupt_devices_prob=0.1),
     "ages": pl.devices.LinearStep(lifetime=20.0, diffusion=0.01, drift_nu=0.05, reset_dtod=0.1),
@@ -63,8 +63,8 @@ def trained(device: pl.devices.Device) -> tuple[dict[str, Tensor], str]:
 
     Tensors by name, and the digest of the state, counters and settings included.
     """
-    io = pl.io.IOConfig(AVERAGE, WIRES)
-    mapping = pl.io.Mapping(tile_in=40, tile_out=30)
+    io = pl.configs.IOConfig(AVERAGE, WIRES)
+    mapping = pl.configs.Mapping(tile_in=40, tile_out=30)
     sizes = ((70, 50), (50, 3))
     layers = [
         pl.nn.AnalogLinear(n, m, device=device, io=io, mapping=mapping, seed=5, tile_id=i)
@@ -121,7 +121,7 @@ def test_pipeline_and_conversion_under_any_default(setting: str) -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_states_load_under_any_default(setting: str) -> None:
-    io = pl.io.IOConfig(AVERAGE, AVERAGE)
+    io = pl.configs.IOConfig(AVERAGE, AVERAGE)
     layer = pl.nn.AnalogLinear(7, 5, device=DEVICES["soft_bounds"], io=io)
     layer(numbers(3, 7)).sum().backward()
     state, y = copy.deepcopy(layer.state_dict()), layer.eval()(numbers(3, 7))

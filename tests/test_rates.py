@@ -8,8 +8,9 @@ from torch import nn
 
 import delayed
 from pulseline.errors import ConfigError
-from pulseline.pipeline import Pipeline, Schedule, asynchronous, sequential, synchronous
+from pulseline.pipeline import Pipeline
 from pulseline.pipeline.rates import Rates, set_rates, set_stage_lrs
+from pulseline.schedules import Schedule, asynchronous, sequential, synchronous
 
 KIND = delayed.Digital()
 

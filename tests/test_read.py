@@ -23,8 +23,8 @@ from torch import Tensor
 from conftest import Kernels
 from operators import read_arguments
 from pulseline import ops, reference
+from pulseline.configs import IOConfig, Mapping, ReadConfig
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig
 from pulseline.reference import rng
 
 SEED, TILE_ID, K = 0x3210FEDCBA, 9, 2**32 - 5

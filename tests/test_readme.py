@@ -60,7 +60,7 @@ def test_layer_example() -> None:
     assert run(EXAMPLES[1]) == ""
 
 
-@pytest.mark.parametrize("fidelity", pl.io.FIDELITIES)
+@pytest.mark.parametrize("fidelity", pl.configs.FIDELITIES)
 def test_every_fidelity_is_explained(fidelity: str) -> None:
     assert f"| `{fidelity}` |" in README
 

@@ -29,8 +29,8 @@ from conftest import Kernels
 from device_cases import LAST, QUIET, SILENT
 from operators import update_arguments
 from pulseline import ops, reference
+from pulseline.configs import UpdateConfig
 from pulseline.devices import ConstantStep, ExpStep, LinearStep, SoftBounds
-from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints
 from pulseline.reference.relax import group_sizes
 from pulseline.reference.rng import Stream

@@ -36,6 +36,7 @@ from torch import Tensor
 from device_cases import LAST
 from operators import update_arguments
 from pulseline import ops, reference
+from pulseline.configs import UpdateConfig
 from pulseline.devices import (
     ConstantStep,
     ExpStep,
@@ -48,7 +49,6 @@ from pulseline.devices import (
     SoftBoundsPmax,
     SoftBoundsReference,
 )
-from pulseline.io import UpdateConfig
 from test_update_statistics import SIGMA, STEP, constant, law, repeated, row_variance
 
 REPEATS, BATCH, ROWS, COLS = 400, 64, 32, 48

@@ -9,20 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import delayed
+from pulseline.configs import IOConfig
 from pulseline.devices import Ideal
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig
 from pulseline.nn import AnalogLinear
 from pulseline.optim import AnalogSGD, average_pending, check_averaging
-from pulseline.pipeline import (
-    Pipeline,
-    Schedule,
-    asynchronous,
-    named,
-    sequential,
-    synchronous,
-)
-from pulseline.pipeline.schedule import NAMES
+from pulseline.pipeline import Pipeline
+from pulseline.schedules import NAMES, Schedule, asynchronous, named, sequential, synchronous
 
 SIZE, COUNT, LR = 2, 20, 0.05
 

@@ -13,11 +13,11 @@ from torch import nn
 
 import pulseline as pl
 from pulseline.arrays.state import check, pack
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
 from pulseline.identity import Identity
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
 from test_nn import network, normals, train
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import pulseline as pl
+from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import DEVICES, Ideal, PiecewiseStep, SoftBounds
 from pulseline.digest import digest
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.nn import AnalogLinear
 from pulseline.ops import ReadSettings
 from pulseline.settings import inert_values, saved_fields, setting

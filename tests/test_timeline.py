@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 import pulseline.cli
-from pulseline.pipeline import asynchronous, sequential, synchronous
-from pulseline.pipeline.clock import Span
-from pulseline.pipeline.timeline import chrome_trace, gantt, text_grid, write_timelines
-from pulseline.pipeline.timing import modelled_spans
+from pulseline.schedules import Span, asynchronous, sequential, synchronous
+from pulseline.schedules.timeline import chrome_trace, gantt, text_grid, write_timelines
+from pulseline.schedules.timing import modelled_spans
 
 ASYNC_3_4 = """\
 cycle    0   1   2   3    4    5    6    7    8    9    10   11

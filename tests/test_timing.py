@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
+from clock import parse
 from pulseline.errors import ConfigError
 from pulseline.hardware import asynchronous_ns, sequential_ns, synchronous_ns
-from pulseline.pipeline import Op, Schedule, asynchronous, sequential, synchronous
-from pulseline.pipeline.clock import Times, timed
-from pulseline.pipeline.timing import auto_depths, modelled_spans, period, run_time
+from pulseline.schedules import Schedule, Times, asynchronous, sequential, synchronous
+from pulseline.schedules.timing import auto_depths, loop_time, modelled_spans, run_time, timed
 
 EQUAL = (1.0, 1.0, 0.0)
-FORWARD_FIRST = [Op.parse(text) for text in ("1F0", "1B0", "1F1", "1B1")]
-NEEDS_BOTH = [Op.parse(text) for text in ("2F0", "2F1", "2B0", "2B1")]
+FORWARD_FIRST = [parse(text) for text in ("1F0", "1B0", "1F1", "1B1")]
+NEEDS_BOTH = [parse(text) for text in ("2F0", "2F1", "2B0", "2B1")]
+
+
+def period(times: Sequence[Times], depths: Sequence[int], latency: float = 0.0) -> float:
+    """Steady-state time per micro-batch of the asynchronous order with those depths: the closed
+    form of the module's text, over all loops."""
+    slowest = 0.0
+    for i in range(len(times)):
+        for j in range(i, len(times)):
+            slowest = max(slowest, loop_time(times, i, j, latency) / (depths[i] - depths[j] + 1))
+    return slowest
 
 
 def measured_period(times: list[Times], depths: list[int], latency: float, count: int) -> float:

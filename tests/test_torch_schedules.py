@@ -18,12 +18,14 @@ from torch import nn
 
 import delayed
 import torch_ranks
+from clock import parse
 from pulseline.errors import ConfigError
 from pulseline.nn import to_analog
-from pulseline.pipeline import Op, Pipeline, Schedule, Stage, asynchronous, sequential, synchronous
+from pulseline.pipeline import Pipeline, Stage
 from pulseline.pipeline.split import split
 from pulseline.pipeline.torch_adapter import to_torch_stage
-from pulseline.pipeline.torch_csv import from_torch_csv, recognise, to_torch_csv
+from pulseline.schedules import Schedule, asynchronous, sequential, synchronous, to_torch_csv
+from torch_csv import from_torch_csv, recognise
 
 HERE = Path(__file__).parent
 
@@ -109,7 +111,7 @@ def test_csv_errors(text: str, message: str) -> None:
 
 
 def test_unknown_orders_are_not_recognised() -> None:
-    loose = [Op.parse(text) for text in ("1F0", "1F1", "1B0", "1B1", "1F2", "1B2", "1U2")]
+    loose = [parse(text) for text in ("1F0", "1F1", "1B0", "1B1", "1F2", "1B2", "1U2")]
     with pytest.raises(ConfigError, match="fixed number of micro-batches in flight"):
         recognise([loose])
     with pytest.raises(ConfigError, match="use 'flush' or 'each'"):

@@ -21,9 +21,9 @@ from conftest import Kernels
 from device_cases import EXAMPLES, QUIET, SILENT
 from operators import update_arguments
 from pulseline import ops, reference
+from pulseline.configs import UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, LinearStep, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints, Stored
 
 SEED, TILE_ID, K = 0x123456789ABC, 5, 2**32 - 20  # k crosses 32 bits inside a batch

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from operators import replaced, update_arguments
 from pulseline import ops, reference
+from pulseline.configs import UpdateConfig
 from pulseline.devices import ConstantStep, ExpStep, PulsedDevice, SoftBounds
-from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints
 
 QUIET: dict[str, Any] = {

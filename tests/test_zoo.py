@@ -21,6 +21,7 @@ from torch import Tensor
 from device_cases import EXAMPLES, silent, still
 from operators import update_arguments
 from pulseline import ops, reference
+from pulseline.configs import UpdateConfig
 from pulseline.devices import (
     DEVICES,
     ExpStep,
@@ -34,7 +35,6 @@ from pulseline.devices import (
     from_measurements,
 )
 from pulseline.errors import ConfigError
-from pulseline.io import UpdateConfig
 from pulseline.reference import Crosspoints, Stored
 from pulseline.reference.devices import additive_noise
 

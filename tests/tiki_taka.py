@@ -50,7 +50,7 @@ def crossbar(every: int = 2, **settings: Any) -> pl.Crossbar:
     """Noisy soft bounds, default converters, physical tiles of three inputs."""
     return pl.Crossbar(
         pl.devices.SoftBounds(dw_min=0.005, write_noise_std=2.0),
-        mapping=pl.io.Mapping(tile_in=3),
+        mapping=pl.configs.Mapping(tile_in=3),
         algorithm=partial(TikiTaka, every=every),
         **settings,
     )

@@ -25,9 +25,8 @@ from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 import delayed
 from pulseline.digest import digest
 from pulseline.optim import AnalogSGD
-from pulseline.pipeline import synchronous
 from pulseline.pipeline.torch_adapter import to_torch_stage
-from pulseline.pipeline.torch_csv import to_torch_csv
+from pulseline.schedules import synchronous, to_torch_csv
 
 RANKS = 3
 SIZE, MICRO_BATCHES, MINI_BATCHES, LR = 3, 5, 2, 0.05

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import compat, devices, io, nn, ops, optim, pipeline, presets
+from . import compat, configs, cost, devices, hardware, nn, ops, optim, pipeline, presets, schedules
 from .arrays import Array
 from .cells import Cell
 from .configs import Crossbar
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
 from .identity import Identity, manual_seed
+from .nn import to_analog
+from .pipeline import Pipeline
 
 try:
     __version__ = version("pulseline")
@@ -28,15 +30,20 @@ __all__ = [
     "ConfigError",
     "Crossbar",
     "Identity",
+    "Pipeline",
     "StageFailed",
     "compat",
+    "configs",
+    "cost",
     "devices",
     "digest",
-    "io",
+    "hardware",
     "manual_seed",
     "nn",
     "ops",
     "optim",
     "pipeline",
     "presets",
+    "schedules",
+    "to_analog",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["BackendError", "ConfigError", "StageFailed", "require"]
+
 
 class ConfigError(ValueError):
     """An argument or a configuration is wrong; nothing was changed."""
@@ -23,3 +25,10 @@ class StageFailed(RuntimeError):
 
     def __reduce__(self) -> tuple[type[StageFailed], tuple[int, str, int, str]]:
         return type(self), (self.stage, self.op, self.k, self.reason)
+
+
+def require(condition: bool, owner: object, field: str, fix: str) -> None:
+    """Raise a ConfigError that names the field of a settings object, its value and the remedy."""
+    if not condition:
+        value = getattr(owner, field)
+        raise ConfigError(f"{type(owner).__name__}: {field} is {value!r}; {fix}")

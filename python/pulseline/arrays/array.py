@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..configs import Crossbar
+from ..configs import Crossbar, UpdateConfig
 from ..devices import PulsedDevice
 from ..errors import ConfigError
 from ..identity import Identity, changed, check_integer, identify
-from ..io import UpdateConfig
 from .crosspoints import Crosspoints
 from .packed import Packed
 from .parameter import AnalogParameter, check_lr

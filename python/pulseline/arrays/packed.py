@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .. import ops
-from ..configs import Crossbar
-from ..io import ReadConfig
+from ..configs import Crossbar, ReadConfig
 
 __all__ = ["Packed"]
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping as Table
 from typing import Any, NamedTuple
 
 from .. import devices
+from ..configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from ..errors import ConfigError
-from ..io import IOConfig, Mapping, ReadConfig, UpdateConfig
 
 _NOISE_MANAGEMENT = {
     "None": "none",

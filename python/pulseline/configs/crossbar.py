@@ -8,8 +8,10 @@ from typing import Any
 
 from ..devices import Device, Ideal, PulsedDevice, SoftBounds
 from ..errors import ConfigError
-from ..io import IOConfig, Mapping, UpdateConfig
 from ..settings import check_kind
+from .mapping import Mapping
+from .read import IOConfig
+from .update import UpdateConfig
 
 __all__ = ["Crossbar"]
 
@@ -20,7 +22,7 @@ class Crossbar:
 
     Attributes:
         device: population of crosspoints, see :mod:`pulseline.devices`.
-        io, update, mapping: see :mod:`pulseline.io`.
+        io, update, mapping: see :mod:`pulseline.configs`.
         algorithm: makes the cell of a (rows, cols) matrix: called with rows, cols, this crossbar
             and an :class:`pulseline.Identity`; a subclass of :class:`pulseline.Cell` does. None:
             one array that every update pulses.

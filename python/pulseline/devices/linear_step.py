@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import require
 from ..settings import setting
-from .pulsed import PulsedDevice, require
+from .pulsed import PulsedDevice
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..errors import require
 from ..settings import setting
-from .pulsed import PulsedDevice, require
+from .pulsed import PulsedDevice
 
 MOST_NODES = 16
 

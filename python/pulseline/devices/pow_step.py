@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..errors import require
 from ..settings import setting
-from .pulsed import PulsedDevice, require
+from .pulsed import PulsedDevice
 
 
 @dataclass(frozen=True)

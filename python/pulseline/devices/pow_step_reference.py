@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..errors import require
 from ..settings import setting
 from .pow_step import PowStep
-from .pulsed import PulsedDevice, require
+from .pulsed import PulsedDevice
 
 
 @dataclass(frozen=True)

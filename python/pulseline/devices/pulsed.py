@@ -35,7 +35,7 @@ import struct
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from ..errors import ConfigError
+from ..errors import require
 from ..settings import setting
 
 # Fields that act between pulses: not parameters of the compiled pulse model.
@@ -51,13 +51,6 @@ RETENTION = (
     "drift_nu_dtod",
 )
 _BETWEEN_PULSES = (*RETENTION, "batch", "write_noise_std")
-
-
-def require(condition: bool, owner: object, field: str, fix: str) -> None:
-    """Raise a ConfigError that names the field, its value and the remedy."""
-    if not condition:
-        value = getattr(owner, field)
-        raise ConfigError(f"{type(owner).__name__}: {field} is {value!r}; {fix}")
 
 
 def nearest_bf16(value: float) -> float:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require
 from ..settings import setting
-from .pulsed import PulsedDevice, require
+from .pulsed import PulsedDevice
 
 
 @dataclass(frozen=True)

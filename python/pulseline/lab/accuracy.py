@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+from .. import cost
+from ..data import Digits, load_digits
 from ..hardware import asynchronous_ns, sequential_ns, synchronous_ns
-from ..pipeline import asynchronous, modelled, sequential
 from ..pipeline.split import split
-from . import deep, digits
+from ..schedules import asynchronous, sequential
+from . import deep
 from .draw import bars, new_figure
 from .engine import Settings, Summary
 from .mutants import Mutant, Row, Rows, plus, times
@@ -101,21 +103,21 @@ class Accuracy(Settings):
         return sum(len(self.grid(method)) for method in self.methods())
 
     def run(self, seeds: range) -> Iterator[Row]:
-        data = digits.load()
+        data = load_digits()
         for seed in seeds:
             for method in self.methods():
                 for a in self.grid(method):
                     yield {"seed": seed, **self._row(data, seed, method, a)}
 
-    def _row(self, data: digits.Digits, seed: int, method: Method, a: float) -> Row:
+    def _row(self, data: Digits, seed: int, method: Method, a: float) -> Row:
         model = deep.network(seed)
-        for array in modelled.arrays([model]):
+        for array in cost.arrays([model]):
             array.count_pulses()
         plan = asynchronous() if method.schedule == "asynchronous" else sequential()
         pipe = deep.pipeline(model, method.stages, a, method.batch, plan)
         points = list(deep.train(pipe, data, seed, self.epochs, self.per_epoch))
         on = method.stages if method.schedule == "asynchronous" else self.stages
-        costs = modelled.stage_costs(split(model, on))
+        costs = cost.stage_costs(split(model, on))
         slowest = max((cost.times() for cost in costs), key=sum)
         late = points[-max(1, round(self.late * len(points))) :]
         losses = [point.loss for point in points]

@@ -19,9 +19,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..pipeline import Schedule, asynchronous, sequential
+from ..data import Digits, load_digits
 from ..pipeline.rates import Rates, set_rates
-from . import deep, digits
+from ..schedules import Schedule, asynchronous, sequential
+from . import deep
 from .draw import bars, new_figure, plain_ticks
 from .engine import Settings, Summary
 from .mutants import Mutant, Row, Rows, times
@@ -91,7 +92,7 @@ class Cliff(Settings):
         return grid + len(self.recipes(1)) * len(self.mended)
 
     def run(self, seeds: range) -> Iterator[Row]:
-        data = digits.load()
+        data = load_digits()
         for seed in seeds:
             for batch in self.batches:
                 for a in self.steps_of_a:
@@ -106,7 +107,7 @@ class Cliff(Settings):
                     yield {"seed": seed, "part": "mended", "mitigation": name, **row}
 
     def _row(
-        self, data: digits.Digits, seed: int, recipe: Recipe, stages: int, batch: int, a: float
+        self, data: Digits, seed: int, recipe: Recipe, stages: int, batch: int, a: float
     ) -> Row:
         """Train; loss and accuracy are means over the second half."""
         batch //= recipe.divide

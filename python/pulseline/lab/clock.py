@@ -18,7 +18,7 @@ from torch import nn
 
 from ..optim import AnalogSGD
 from ..pipeline import Pipeline
-from ..pipeline.schedule import named
+from ..schedules import named
 from .engine import Settings, Summary
 from .mutants import Mutant, Row, Rows, plus, times
 from .report import table

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import train as training
+from ..configs import IOConfig
+from ..data import Digits
 from ..devices import Device, SoftBounds
-from ..io import IOConfig
 from ..nn import to_analog
 from ..pipeline import Pipeline
-from . import digits
-from .digits import Digits
 
 WIDTHS = (64,) * 8 + (10,)
 GAIN = 1.5
@@ -56,7 +56,7 @@ def network(seed: int, device: Device = DEVICE, io: IOConfig | None = None) -> n
 
 def pipeline(model: nn.Module, stages: int, a: float, batch: int, schedule: Any) -> Pipeline:
     """The network in stages, trained with step a per sample."""
-    return digits.pipeline(model, stages, a * batch, schedule=schedule, micro_batch_size=batch)
+    return training.pipeline(model, stages, a * batch, schedule=schedule, micro_batch_size=batch)
 
 
 def parts(data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Tensor]:
@@ -82,6 +82,6 @@ def train(
         pipe.step(data.x_train[part], target=data.y_train[part])
         pipe.drain()
         samples += len(part)
-        right = digits.accuracy(pipe, data.x_test, data.y_test)
+        right = training.accuracy(pipe, data.x_test, data.y_test)
         loss = nn.functional.cross_entropy(pipe.eval(data.x_train), data.y_train).item()
         yield Point(samples, pipe.cycles, right, loss)

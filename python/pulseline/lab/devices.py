@@ -25,10 +25,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from ..configs import IOConfig, ReadConfig
+from ..data import Digits, load_digits
 from ..devices import Device, LinearStep
-from ..io import IOConfig, ReadConfig
-from ..pipeline import asynchronous, sequential
-from . import deep, digits
+from ..schedules import asynchronous, sequential
+from . import deep
 from .draw import bars, new_figure
 from .engine import Settings, Summary
 from .mutants import Mutant, Row, Rows, plus
@@ -129,16 +130,14 @@ class Devices(Settings):
         return len(SCHEDULES) * (1 + sum(map(len, self.sweeps().values())))
 
     def run(self, seeds: range) -> Iterator[Row]:
-        data = digits.load()
+        data = load_digits()
         for seed in seeds:
             yield from self._rows(data, seed, "baseline", "states", BASELINE["states"])
             for name, values in self.sweeps().items():
                 for value in values:
                     yield from self._rows(data, seed, name, name, value)
 
-    def _rows(
-        self, data: digits.Digits, seed: int, label: str, name: str, value: float
-    ) -> Iterator[Row]:
+    def _rows(self, data: Digits, seed: int, label: str, name: str, value: float) -> Iterator[Row]:
         device, io = crossbar(name, value)
         for schedule, stages in SCHEDULES.items():
             plan = sequential() if stages == 1 else asynchronous()

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..configs import IOConfig, UpdateConfig
 from ..devices import SoftBounds
-from ..io import IOConfig, UpdateConfig
 from ..nn import to_analog
 from ..optim import AnalogSGD
 from ..pipeline import Pipeline

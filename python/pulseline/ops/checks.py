@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..configs.update import FIDELITIES, LOWRANK_FIDELITIES
 from ..errors import ConfigError
-from ..io import FIDELITIES, LOWRANK_FIDELITIES
 from .layout import Counters, PulseSettings, UpdateKey
 
 _SOURCES = ("", "x", "d")

@@ -11,19 +11,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from .. import _cpu
+from ..configs import Mapping as TileMapping
+from ..configs import ReadConfig, UpdateConfig
+from ..configs.read import IR_DROPS, MV_TYPES, NOISE_MANAGEMENTS
+from ..configs.update import FIDELITIES, NOISES
 from ..devices import Device, PulsedDevice
 from ..devices.pulsed import RETENTION
 from ..errors import ConfigError
-from ..io import (
-    FIDELITIES,
-    IR_DROPS,
-    MV_TYPES,
-    NOISE_MANAGEMENTS,
-    NOISES,
-    ReadConfig,
-    UpdateConfig,
-)
-from ..io import Mapping as TileMapping
 
 T = TypeVar("T")
 
@@ -71,7 +65,7 @@ class DrawKey(NamedTuple):
 
 
 class ReadSettings(NamedTuple):
-    """A plain read, see :class:`pulseline.io.ReadConfig`; bounds of 0: none."""
+    """A plain read, see :class:`pulseline.configs.ReadConfig`; bounds of 0: none."""
 
     inp_bound: float
     inp_res: float
@@ -102,7 +96,7 @@ class ReadSettings(NamedTuple):
 
 
 class ConverterSettings(NamedTuple):
-    """Options of a read, see :class:`pulseline.io.ReadConfig`; the defaults: a plain one.
+    """Options of a read, see :class:`pulseline.configs.ReadConfig`; the defaults: a plain one.
 
     Attributes:
         advance: whether a running average moves.
@@ -150,7 +144,7 @@ class ConverterSettings(NamedTuple):
 
 
 class PulseSettings(NamedTuple):
-    """Pulse trains of an update, see :class:`pulseline.io.UpdateConfig`.
+    """Pulse trains of an update, see :class:`pulseline.configs.UpdateConfig`.
 
     Attributes:
         granularity: mean nominal step at w = 0.

@@ -1,28 +1,9 @@
-"""Pipeline training: schedules as data, stages, executors, timelines."""
+"""Pipeline training: stages, executors, checkpoints; schedules are data of their own."""
 
 from __future__ import annotations
 
 from . import checkpoint
-from .clock import Event, Op, Span, clock
 from .pipeline import Pipeline
-from .planner import Segment
-from .schedule import Schedule, asynchronous, named, sequential, synchronous
 from .stage import Record, Stage, Update
 
-__all__ = [
-    "Event",
-    "Op",
-    "Pipeline",
-    "Record",
-    "Schedule",
-    "Segment",
-    "Span",
-    "Stage",
-    "Update",
-    "asynchronous",
-    "checkpoint",
-    "clock",
-    "named",
-    "sequential",
-    "synchronous",
-]
+__all__ = ["Pipeline", "Record", "Stage", "Update", "checkpoint"]

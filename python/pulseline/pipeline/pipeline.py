@@ -13,15 +13,11 @@ from torch import Tensor, nn
 from ..arrays import arrays_of, check_lr
 from ..digest import digest
 from ..errors import ConfigError
-from ..hardware import Hardware
-from ..hardware.presets import DEFAULT
 from ..identity import refuse_twins
 from ..optim import check_averaging
-from .clock import Event, Span
+from ..schedules import Event, Planner, Schedule, Segment, Span, named
+from ..schedules.plan import one_of
 from .executors import EXECUTORS, make
-from .plan import one_of
-from .planner import Planner, Segment
-from .schedule import Schedule, named
 from .split import Balance, has_parameters, split
 from .stage import Loss, Stage, is_finite
 
@@ -107,8 +103,6 @@ class Pipeline:
         *,
         optimizer: OptimizerFactory,
         loss: Loss,
-        hardware: str | Hardware = DEFAULT,
-        example: Tensor | None = None,
         **options: Any,
     ) -> Pipeline:
         """Cut ``model`` (an nn.Sequential) into ``stages`` that hold whole layers; see ``split``.
@@ -116,7 +110,7 @@ class Pipeline:
         ``optimizer`` makes each stage's optimizer from its parameters; ``options`` are those of
         the constructor.
         """
-        parts = split(model, stages, balance, hardware=hardware, example=example)
+        parts = split(model, stages, balance)
         names = iter(model._modules)  # split keeps the order, so each part takes its share
         made = []
         for m, part in enumerate(parts, start=1):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .plan import Schedule, count_of
+from ..schedules import Schedule
+from ..schedules.plan import count_of
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError
-from ..hardware import Hardware
-from ..hardware.presets import DEFAULT
-from .modelled import modelled_balance
 
-# Parameterised layers per stage; "modelled": by modelled time; None: equal numbers.
-Balance = Sequence[int] | Literal["modelled"] | None
+# Parameterised layers per stage; None: equal numbers.
+Balance = Sequence[int] | None
 
 
 def has_parameters(module: nn.Module) -> bool:
@@ -38,21 +34,18 @@ def refuse_traced(model: nn.Module) -> None:
             )
 
 
-def split(
-    model: nn.Module,
-    stages: int,
-    balance: Balance = None,
-    *,
-    hardware: str | Hardware = DEFAULT,
-    example: Tensor | None = None,
-) -> list[nn.Sequential]:
+def split(model: nn.Module, stages: int, balance: Balance = None) -> list[nn.Sequential]:
     """Consecutive parts of ``model``, sharing its layers; a part ends before a layer's weights.
 
-    ``balance``: parameterised layers per stage (default: equal numbers, the first stages take the
-    rest), or "modelled": the cut with the fastest slowest stage on ``hardware``, where a
-    convolution costs its output positions and needs an ``example`` input. Layers without
-    parameters stay with the layer before them. Raises ConfigError for a model that is not a
-    Sequential, for traced models, and for counts that do not fit.
+    Layers without parameters stay with the layer before them.
+
+    Args:
+        model: an nn.Sequential. stages: how many parts.
+        balance: parameterised layers per stage, such as ``pulseline.cost.balance(model,
+            stages).counts``; None: equal numbers, the first stages take the rest.
+
+    Raises:
+        ConfigError: the model is not a Sequential or traced, or counts do not fit.
     """
     refuse_traced(model)
     if not isinstance(model, nn.Sequential):
@@ -64,11 +57,11 @@ def split(
         raise ConfigError(f"stages must be an integer >= 1, got {stages!r}")
     layers = list(model)  # a layer used twice counts twice, unlike in children()
     starts = [i for i, layer in enumerate(layers) if has_parameters(layer)]
-    if balance == "modelled":
-        _counts(len(starts), stages, None)
-        balance = modelled_balance(model, stages, hardware, example).counts
-    elif isinstance(balance, str):
-        raise ConfigError(f"balance is {balance!r}; use 'modelled' or layers per stage")
+    if isinstance(balance, str):
+        raise ConfigError(
+            f"balance is {balance!r}; use layers per stage, such as "
+            "pulseline.cost.balance(model, stages).counts"
+        )
     counts = _counts(len(starts), stages, balance)
     firsts = [0]
     for count in counts[:-1]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, StageFailed
 from ..optim import average_pending
-from .clock import Span
+from ..schedules import Span
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,6 +48,20 @@ class Update(NamedTuple):
 def is_finite(tensor: Tensor) -> bool:
     """No NaN and no infinity; the sum decides unless it overflows by itself."""
     return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+
+
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Modules in eval mode, where no training counter moves; afterwards each as it was."""
+    modules = list(modules)
+    modes = [(layer, layer.training) for module in modules for layer in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
 
 
 class Stage:

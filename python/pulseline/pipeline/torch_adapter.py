@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .modelled import evaluating
 from .split import refuse_traced
+from .stage import evaluating
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..configs import Mapping, ReadConfig
 from ..errors import ConfigError
-from ..io import Mapping, ReadConfig
 from . import wires
 from .arithmetic import f32, fma, round_even, square_root
 from .rng import (

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..configs import UpdateConfig
 from ..devices import PulsedDevice
-from ..io import UpdateConfig
 from .arithmetic import f32, fma
 from .devices import DEVICES, Crosspoints, additive_noise
 from .rng import (

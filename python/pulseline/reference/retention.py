@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..configs import UpdateConfig
 from ..devices import PulsedDevice
-from ..io import UpdateConfig
 from .arithmetic import bf16_nearest, exp2_poly, f32, fma, from_bits
 from .devices import Crosspoints, Stored
 from .rng import (

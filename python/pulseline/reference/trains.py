@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..io import UpdateConfig
+from ..configs import UpdateConfig
 from .arithmetic import f32, square_root
 from .rng import (
     COLUMN_STRIDE,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..configs import UpdateConfig
 from ..devices import Device, PulsedDevice
 from ..errors import ConfigError
-from ..io import UpdateConfig
 from .arithmetic import f32, fma, square_root
 from .devices import DEVICES, Crosspoints, Stored, additive_noise
 from .relax import relaxed_update

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError
+from ...errors import ConfigError
+from ...schedules import Schedule
+from ..stage import Stage
 from .execute import Executor
-from .plan import Schedule
-from .simulate import Simulator
-from .stage import Stage
+from .sim import Simulator
 
 EXECUTORS = ("sim", "threads", "dist", "streams")
 
@@ -22,7 +22,7 @@ def make(name: str, stages: list[Stage], schedule: Schedule, timeout: float) -> 
 
         return Threads(stages, timeout)
     if name == "dist":
-        from .distributed import Distributed
+        from .dist import Distributed
 
         return Distributed(stages, max(len(stages), schedule.depth(len(stages), 1)), timeout)
     from .streams import Streams

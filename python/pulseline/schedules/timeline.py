@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .clock import Event, Span
+from .ops import Event, Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,11 +15,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
+from ...errors import BackendError
+from ...schedules import Planned
+from ..stage import Stage
 from .execute import Ends, Local, perform
 from .link import Poisoned, ThreadLink
-from .planner import Planned
-from .stage import Stage
 
 # What a worker is given: operations to run, or None: stop.
 Orders = SimpleQueue["list[tuple[int, str, int]] | None"]

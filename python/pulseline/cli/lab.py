@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_arguments import directory, whole
-from .lab.experiments import EXPERIMENTS, named, perform
-from .lab.report import Report
-from .lab.statistics import WORDS
+from ..lab.experiments import EXPERIMENTS, named, perform
+from ..lab.report import Report
+from ..lab.statistics import WORDS
+from .arguments import directory, whole
 
 
-def add(commands: Any) -> None:
+def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     lab = commands.add_parser("lab", help="rerun the convergence experiments")
     lab.set_defaults(run=run)

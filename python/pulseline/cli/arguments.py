@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 
 def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:

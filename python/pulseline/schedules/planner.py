@@ -1,6 +1,6 @@
 """The planner: which operations are decided, in which clock cycle; counters only, no tensors.
 
-Every stage follows its program (``schedule.next_kind``); an operation starts in the first cycle
+Every stage follows its program (``ops.next_kind``); an operation starts in the first cycle
 in which its stage is free and its input has arrived. Micro-batches may be announced at any time:
 the clock then runs through every cycle that is decided by what is known, and stops before the
 first one that would differ if one more micro-batch came. All executors run what one planner
@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from ..errors import BackendError
-from .plan import Schedule
+from .plan import Plan
 
 # Clock cycle, stage (from 0), kind (F, B or U), micro-batch. A plain tuple: one per operation.
 Planned = tuple[int, int, str, int]
@@ -31,7 +31,7 @@ class Segment(NamedTuple):
 class Planner:
     """Plans ``schedule`` on ``stages`` stages; ``cycles`` counts all cycles so far."""
 
-    def __init__(self, schedule: Schedule, stages: int, keep: int = 65536) -> None:
+    def __init__(self, schedule: Plan, stages: int, keep: int = 65536) -> None:
         self.schedule = schedule
         self.cycles = 0
         self.micro_batches = 0
@@ -72,7 +72,7 @@ class Planner:
         if plan != self._plan:
             self._plan, self._depths = plan, self._depths_of(plan)
 
-    def _depths_of(self, plan: Schedule) -> list[int]:
+    def _depths_of(self, plan: Plan) -> list[int]:
         return [plan.depth(self._stages, m) for m in range(1, self._stages + 1)]
 
     def restore(self, micro_batches: int, cycles: int) -> None:

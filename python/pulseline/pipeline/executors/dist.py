@@ -24,13 +24,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import BackendError, ConfigError, StageFailed
+from ...errors import BackendError, ConfigError, StageFailed
+from ...schedules import Planned
+from ..stage import Stage
 from .execute import Ends, perform, reason
 from .link import Link, LinkFailed, Poisoned
-from .planner import Planned
 from .processes import Watch, join
 from .shared import Neighbours
-from .stage import Stage
 from .transport import Channel, LockStep, transfers
 
 

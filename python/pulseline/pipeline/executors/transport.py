@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...schedules import Planned
 from .link import LinkFailed, Poisoned
-from .planner import Planned
 
 _MAGIC = 0x70756C73_00000001  # "puls", version 1 of the header
 _SIZE, _SHAPE, _POISON = 16, 7, -1

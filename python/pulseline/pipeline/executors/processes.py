@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..errors import BackendError, ConfigError, StageFailed
+from ...errors import BackendError, ConfigError, StageFailed
 
 _HEARTBEAT_S = 2.0
 _c10d: Any = dist  # its stores are not in the stubs

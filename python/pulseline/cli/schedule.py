@@ -6,14 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_arguments import directory, not_negative, whole
-from .errors import ConfigError
-from .pipeline.clock import Times
-from .pipeline.plan import Schedule
-from .pipeline.schedule import NAMES, asynchronous, named
-from .pipeline.timeline import text_grid, write_timelines
-from .pipeline.timing import check_times, modelled_spans
-from .pipeline.torch_csv import to_torch_csv
+from ..errors import ConfigError
+from ..schedules import (
+    NAMES,
+    Schedule,
+    Times,
+    asynchronous,
+    check_times,
+    modelled_spans,
+    named,
+    text_grid,
+    to_torch_csv,
+    write_timelines,
+)
+from .arguments import directory, not_negative, whole
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendError, ConfigError, StageFailed
+from ...errors import BackendError, ConfigError, StageFailed
+from ...schedules import Planned
+from ..stage import Stage
 from .execute import Local, perform
 from .link import Link, LinkFailed, check_order
-from .planner import Planned
-from .stage import Stage
 
 _cuda: Any = torch.cuda  # streams and events are not in the stubs
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from ...schedules import Planned
+from ..stage import Stage
 from .execute import Local, perform
 from .link import Link
-from .planner import Planned
-from .stage import Stage
 
 
 class Simulator(Local):

@@ -1,9 +1,6 @@
-"""Programs as the schedule CSV of torch.distributed.pipelining, and back.
+"""torch's schedule CSV read back: the other half of pulseline.schedules.torch_csv, for its tests.
 
-The format of ``_PipelineScheduleRuntime._dump_csv`` and ``_load_csv`` ("compute_only"): one row
-per rank, cells such as ``1F3`` with stages from 0, an empty cell for an idle clock. torch has no
-update: its optimizer steps after the whole schedule. Communication cells are dropped on import,
-since programs here imply them.
+Cells of communication are dropped, since programs imply it.
 """
 
 from __future__ import annotations
@@ -14,23 +11,12 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..errors import ConfigError
-from .clock import Op, Program, clock
-from .schedule import Schedule, asynchronous, synchronous
+from clock import clock
+from pulseline.errors import ConfigError
+from pulseline.schedules import Op, Program, Schedule, asynchronous, synchronous
 
 _CELL = re.compile(r"(\d+)([A-Z_]+)(\d*)")
 _DROPPED = ("SEND_F", "RECV_F", "SEND_B", "RECV_B", "UNSHARD", "RESHARD", "REDUCE_GRAD")
-
-
-def to_torch_csv(programs: Sequence[Program]) -> str:
-    """The F and B of the programs, one row per stage; updates and flushes have no cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    for program in programs:
-        writer.writerow(
-            [f"{op.stage - 1}{op.kind}{op.mb}" for op in program if op.kind in ("F", "B")]
-        )
-    return text.getvalue()
 
 
 def from_torch_csv(text: str, update: str = "flush") -> tuple[Program, ...]:

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..arrays import Array
-from ..cells import Cell
-from ..devices import Ideal
-from ..errors import ConfigError
-from ..hardware import Balance, Hardware, Matrix, RunReport, StageCost, balance, preset, stage_cost
-from ..hardware.presets import DEFAULT
-from .clock import Span
-from .timing import modelled_spans, run_time
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
-    from .plan import Schedule
+from .arrays import Array
+from .cells import Cell
+from .devices import Ideal
+from .errors import ConfigError
+from .hardware import Balance, Hardware, Matrix, RunReport, StageCost, preset, stage_cost
+from .hardware import balance as balance_times
+from .hardware.presets import DEFAULT
+from .pipeline import Pipeline
+from .pipeline.stage import evaluating
+from .schedules import Schedule, Span, modelled_spans, run_time
 
 
-def matrices(modules: Sequence[nn.Module], example: Tensor | None = None) -> list[list[Matrix]]:
+class Fired(NamedTuple):
+    """Coincidences and slots of the updates of an array, and their samples."""
+
+    pulses: int
+    slots: int
+    samples: int
+
+
+# By the key of an array's identity; arrays that counted nothing are absent.
+Counted = Mapping[Hashable, Fired]
+
+
+def matrices(
+    modules: Sequence[nn.Module], example: Tensor | None = None, counted: Counted | None = None
+) -> list[list[Matrix]]:
     """The weight matrices of modules that follow each other; digital ones as if on tiles.
 
-    ``example``: an input (samples, ...) of the first module. With it the modules run once, in
-    eval mode (no training counter moves), and every product that was taken is counted: a
-    convolution takes one per output position. Without it each matrix is used once per sample,
-    and convolutions raise ConfigError.
+    Args:
+        modules: in order.
+        example: an input (samples, ...) of the first module. With it the modules run once, in eval
+            mode (no training counter moves), and every product that was taken is counted: a
+            convolution takes one per output position. Without it each matrix is used once per
+            sample.
+        counted: pulses of arrays, see :func:`count`; None: as the modules' own arrays counted.
+
+    Raises:
+        ConfigError: a convolution without an example.
     """
+    counted = count(modules) if counted is None else counted
     if example is None:
         return [
-            [_matrix(layer, 1) for layer in module.modules() if _holds_matrix(layer)]
+            [_matrix(layer, 1, counted) for layer in module.modules() if _holds_matrix(layer)]
             for module in modules
         ]
     found: list[list[Matrix]] = []
     samples = len(example)
 
-    def count(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def take(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         rows, _ = _shape(layer)
-        found[-1].append(_matrix(layer, output.numel() / max(samples * rows, 1), known=True))
+        positions = output.numel() / max(samples * rows, 1)
+        found[-1].append(_matrix(layer, positions, counted, known=True))
 
     layers = [layer for module in modules for layer in module.modules()]
-    hooks = [layer.register_forward_hook(count) for layer in layers if _holds_matrix(layer)]
+    hooks = [layer.register_forward_hook(take) for layer in layers if _holds_matrix(layer)]
     x = example
     try:
         with evaluating(modules), torch.no_grad():
@@ -55,20 +74,6 @@ def matrices(modules: Sequence[nn.Module], example: Tensor | None = None) -> lis
         for hook in hooks:
             hook.remove()
     return found
-
-
-@contextmanager
-def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Modules in eval mode, where no training counter moves; afterwards each as it was."""
-    modules = list(modules)
-    modes = [(layer, layer.training) for module in modules for layer in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
 
 
 def _holds_matrix(layer: nn.Module) -> bool:
@@ -86,29 +91,32 @@ def _shape(layer: Any) -> tuple[int, int]:
     return weight.shape[0], weight.numel() // max(weight.shape[0], 1)
 
 
-def _matrix(layer: nn.Module, positions: float, known: bool = False) -> Matrix:
+def _matrix(layer: nn.Module, positions: float, counted: Counted, known: bool = False) -> Matrix:
     if not known and not hasattr(layer, "in_features"):
         raise ConfigError(
             f"{type(layer).__name__} takes one product per output position: give an example input"
         )
     cell = _cell(layer)
-    return Matrix(*_shape(layer), positions, None if cell is None else slots(cell))
+    return Matrix(*_shape(layer), positions, None if cell is None else slots(cell, counted))
 
 
-def _fired(array: Array) -> tuple[int, int, int] | None:
-    """(coincidences, slots, samples) that the array counted; None if it counts nothing."""
-    fired = array.fired
-    if fired is None or not int(fired[2]):
-        return None
-    pulses, used, samples = fired.tolist()
-    return pulses, used, samples
+def count(modules: Iterable[nn.Module]) -> Counted:
+    """What the arrays of the modules counted in their updates (``Array.count_pulses``)."""
+    fired = {array.identity.key: array.fired for array in arrays(modules)}
+    return {
+        key: Fired(*found.tolist())
+        for key, found in fired.items()
+        if found is not None and int(found[2])
+    }
 
 
-def slots(cell: Cell) -> float:
+def slots(cell: Cell, counted: Counted) -> float:
     """Mean pulse slots per update: counted by its last array, else ``desired_bl``."""
     array: Array = cell.arrays[-1]
-    fired = _fired(array)
-    return float(array.crossbar.update.desired_bl) if fired is None else fired[1] / fired[2]
+    fired = counted.get(array.identity.key)
+    if fired is None:
+        return float(array.crossbar.update.desired_bl)
+    return fired.slots / fired.samples
 
 
 def arrays(modules: Iterable[nn.Module]) -> list[Array]:
@@ -117,25 +125,27 @@ def arrays(modules: Iterable[nn.Module]) -> list[Array]:
     return [array for array in held if isinstance(array, Array)]
 
 
-def pulses_fired(modules: Iterable[nn.Module]) -> int | None:
-    """Coincidences that updates of pulsed arrays fired; None if one of them does not count."""
-    pulsed = (a for a in arrays(modules) if not isinstance(a.crossbar.device, Ideal))
-    counts = [_fired(array) for array in pulsed]
-    known = [fired[0] for fired in counts if fired is not None]
-    return sum(known) if known and len(known) == len(counts) else None
+def pulses_fired(modules: Iterable[nn.Module], counted: Counted) -> int | None:
+    """Coincidences that updates of pulsed arrays fired; None if one of them did not count."""
+    pulsed = [a for a in arrays(modules) if not isinstance(a.crossbar.device, Ideal)]
+    known = [counted.get(array.identity.key) for array in pulsed]
+    if not known or None in known:
+        return None
+    return sum(fired.pulses for fired in known if fired is not None)
 
 
 def stage_costs(
     modules: Sequence[nn.Module],
     hardware: str | Hardware = DEFAULT,
     example: Tensor | None = None,
+    counted: Counted | None = None,
 ) -> list[StageCost]:
     """Cost per sample of modules that follow each other; see :func:`matrices`."""
     kind = preset(hardware)
-    return [stage_cost(kind, held) for held in matrices(modules, example)]
+    return [stage_cost(kind, held) for held in matrices(modules, example, counted)]
 
 
-def modelled_balance(
+def balance(
     model: nn.Sequential,
     stages: int,
     hardware: str | Hardware = DEFAULT,
@@ -153,7 +163,7 @@ def modelled_balance(
         for layer, cost in zip(layers, costs, strict=True)
         if next(layer.parameters(), None) is not None
     ]
-    return balance(times, stages, replicate)
+    return balance_times(times, stages, replicate)
 
 
 def report(
@@ -162,7 +172,7 @@ def report(
     example: Tensor | None = None,
     latency_ns: float = 0.0,
 ) -> RunReport:
-    """What the pipeline's run so far would have cost; at a flush point only.
+    """What the pipeline's run so far would have cost; at a flush point only, in all processes.
 
     Every micro-batch counts as full. Time comes from the schedule's programs with the stages'
     modelled durations; pulses and slots are those that the arrays counted (``Array.count_pulses``
@@ -172,14 +182,16 @@ def report(
     pipe.check_flushed("report")
     kind = preset(hardware)
     modules = [stage.module for stage in pipe.stages]
-    costs = stage_costs(modules, kind, example)
+    shared = pipe.share(count(stage.module for stage in pipe.local))
+    counted = {key: fired for part in shared for key, fired in part.items()}
+    costs = stage_costs(modules, kind, example, counted)
     return run_report(
         pipe.schedule,
         costs,
         [size for size, _ in pipe.segments],
         kind,
         pipe.micro_batch_size,
-        pulses_fired(modules),
+        pulses_fired(modules, counted),
         latency_ns,
     )
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import ConfigError
-from .clock import Times, next_kind
-from .plan import Schedule, count_of, one_of
+from .ops import Times
+from .plan import count_of, one_of
+from .schedule import Schedule
 from .timing import auto_depths
 
 __all__ = [
     "NAMES",
-    "Schedule",
     "asynchronous",
     "named",
-    "next_kind",
     "sequential",
     "synchronous",
 ]
@@ -71,10 +70,15 @@ def asynchronous(
 
 
 NAMES = ("async", "sync", "sequential", "gpipe", "duplex")
+_WHOLE = {"asynchronous": "async", "synchronous": "sync"}
 
 
 def named(name: str, micro_batches: int = 8) -> Schedule:
-    """The schedule of a command-line name; ``micro_batches`` counts for "sync" and "gpipe"."""
+    """The schedule of that name, one of NAMES, "asynchronous" or "synchronous".
+
+    ``micro_batches`` counts for "sync" and "gpipe".
+    """
+    name = _WHOLE.get(name, name)
     one_of("schedule", name, NAMES)
     if name == "sync":
         return synchronous(micro_batches)

@@ -12,12 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, cli_device, cli_lab, cli_schedule, cli_train, ops, plots
-from .cli_arguments import directory, seed_number, whole
-from .cli_train import bar, window
-from .errors import BackendError, ConfigError, StageFailed
-from .lab import digits
-from .lab.digits import Run
+from .. import __version__, ops
+from .. import train as training
+from ..data import load_digits
+from ..errors import BackendError, ConfigError, StageFailed
+from ..models import WIDTHS, network
+from ..train import EPOCHS, Run
+from . import plots
+from .arguments import directory, seed_number, whole
+from .device import add_parser as add_device
+from .lab import add_parser as add_lab
+from .schedule import add_parser as add_schedule
+from .train import add_parser as add_train
+from .train import bar, window
 
 LAB_PACKAGES = ("sklearn", "matplotlib", "tqdm")
 
@@ -39,13 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=whole(1), default=None)
     demo.add_argument("--seed", type=seed_number, default=0)
 
-    cli_train.add(commands)
+    add_train(commands)
 
-    cli_lab.add(commands)
+    add_lab(commands)
 
-    cli_schedule.add_parser(commands)
+    add_schedule(commands)
 
-    cli_device.add_parser(commands)
+    add_device(commands)
 
     info = commands.add_parser("info", help="print version, instruction set, threads and CUDA")
     info.set_defaults(run=_info)
@@ -88,12 +95,12 @@ def _table(runs: dict[str, Run]) -> str:
 
 def _demo(args: argparse.Namespace) -> None:
     out = directory(args.out)
-    epochs = args.epochs or digits.EPOCHS
+    epochs = args.epochs or EPOCHS
     stages, micro_batches = 4, 8
-    data = digits.load()
+    data = load_digits()
     print(
         f"{len(data.x_train) + len(data.x_test):,} handwritten digits, tanh network "
-        f"{'-'.join(map(str, digits.WIDTHS))}, {stages} stages, {epochs} epochs, seed {args.seed}"
+        f"{'-'.join(map(str, WIDTHS))}, {stages} stages, {epochs} epochs, seed {args.seed}"
     )
     runs: dict[str, Run] = {}
     for name, device, schedule in (
@@ -102,10 +109,10 @@ def _demo(args: argparse.Namespace) -> None:
         ("analog synchronous", "soft_bounds", "sync"),
         ("analog asynchronous", "soft_bounds", "async"),
     ):
-        model = digits.network(device, args.seed)
-        pipe = digits.pipeline(model, stages, schedule=schedule, micro_batches=micro_batches)
+        model = network(device, args.seed)
+        pipe = training.pipeline(model, stages, schedule=schedule, micro_batches=micro_batches)
         with bar(name, epochs * len(data.x_train)) as progress:
-            runs[name] = digits.train(pipe, data, epochs, seed=args.seed, progress=progress)
+            runs[name] = training.train(pipe, data, epochs, seed=args.seed, progress=progress)
     print(_table(runs))
     print(
         f"test accuracy: {window(epochs)}; synchronous: {micro_batches} "

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from . import devices, plots_device, presets
-from .arrays import Array
-from .cli_arguments import seed_number, whole
-from .devices import PulsedDevice
-from .errors import ConfigError
-from .io import IOConfig, Mapping, ReadConfig, UpdateConfig
+from .. import devices, presets
+from ..arrays import Array
+from ..configs import IOConfig, Mapping, ReadConfig, UpdateConfig
+from ..devices import PulsedDevice
+from ..errors import ConfigError
+from . import plots_device
+from .arguments import seed_number, whole
 from .plots_device import Product, Response
 
 GRID = 121  # weights at which the step is shown

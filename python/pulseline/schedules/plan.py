@@ -19,20 +19,24 @@ asynchronous duplex     k + m - 1        k + 2M - 1 - m        K + 2M - 2      2
 (k = sB + b inside mini-batch s of B micro-batches; a short last mini-batch of B' costs
 2(M+B'-1).) Every program is the one-forward-one-backward order with a *depth* D(m): at most D
 micro-batches are in flight at stage m. Updates after every B then make F stale by D - 1.
-The closed forms above and the clock (:func:`clock`) are independent; the tests compare them.
+A plan is programs; :class:`pulseline.schedules.Schedule` adds the clock, whose closed forms above
+are compared with the planner and with an independent clock in the tests.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 from ..errors import ConfigError
-from .clock import Event, Op, Program, clock, next_kind
+from .ops import Op, Program, next_kind
 
 KINDS = ("sequential", "synchronous", "asynchronous")
 ORDERS = ("1f1b", "gpipe")
 UPDATES = ("pulsed", "averaged")
+
+P = TypeVar("P", bound="Plan")
 
 
 def count_of(name: str, value: int, least: int = 1) -> int:
@@ -47,8 +51,8 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """One schedule; build it with the functions of ``schedule.py``.
+class Plan:
+    """What every stage does in which order, without times.
 
     ``micro_batches``: micro-batches per update and flush (sequential, synchronous and warm-up).
     ``order``: "1f1b" or "gpipe". ``depths``: micro-batches in flight per stage, replacing the
@@ -112,20 +116,20 @@ class Schedule:
         """Clock cycles between two micro-batches that enter stage 1."""
         return 1 if self.full_duplex or self.order == "gpipe" else 2
 
-    def at(self, start: int) -> Schedule:
+    def at(self: P, start: int) -> P:
         """The schedule of the segment whose first micro-batch is ``start``, warm-up resolved."""
         if not self.warmup:
             return self
         if start >= self.warmup:
             return replace(self, warmup=0, micro_batches=1)
-        return Schedule("synchronous", min(self.micro_batches, self.warmup - start))
+        return type(self)("synchronous", min(self.micro_batches, self.warmup - start))
 
-    def phases(self, micro_batches: int) -> list[tuple[Schedule, int]]:
+    def phases(self: P, micro_batches: int) -> list[tuple[P, int]]:
         """Warm-up and the rest of a run: (schedule without warm-up, its micro-batches)."""
         count_of("micro_batches", micro_batches, 0)
         warm = min(self.warmup, micro_batches)
         rest = micro_batches - warm
-        found = [(Schedule("synchronous", self.micro_batches), warm)] if warm else []
+        found = [(type(self)("synchronous", self.micro_batches), warm)] if warm else []
         return [*found, (self.at(self.warmup), rest)] if rest else found
 
     def check_stages(self, stages: int) -> int:
@@ -194,64 +198,6 @@ class Schedule:
             sizes += [size] * whole + ([rest] if rest else [])
         return sizes
 
-    def segment_cycles(self, stages: int, size: int) -> int:
-        """Clock cycles of one segment of ``size`` micro-batches, from fill to flush."""
-        self.check_stages(stages)
-        if size == 0:
-            return 0
-        if self.depths is not None:
-            whole = Schedule(self.kind, full_duplex=self.full_duplex, depths=self.depths)
-            events = clock(whole.ops(stages, size), whole.interval, self.full_duplex)
-            return max(event.cycle for event in events) + 1
-        if self.kind == "sequential":
-            return 2 * stages * size
-        if self.full_duplex:
-            return size + 2 * stages - 2
-        return 2 * (size + stages - 1)
-
-    def _phase_cycles(self, stages: int, count: int) -> int:
-        sizes = self.segments(count)
-        return sum(sizes.count(n) * self.segment_cycles(stages, n) for n in set(sizes))
-
-    def cycles(self, stages: int, micro_batches: int) -> int:
-        """Clock cycles of a run: the sum over its segments."""
-        return sum(p._phase_cycles(stages, n) for p, n in self.phases(micro_batches))
-
-    def density(self, stages: int, micro_batches: int) -> float:
-        """Share of the cycles in which a stage computes (full duplex: of its 2 slots a cycle)."""
-        slots = sum(
-            p._phase_cycles(stages, n) * (2 if p.full_duplex else 1)
-            for p, n in self.phases(micro_batches)
-        )
-        return 2 * micro_batches / slots if slots else 0.0
-
-    def speedup(self, stages: int, micro_batches: int) -> float:
-        """Cycles of the sequential schedule over the cycles of this one, at equal samples."""
-        cycles = self.cycles(stages, micro_batches)
-        return 2 * stages * micro_batches / cycles if cycles else 1.0
-
-    def cycle(self, stages: int, op: Op, micro_batches: int) -> int:
-        """Clock cycle of an F or B in a run of so many micro-batches, by the closed form.
-
-        Raises ConfigError for other operations, ``inflight`` depths and warm-up: these have none.
-        """
-        below = self._below(stages, op.stage)
-        if self.depths is not None or self.warmup or op.kind not in ("F", "B"):
-            raise ConfigError(f"operation {op} has no closed form: take its cycle from events()")
-        if not 0 <= op.mb < micro_batches:
-            raise ConfigError(f"operation {op} is not part of a run of {micro_batches}")
-        size = self.segment or micro_batches
-        before, k = divmod(op.mb, size)
-        size = min(size, micro_batches - before * size)
-        start = before * self.segment_cycles(stages, self.segment or 0)
-        step = 2 * stages if self.kind == "sequential" else self.interval
-        enter = start + step * k
-        if op.kind == "F":
-            return enter + op.stage - 1
-        if self.order == "gpipe":
-            return enter + size + stages - 1 + below
-        return enter + stages + below - (1 if self.full_duplex else 0)
-
     def ops(self, stages: int, micro_batches: int) -> tuple[Program, ...]:
         """The programs: for each stage its operations in order. Nothing else decides results."""
         self.check_stages(stages)
@@ -283,16 +229,3 @@ class Schedule:
                 ops.append(Op(m, "U", done - 1))
             ops.append(Op(m, "flush", done - 1))
         return ops
-
-    def events(self, stages: int, micro_batches: int) -> list[Event]:
-        """What the clock makes of the programs: the events of an ideal run."""
-        events: list[Event] = []
-        first = cycle = version = 0
-        for phase, count in self.phases(micro_batches):
-            found = clock(phase.ops(stages, count), phase.interval, phase.full_duplex)
-            events += [
-                Event(t + cycle, m, kind, k + first, v + version) for t, m, kind, k, v in found
-            ]
-            first, cycle = first + count, cycle + phase.cycles(stages, count)
-            version += len(phase.segments(count))
-        return events

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .lab.digits import Run
-from .pipeline.timeline import COLOURS, gantt
+from ..schedules.timeline import COLOURS, gantt
+from ..train import Run
 
 
 def accuracy_figure(runs: Mapping[str, Run], path: Path) -> None:

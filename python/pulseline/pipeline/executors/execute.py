@@ -10,11 +10,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import StageFailed
-from .clock import Span
+from ...errors import StageFailed
+from ...schedules import Planned, Span
+from ..stage import Stage
 from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
-from .planner import Planned
-from .stage import Stage
 
 T = TypeVar("T")
 

@@ -1,18 +1,14 @@
-"""The demo's experiment: handwritten digits, a small tanh network, one layer per stage.
+"""Training a classifier in a pipeline: epochs, learning rates, checkpoints.
 
-Data: the 1,797 8x8 digits that ship with scikit-learn (UCI optical recognition of handwritten
-digits, test part). Recipe: tanh 64-128-128-64-10 without bias, init std 2/sqrt(n_in), crosspoints
-with w in [-1, 1] and dw_min .001, micro-batches of one sample, lr .01 x .8 per epoch, 10 epochs.
-Accuracy is the mean over the last three epochs. (lr .01 x .88 ends in the same place after 12.)
+Recipe of the digits: micro-batches of one sample, lr .01 x .8 per epoch, 10 epochs. Accuracy is the
+mean over the last three epochs. (lr .01 x .88 ends in the same place after 12.)
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,30 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import devices, presets
-from ..errors import ConfigError
-from ..io import IOConfig, UpdateConfig
-from ..nn import to_analog
-from ..optim import AnalogSGD
-from ..pipeline import Event, Pipeline, checkpoint
+from .data import Digits
+from .errors import ConfigError
+from .optim import AnalogSGD
+from .pipeline import Pipeline, checkpoint
+from .schedules import Event
 
-WIDTHS = (64, 128, 128, 64, 10)
+__all__ = ["EPOCHS", "LR", "LR_DECAY", "Epoch", "Run", "Saving", "accuracy", "pipeline", "train"]
+
 LR = 0.01
 LR_DECAY = 0.8
 EPOCHS = 10
-DEVICES = (*presets.models(), *presets.list(), "ideal", "digital")
 
 Progress = Callable[[int, str], None]
 Notice = Callable[[str], None]
-
-
-class Digits(NamedTuple):
-    """Images (n, 64) in [0, 1] as float32 and labels (n,) as int64."""
-
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
 
 
 class Epoch(NamedTuple):
@@ -98,68 +84,6 @@ class Run:
     def speedup(self) -> float:
         """Clock cycles of the sequential schedule, 2 M K, over those of this run."""
         return 2 * self.stages * self.micro_batches / self.cycles
-
-
-def load(samples: int | None = None) -> Digits:
-    """The digits / 16, a stratified 80/20 split with random_state 0: 1,437 and 360 images.
-
-    ``samples``: take only the first so many training images.
-    """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    x_train, x_test, y_train, y_test = train_test_split(
-        (images / 16).astype(np.float32), labels, test_size=0.2, random_state=0, stratify=labels
-    )
-    if samples is not None and samples > len(x_train):
-        raise ConfigError(f"samples is {samples}; there are {len(x_train)} training images")
-    x_train, y_train = x_train[:samples], y_train[:samples]
-    return Digits(*(torch.from_numpy(a) for a in (x_train, y_train, x_test, y_test)))
-
-
-def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
-    """A digital tanh network without bias, weights normal with std 2/sqrt(n_in)."""
-    generator = torch.Generator().manual_seed(seed)
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(widths):
-        layer = nn.Linear(n_in, n_out, bias=False)
-        with torch.no_grad():
-            layer.weight.normal_(0.0, 2 / math.sqrt(n_in), generator=generator)
-        layers += [layer, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
-
-
-def device_name(text: str) -> str:
-    """The one of DEVICES that is meant; case, ``_`` and ``-`` do not matter.
-
-    Raises:
-        ConfigError: there is none; the sentence lists them.
-    """
-    found = presets.canonical(text, DEVICES)
-    if found is None:
-        raise ConfigError(f"device is {text!r}; use one of {', '.join(DEVICES)}")
-    return found
-
-
-def network(device: str, seed: int) -> nn.Module:
-    """The network of :func:`mlp` on tiles of the named device ("digital": as it is).
-
-    A preset is used as published, a model with weights in [-1, 1] and dw_min .001
-    (soft_bounds_pmax: with its own curve).
-    """
-    device, model = device_name(device), mlp(seed)
-    if device == "digital":
-        return model
-    io = IOConfig()
-    kind: devices.Device
-    if device == "ideal":
-        kind, io = devices.Ideal(), IOConfig.perfect()
-    elif device in presets.PRESETS or device == "soft_bounds_pmax":
-        kind = presets.find(device)
-    else:
-        kind = presets.models()[device](w_max=1.0, w_min=-1.0, dw_min=0.001)
-    return to_analog(model, device=kind, io=io, update=UpdateConfig(), seed=seed)
 
 
 def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> Pipeline:

@@ -1,0 +1,7 @@
+"""The ``pulseline`` command."""
+
+from __future__ import annotations
+
+from .main import main
+
+__all__ = ["main"]

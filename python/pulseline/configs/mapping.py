@@ -1,0 +1,49 @@
+"""Physical tiles under a matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import require
+from ..settings import setting
+
+__all__ = ["CUDA_PRODUCTS", "Mapping"]
+
+CUDA_PRODUCTS = ("torch", "fused")
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How one weight matrix lies on physical tiles.
+
+    Attributes:
+        tile_in, tile_out: largest number of inputs (columns) and outputs (rows) of a physical
+            tile; each tile has its own converters.
+        omega: 0 programs weights as they are; > 0 scales them so that the largest magnitude is
+            omega, and multiplies every read by the inverse (``out_scale``).
+        cuda_products: what multiplies in reads of CUDA tensors: ``torch`` (cuBLAS, then a kernel
+            per segment of inputs) or ``fused``, one kernel for both on tensor cores. Its float32
+            factors are split into parts that tensor cores take (3xTF32); with S = sum |w q| over
+            the n inputs of a physical tile its sums are within (48 + ceil(n / 16)) 2^-24 S, float32
+            in order within n 2^-24 S. A sample's sums do not depend on its batch, and
+            ``torch.backends`` settings do not apply. Reads with ``w_noise_type="pcm_read"``, which
+            sum squares as well, stay with torch. It has not run on hardware yet: measure with
+            ``bench/gpu_reads.py``. The CPU ignores it, and so does a state_dict.
+
+    Raises:
+        ConfigError: a size < 1, omega < 0 or unknown products.
+    """
+
+    tile_in: int = setting(512)
+    tile_out: int = setting(512)
+    omega: float = setting(0.0, inert=0.0)
+    cuda_products: str = setting("torch", physics=False)
+
+    def __post_init__(self) -> None:
+        for field in ("tile_in", "tile_out"):
+            value = getattr(self, field)
+            require(isinstance(value, int) and value >= 1, self, field, "use an integer >= 1")
+        number = isinstance(self.omega, (int, float)) and 0 <= self.omega < 1e30
+        require(number, self, "omega", "use a finite number >= 0")
+        known = ", ".join(CUDA_PRODUCTS)
+        require(self.cuda_products in CUDA_PRODUCTS, self, "cuda_products", f"use one of {known}")

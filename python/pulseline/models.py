@@ -1,0 +1,68 @@
+"""Networks by name, digital or on crossbars: what the command line and the lab train.
+
+The network of the digits: tanh 64-128-128-64-10 without bias, init std 2/sqrt(n_in), crosspoints
+with w in [-1, 1] and dw_min .001.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from . import devices, presets
+from .configs import IOConfig, UpdateConfig
+from .errors import ConfigError
+from .nn import to_analog
+
+__all__ = ["DEVICES", "WIDTHS", "device_name", "mlp", "network"]
+
+WIDTHS = (64, 128, 128, 64, 10)
+DEVICES = (*presets.models(), *presets.list(), "ideal", "digital")
+
+
+def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
+    """A digital tanh network without bias, weights normal with std 2/sqrt(n_in)."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layer = nn.Linear(n_in, n_out, bias=False)
+        with torch.no_grad():
+            layer.weight.normal_(0.0, 2 / math.sqrt(n_in), generator=generator)
+        layers += [layer, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def device_name(text: str) -> str:
+    """The one of DEVICES that is meant; case, ``_`` and ``-`` do not matter.
+
+    Raises:
+        ConfigError: there is none; the sentence lists them.
+    """
+    found = presets.canonical(text, DEVICES)
+    if found is None:
+        raise ConfigError(f"device is {text!r}; use one of {', '.join(DEVICES)}")
+    return found
+
+
+def network(device: str, seed: int) -> nn.Module:
+    """The network of :func:`mlp` on tiles of the named device ("digital": as it is).
+
+    A preset is used as published, a model with weights in [-1, 1] and dw_min .001
+    (soft_bounds_pmax: with its own curve).
+    """
+    device, model = device_name(device), mlp(seed)
+    if device == "digital":
+        return model
+    io = IOConfig()
+    kind: devices.Device
+    if device == "ideal":
+        kind, io = devices.Ideal(), IOConfig.perfect()
+    elif device in presets.PRESETS or device == "soft_bounds_pmax":
+        kind = presets.find(device)
+    else:
+        kind = presets.models()[device](w_max=1.0, w_min=-1.0, dw_min=0.001)
+    return to_analog(model, device=kind, io=io, update=UpdateConfig(), seed=seed)

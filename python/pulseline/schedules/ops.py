@@ -1,0 +1,65 @@
+"""Operations of stages, what became of them, and the one rule that orders them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["Event", "Op", "Program", "Span", "Times", "next_kind"]
+
+
+class Op(NamedTuple):
+    """One operation of one stage; ``str`` gives the text form, for example ``2F7``.
+
+    ``stage`` counts from 1. For U, ``mb`` is the last micro-batch whose gradient it applies; for
+    ``flush`` it is the last micro-batch before the flush.
+    """
+
+    stage: int
+    kind: str
+    mb: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}{self.kind}{self.mb}"
+
+
+class Event(NamedTuple):
+    """An operation that took place: in which clock cycle, with which weight version.
+
+    ``version`` counts the updates that the stage had made when the operation began.
+    """
+
+    cycle: int
+    stage: int
+    kind: str
+    mb: int
+    version: int
+
+
+class Span(NamedTuple):
+    """An operation that took place, or would on modelled hardware, with its start and end.
+
+    Times are in any one unit: seconds of a measured run, nanoseconds of a modelled one.
+    """
+
+    stage: int
+    kind: str
+    mb: int
+    version: int
+    start: float
+    end: float
+
+
+Program = Sequence[Op]
+Times = tuple[float, float, float]  # t_F, t_B, t_U of one micro-batch at one stage
+
+
+def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
+    """What a stage does next after that many passes: "F", "B", or "" when its work is done.
+
+    The one rule behind every program: keep ``depth`` micro-batches in flight while there are more
+    of the ``known`` ones, take a backward pass otherwise.
+    """
+    if forwards < known and forwards - backwards < depth:
+        return "F"
+    return "B" if backwards < forwards else ""

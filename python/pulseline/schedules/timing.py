@@ -1,0 +1,180 @@
+"""Schedules in time: periods, in-flight depths and run lengths for stages of unequal speed.
+
+Stage m takes t_F, t_B, t_U per micro-batch and a message c to its neighbour. With depths D(m)
+the steady state of the asynchronous order is a cycle of events with two kinds of loop:
+
+* a stage by itself: ``t_F + t_B + t_U`` per micro-batch;
+* down from stage i to stage j and back up: F at i..j, then B at j..i of the micro-batch that is
+  D(j) - 1 earlier, then U at i. It holds D(i) - D(j) + 1 micro-batches and takes
+  ``sum_{i..j} (t_F + t_B) + 2 c (j - i) + t_U(i)``.
+
+The period is the largest time per micro-batch over all loops (the maximum cycle mean of the event
+graph; no other simple loops exist on a chain). The pipeline is free of bubbles when it equals the
+slowest stage's own time; solving that for D(i), from the last stage up, gives the least depths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from ..errors import ConfigError
+from .ops import Program, Span, Times
+from .plan import Plan
+
+
+def check_times(times: Sequence[Times], latency: float = 0.0) -> None:
+    """Raise ConfigError unless every time is finite and >= 0 and no stage is instantaneous."""
+    if not math.isfinite(latency) or latency < 0:
+        raise ConfigError(f"latency is {latency}; use a finite time >= 0")
+    for m, stage in enumerate(times, start=1):
+        if len(stage) != 3 or not all(math.isfinite(t) and t >= 0 for t in stage):
+            raise ConfigError(f"times of stage {m} are {stage}; use three finite numbers >= 0")
+        if sum(stage) <= 0:
+            raise ConfigError(f"times of stage {m} are {stage}; at least one must be > 0")
+
+
+def loop_time(times: Sequence[Times], i: int, j: int, latency: float) -> float:
+    """Time of the loop from stage i down to stage j and back (from 0)."""
+    passes = sum(t_f + t_b for t_f, t_b, _ in times[i : j + 1])
+    return passes + 2 * latency * (j - i) + times[i][2]
+
+
+def auto_depths(times: Sequence[Times], latency: float = 0.0) -> tuple[int, ...]:
+    """The least in-flight depths that keep the slowest stage busy all the time.
+
+    Link latency buys utilisation with staleness: equal stages need M - m + 1 without it and
+    2(M-m) + 1 when a message takes as long as a pass.
+    """
+    check_times(times, latency)
+    best = max((sum(stage) for stage in times), default=1.0)
+    last = len(times) - 1
+    depths = [1] * len(times)
+    for i in reversed(range(last)):
+        rounded = [
+            depths[j] - 1 + math.ceil(loop_time(times, i, j, latency) / best - 1e-9)
+            for j in range(i + 1, last + 1)
+        ]
+        depths[i] = max(depths[i + 1], *rounded)
+    return tuple(depths)
+
+
+class _TimedClock:
+    """State of one run with durations; stages are numbered from 0 here."""
+
+    def __init__(self, programs: Sequence[Program], times: Sequence[Times], latency: float) -> None:
+        self.programs, self.times, self.latency = programs, times, latency
+        stages = len(programs)
+        self.next = [0] * stages
+        self.version = [0] * stages
+        self.applied = [-1] * stages
+        self.free = [0.0] * stages
+        self.arrived: dict[tuple[str, int, int], float] = {}
+        self.spans: list[Span] = []
+
+    def run(self, per_micro_batch: bool) -> list[Span]:
+        while True:
+            moved = [self.advance(m, per_micro_batch) for m in range(len(self.programs))]
+            if any(moved):
+                continue
+            if all(n == len(p) for n, p in zip(self.next, self.programs, strict=True)):
+                self.spans.sort(key=lambda span: span.start)
+                return self.spans
+            self.pass_flush()
+
+    def advance(self, m: int, per_micro_batch: bool) -> bool:
+        """Run everything of stage m whose input is there; True if there was anything."""
+        program, first, last = self.programs[m], self.next[m], len(self.programs) - 1
+        t_f, t_b, t_u = self.times[m]
+        while self.next[m] < len(program):
+            _, kind, mb = program[self.next[m]]
+            start = self.free[m]
+            if kind == "F":
+                arrival = self.arrived.get(("F", m, mb)) if m else start
+                length = t_f
+            elif kind == "B":
+                arrival = self.arrived.get(("B", m, mb)) if m < last else start
+                length = t_b
+            elif kind == "U":
+                arrival = start
+                length = t_u * (mb - self.applied[m] if per_micro_batch else 1)
+            else:
+                break
+            if arrival is None:
+                break
+            start = max(start, arrival)
+            self.free[m] = end = start + length
+            self.spans.append(Span(m + 1, kind, mb, self.version[m], start, end))
+            if kind == "U":
+                self.version[m] += 1
+                self.applied[m] = mb
+            elif kind == "F":
+                self.arrived["F", m + 1, mb] = end + self.latency
+            else:
+                self.arrived["B", m - 1, mb] = end + self.latency
+            self.next[m] += 1
+        return self.next[m] > first
+
+    def pass_flush(self) -> None:
+        """Let all stages past a flush once every one of them stands at it."""
+        ended = [n == len(p) for n, p in zip(self.next, self.programs, strict=True)]
+        heads = [p[n] for n, p, end in zip(self.next, self.programs, ended, strict=True) if not end]
+        if any(ended) or any(op.kind != "flush" for op in heads):
+            stuck = ", ".join(map(str, heads))
+            raise ConfigError(f"the schedule deadlocks, waiting at {stuck}")
+        self.free = [max(self.free)] * len(self.free)
+        self.next = [n + 1 for n in self.next]
+
+
+def timed(
+    programs: Sequence[Program],
+    times: Sequence[Times],
+    latency: float = 0.0,
+    per_micro_batch: bool = True,
+) -> list[Span]:
+    """When each operation runs if stage m takes ``times[m]`` = (t_F, t_B, t_U), ordered by start.
+
+    A stage is half duplex: one operation at a time, its input having arrived ``latency`` after
+    the neighbour's pass ended (the error leaves before the neighbour's update). Micro-batches
+    enter stage 1 as soon as it is free. An update that applies n micro-batches takes n t_U, or
+    one t_U with ``per_micro_batch=False`` (their mean is applied at once). Raises ConfigError on
+    a deadlock.
+    """
+    return _TimedClock(programs, times, latency).run(per_micro_batch)
+
+
+def modelled_spans(
+    plan: Plan, times: Sequence[Times], micro_batches: int, latency: float = 0.0
+) -> list[Span]:
+    """The first ``micro_batches`` of a run under ``plan`` on stages of such speed, by start."""
+    check_times(times, latency)
+    spans: list[Span] = []
+    first, start, version = 0, 0.0, 0
+    for phase, count in plan.phases(micro_batches):
+        found = timed(phase.ops(len(times), count), times, latency, plan.update == "pulsed")
+        spans += [
+            Span(m, kind, mb + first, v + version, a + start, b + start)
+            for m, kind, mb, v, a, b in found
+        ]
+        first += count
+        start = max((span.end for span in spans), default=0.0)
+        version += len(phase.segments(count)) if phase.updates_at_flush else count
+    return spans
+
+
+def run_time(
+    plan: Plan, times: Sequence[Times], segments: Iterable[int], latency: float = 0.0
+) -> float:
+    """Time of a run whose flushes left segments of those sizes, each timed once per size."""
+    check_times(times, latency)
+    known: dict[tuple[Plan, int], float] = {}
+    total, first = 0.0, 0
+    for size in segments:
+        phase = plan.at(first)
+        if (phase, size) not in known:
+            programs = phase.ops(len(times), size)
+            spans = timed(programs, times, latency, plan.update == "pulsed")
+            known[phase, size] = max((span.end for span in spans), default=0.0)
+        total += known[phase, size]
+        first += size
+    return total
