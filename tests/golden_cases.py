@@ -86,6 +86,13 @@ def devices() -> dict[str, Any]:
         "PowStepReference symmetric, written": d.PowStepReference(
             **_WRITTEN | {"up_down": 0.1}, **_POW, subtract_symmetry_point=True
         ),
+        **_curves(),
+    }
+
+
+def _curves() -> dict[str, Any]:
+    d = pl.devices
+    return {
         "PiecewiseStep": d.PiecewiseStep(
             **_VARIED, piecewise_up=_CURVE, piecewise_down=_CURVE[::-1][1:]
         ),

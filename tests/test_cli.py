@@ -15,7 +15,7 @@ from pulseline import presets
 from pulseline.cli import main
 from pulseline.data import load_digits
 from pulseline.models import DEVICES, mlp, network
-from pulseline.train import pipeline, train
+from pulseline.train import Recipe, pipeline, train
 
 SAMPLES = 1437
 
@@ -242,7 +242,7 @@ def test_asynchronous_keeps_accuracy_in_a_quarter_of_the_cycles() -> None:
     runs = {}
     for schedule in ("sequential", "async"):
         pipe = pipeline(network("soft_bounds", 0), 4, schedule=schedule)
-        runs[schedule] = train(pipe, data, 3)
+        runs[schedule] = train(pipe, data, Recipe(3))
     assert runs["sequential"].accuracy > 90
     assert abs(runs["async"].accuracy - runs["sequential"].accuracy) < 2
     assert runs["async"].cycles == 3 * 2 * (SAMPLES + 3)

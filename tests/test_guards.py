@@ -15,8 +15,9 @@ import subprocess
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,46 @@ def test_import_direction() -> None:
                 continue
             assert other in LEVEL, f"{path} imports {other}, which has no place in ROWS"
             assert LEVEL[other] < LEVEL[part], f"{path} imports {other}, which lies above {part}"
+
+
+def file_graph() -> dict[str, set[str]]:
+    """Dotted name of every file of the package -> files that it imports; compiled modules aside."""
+    paths = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for _, p in sources()}
+    graph = {}
+    for file, path in paths.items():
+        found = set()
+        for name in imports(path):
+            top, *words = name.split(".")
+            if top != "pulseline" or words[:1] in ([one] for one in COMPILED):
+                continue
+            tries = (words, words[:-1], [*words, "__init__"], [*words[:-1], "__init__"])
+            known = [w for words in tries if (w := ".".join(words)) in paths]
+            found |= set(known[:1])
+        graph[file] = found - {file}
+    return graph
+
+
+def longest_chain(graph: Mapping[str, Collection[str]]) -> int:
+    """Length of the longest path; CycleError if there is a circle."""
+    longest: dict[str, int] = {}
+    for name in TopologicalSorter(graph).static_order():
+        longest[name] = 1 + max((longest[other] for other in graph.get(name, ())), default=0)
+    return max(longest.values())
+
+
+def test_no_circles() -> None:
+    longest_chain(file_graph())
+    with pytest.raises(CycleError):
+        longest_chain({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+def test_few_floors() -> None:
+    """From the front door to the ground floor, counted in parts of the package."""
+    graph: dict[str, set[str]] = {}
+    for part, path in sources():
+        graph.setdefault(part, set()).update(parts_of(path) - {part, "__version__"} - COMPILED)
+    assert len(graph) == len(LEVEL)
+    assert longest_chain(graph) <= 14
 
 
 @pytest.mark.parametrize("part", ONLY)
@@ -354,6 +395,29 @@ def test_isa_objects_export_one_symbol(tmp_path: Path) -> None:
 
 # ---- sizes and documents ----
 
+# Registered operators take tensors and numbers one by one, and so do the functions that state or
+# write out their arguments.
+OPERATORS = {"ops/update.py", "ops/retention.py", "tests/operators.py"}
+OPERATORS |= {f"reference/{name}.py" for name in ("read", "update", "retention")}
+
+
+def python_files() -> Iterator[tuple[str, ast.Module]]:
+    """(name in its folder, tree) of every Python file."""
+    for folder in (PACKAGE, ROOT / "tests", ROOT / "bench"):
+        for path in sorted(folder.rglob("*.py")):
+            home = folder if folder == PACKAGE else ROOT
+            yield path.relative_to(home).as_posix(), ast.parse(path.read_text())
+
+
+def functions(tree: ast.AST) -> Iterator[tuple[str, int, int]]:
+    """(name, lines, arguments but self) of every function."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            given = node.args
+            names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1, count
+
 
 def test_files_are_short() -> None:
     suffixes = {".py", ".pyi", ".h", ".inl", ".cpp", ".cu"}
@@ -362,6 +426,27 @@ def test_files_are_short() -> None:
             if path.suffix in suffixes:
                 lines = len(path.read_text().splitlines())
                 assert lines <= 500, f"{path} has {lines} lines: split it"
+
+
+def test_functions_are_short() -> None:
+    for file, tree in python_files():
+        for name, lines, _ in functions(tree):
+            assert lines <= 60, f"{file}: {name} has {lines} lines: split it"
+
+
+def test_signatures_are_short() -> None:
+    long = set()
+    for file, tree in python_files():
+        for name, _, count in functions(tree):
+            if count > 8:
+                long.add(file)
+                assert file in OPERATORS, f"{file}: {name} has {count} arguments: make a struct"
+    assert long == OPERATORS  # nothing is excused that need not be
+
+
+def test_the_searches_for_sizes_find_them() -> None:
+    tree = ast.parse("class A:\n  def f(self, a, *, b, **c):\n    pass\nasync def g(self, a): pass")
+    assert sorted(functions(tree)) == [("f", 2, 2), ("g", 1, 1)]
 
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

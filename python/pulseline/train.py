@@ -22,7 +22,18 @@ from .optim import AnalogSGD
 from .pipeline import Pipeline, checkpoint
 from .schedules import Event
 
-__all__ = ["EPOCHS", "LR", "LR_DECAY", "Epoch", "Run", "Saving", "accuracy", "pipeline", "train"]
+__all__ = [
+    "EPOCHS",
+    "LR",
+    "LR_DECAY",
+    "Epoch",
+    "Recipe",
+    "Run",
+    "Saving",
+    "accuracy",
+    "pipeline",
+    "train",
+]
 
 LR = 0.01
 LR_DECAY = 0.8
@@ -30,6 +41,20 @@ EPOCHS = 10
 
 Progress = Callable[[int, str], None]
 Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Passes over the training images with learning rate ``lr decay^epoch``.
+
+    Attributes:
+        seed: of the numpy Generator that orders the images.
+    """
+
+    epochs: int = EPOCHS
+    lr: float = LR
+    decay: float = LR_DECAY
+    seed: int = 0
 
 
 class Epoch(NamedTuple):
@@ -105,28 +130,27 @@ def accuracy(pipe: Pipeline, x: Tensor, y: Tensor) -> float:
 def train(
     pipe: Pipeline,
     data: Digits,
-    epochs: int,
+    recipe: Recipe,
     *,
-    lr: float = LR,
-    decay: float = LR_DECAY,
-    seed: int = 0,
     progress: Progress | None = None,
     notice: Notice | None = None,
     saving: Saving | None = None,
     timeline_cycles: int = 48,
 ) -> Run:
-    """Train for ``epochs`` passes over the training images; drain and test after each.
+    """Train by the recipe; drain and test after each epoch. Under "dist" all processes call it.
 
-    The learning rate of epoch e is lr decay^e; the order of the images comes from a numpy
-    Generator with ``seed``. ``progress(samples, note)`` is called as work is done, ``notice``
-    with a sentence when a checkpoint is continued. The run keeps the events of the first
-    ``timeline_cycles`` clock cycles. Under "dist" all processes make this call.
+    Args:
+        progress: called with (samples, note) as work is done.
+        notice: called with a sentence when a checkpoint is continued.
+        saving: checkpoints of the run.
+        timeline_cycles: clock cycles whose events the run keeps.
     """
+    epochs = recipe.epochs
     run = Run(stages=len(pipe.stages))
     if saving is not None:
         _resume(pipe, run, saving, epochs, notice or (lambda _: None))
     before = run.wall_s
-    order = np.random.default_rng(seed)
+    order = np.random.default_rng(recipe.seed)
     samples = len(data.x_train)
     chunk = pipe.micro_batch_size * max(1, 64 // pipe.micro_batch_size)
     start = time.perf_counter()
@@ -137,7 +161,7 @@ def train(
             if progress is not None:
                 progress(samples, note)
             continue
-        pipe.set_lr(lr * decay**epoch)
+        pipe.set_lr(recipe.lr * recipe.decay**epoch)
         losses: list[Tensor] = []
         for part in torch.split(shuffled, chunk):
             pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)

@@ -88,7 +88,7 @@ class Array(nn.Module):
         self.register_buffer("fired", None, persistent=False)
         self.crosspoints = Crosspoints(device, (rows, cols), self._identity.key)
         self._pack()
-        self.crossbar.update.warn(device.name, device.default_fidelity)
+        self.crossbar.update.warn(device)
 
     # ---- configuration ----
 
@@ -111,7 +111,7 @@ class Array(nn.Module):
         """Take other settings of the update; the devices stay as they were drawn."""
         self.crossbar = replace(self.crossbar, update=config)
         self._pack()
-        config.warn(self._name, self.crossbar.device.default_fidelity)
+        config.warn(self.crossbar.device)
 
     def _set_scale(self, out_scale: float) -> None:
         self.out_scale = out_scale

@@ -17,7 +17,7 @@ from .. import train as training
 from ..data import load_digits
 from ..errors import BackendError, ConfigError, StageFailed
 from ..models import WIDTHS, network
-from ..train import EPOCHS, Run
+from ..train import EPOCHS, Recipe, Run
 from . import plots
 from .arguments import directory, seed_number, whole
 from .device import add_parser as add_device
@@ -112,7 +112,9 @@ def _demo(args: argparse.Namespace) -> None:
         model = network(device, args.seed)
         pipe = training.pipeline(model, stages, schedule=schedule, micro_batches=micro_batches)
         with bar(name, epochs * len(data.x_train)) as progress:
-            runs[name] = training.train(pipe, data, epochs, seed=args.seed, progress=progress)
+            runs[name] = training.train(
+                pipe, data, Recipe(epochs, seed=args.seed), progress=progress
+            )
     print(_table(runs))
     print(
         f"test accuracy: {window(epochs)}; synchronous: {micro_batches} "

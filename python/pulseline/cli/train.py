@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..hardware.presets import DEFAULT, PRESETS
 from ..models import device_name, network
 from ..schedules import NAMES, write_timelines
-from ..train import Progress, Saving
+from ..train import Progress, Recipe, Saving
 from . import plots
 from .arguments import directory, positive, seed_number, whole
 
@@ -175,9 +175,7 @@ def run_train(args: argparse.Namespace) -> None:
             run = training.train(
                 pipe,
                 data,
-                options.epochs,
-                lr=options.lr,
-                seed=options.seed,
+                Recipe(options.epochs, options.lr, seed=options.seed),
                 progress=progress,
                 notice=_notice if first else None,
                 saving=options.saving(len(data.x_train)),

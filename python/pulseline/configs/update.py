@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+from ..devices import Device
 from ..errors import require
 from ..settings import setting
 
@@ -13,14 +14,6 @@ __all__ = ["FIDELITIES", "NOISES", "UpdateConfig"]
 FIDELITIES = ("strict", "exact", "expected", "grouped", "moments")  # order of the compiled enum
 NOISES = ("iid", "lowrank")  # order of the compiled enum
 LOWRANK_FIDELITIES = ("exact", "grouped")
-
-# Measured against strict: calls that move weights by .6 of their range.
-_OFF_BY = {
-    "PowStep": "11 to 13 % too far",
-    "PowStepReference": "11 to 13 % too far",
-    "ExpStep": "up to 9 % too short or 7 % too far",
-}
-_NO_SLOPE = ("ConstantStep", "Ideal")
 
 
 @dataclass(frozen=True)
@@ -82,27 +75,25 @@ class UpdateConfig:
         if self.fidelity != "auto":
             self.resolve(self.fidelity)
 
-    def doubt(self, device: str, fidelity: str) -> str:
-        """Why a fidelity would be off by more than a few percent on a device; empty: it would not.
+    def doubt(self, device: Device) -> str:
+        """Why the fidelity would be off by more than a few percent on a device; else empty.
 
         Args:
-            device: name of the device model. fidelity: as :meth:`resolve` returns it.
+            device: whose default fidelity is "auto".
         """
-        if fidelity != "moments":
+        if self.resolve(device.default_fidelity) != "moments":
             return ""
-        off = _OFF_BY.get(device)
-        if off is None and self.desired_bl > 31 and device not in _NO_SLOPE:
-            off = "5 to 28 % too short with trains of more than 31 slots"
-        if off is None:
+        off = device.moments_error or (device.long_moments_error if self.desired_bl > 31 else "")
+        if not off:
             return ""
         return (
-            f"fidelity is 'moments', which on {device} moves weights {off} where a call moves them "
-            "far; use 'grouped' or 'exact'"
+            f"fidelity is 'moments', which on {device.name} moves weights {off} where a call moves "
+            "them far; use 'grouped' or 'exact'"
         )
 
-    def warn(self, device: str, default: str) -> None:
-        """Warn of :meth:`doubt`, on behalf of whoever builds an array; arguments as there."""
-        if doubt := self.doubt(device, self.resolve(default)):
+    def warn(self, device: Device) -> None:
+        """Warn of :meth:`doubt`, on behalf of whoever builds an array."""
+        if doubt := self.doubt(device):
             warnings.warn(doubt, stacklevel=3)
 
     def resolve(self, default: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .pulsed import PulsedDevice
 
@@ -17,6 +18,8 @@ class ConstantStep(PulsedDevice):
     n noise-free up pulses: ``w_n = min(w_0 + n s_up, hi)``.
     Parameters and errors: see :class:`PulsedDevice`.
     """
+
+    long_moments_error: ClassVar[str] = ""
 
     @classmethod
     def examples(cls) -> tuple[PulsedDevice, ...]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Ideal:
     """No pulses, no bounds: ``w <- fma(-(lr d_i), x_j, w)``, one sample after the other."""
+
+    moments_error: ClassVar[str] = ""
+    long_moments_error: ClassVar[str] = ""
 
     @property
     def name(self) -> str:

@@ -34,6 +34,7 @@ class PowStep(PulsedDevice):
     """
 
     affine: ClassVar[bool] = False
+    moments_error: ClassVar[str] = "11 to 13 % too far"
 
     pow_gamma: float = setting(1.0)
     pow_gamma_dtod: float = setting(0.1, inert=0.0)

@@ -1,16 +1,6 @@
-"""Energy and delay of converters and pulses from first principles and from published fits."""
+"""Energy and delay of converters and pulses by published formulas."""
 
 from __future__ import annotations
-
-# Energy per conversion in pJ by (bits, node in nm): fit to Murmann's ADC survey.
-ADC_SURVEY_PJ = {
-    (8, 14): 0.36,
-    (8, 22): 0.85,
-    (8, 32): 1.71,
-    (8, 65): 6.5,
-    (9, 14): 0.49,
-    (10, 14): 0.70,
-}
 
 
 def adc_energy_pj(bits: int, volts: float = 1.0) -> float:

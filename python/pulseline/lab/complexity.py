@@ -296,16 +296,11 @@ class Complexity(Settings):
         largest, smallest = self._share(table, 0), self._share(table, last)
         fall = [smallest[s] - largest[s] / 2 for s in smallest if s in largest]
         eps = self.targets
-        loss = [
+        shrinking, digital = (
             self.at(rows, method, last, self.first(rows, method) + last, "f")
             for method in ("shrinking", "digital")
-        ]
-        edges = [
-            f"{method} at eps = {eps[level]:.4f}"
-            for method in METHODS
-            for level in range(self.levels)
-            if self.best(rows, method, level) in (0, self.count - 1)
-        ]
+        )
+        ratios = [f / digital[seed] for seed, f in shrinking.items() if seed in digital]
         return [
             decide(
                 "exponent",
@@ -336,23 +331,28 @@ class Complexity(Settings):
                 "shrinking",
                 "where weights shrink the same eps leaves more than 1.2 times the loss of digital "
                 "training: the measure alone does not rank devices",
-                [
-                    Cell(
-                        "loss / digital",
-                        [f / loss[1][s] for s, f in loss[0].items() if s in loss[1]],
-                    )
-                ],
+                [Cell("loss / digital", ratios)],
                 1.2,
                 ratios=True,
             ),
-            Verdict(
-                "grid",
-                "no best step is the first or the last of the grid",
-                not edges,
-                f"{len(METHODS) * self.levels - len(edges)} of {len(METHODS) * self.levels} inside"
-                + (f"; not {', '.join(edges)}" if edges else ""),
-            ),
+            self._grid(rows),
         ]
+
+    def _grid(self, rows: Rows) -> Verdict:
+        edges = [
+            f"{method} at eps = {self.targets[level]:.4f}"
+            for method in METHODS
+            for level in range(self.levels)
+            if self.best(rows, method, level) in (0, self.count - 1)
+        ]
+        count = len(METHODS) * self.levels
+        rest = f"; not {', '.join(edges)}" if edges else ""
+        return Verdict(
+            "grid",
+            "no best step is the first or the last of the grid",
+            not edges,
+            f"{count - len(edges)} of {count} inside" + rest,
+        )
 
     def mutants(self) -> Sequence[Mutant]:
         ks = [f"k{level}" for level in range(self.levels)]

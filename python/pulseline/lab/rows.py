@@ -32,8 +32,3 @@ def by_seed(rows: Rows) -> list[Rows]:
     """The rows of each seed, in order of seeds."""
     seeds = sorted({int(number(row, "seed")) for row in rows})
     return [select(rows, seed=seed) for seed in seeds]
-
-
-def values_of(rows: Rows, name: str) -> list[Value]:
-    """The different values of a column, in order of appearance."""
-    return list(dict.fromkeys(row[name] for row in rows))

@@ -68,7 +68,7 @@ def save(
     _together(pipe, lambda: _prepare(pipe, root, step, run))
     shards: dict[str, str] = {}
     lrs: dict[str, float] = {}
-    for part in _together(pipe, lambda: [_saveshard_path(root, step, s) for s in pipe.local]):
+    for part in _together(pipe, lambda: [_write_shard(root, step, s) for s in pipe.local]):
         for index, sha, lr in part:
             shards[str(index)], lrs[str(index)] = sha, lr
     body = {
@@ -157,7 +157,7 @@ def _prepare(pipe: Pipeline, root: Path, step: int, run: dict[str, Any]) -> None
             )
 
 
-def _saveshard_path(root: Path, step: int, stage: Stage) -> tuple[int, str, float]:
+def _write_shard(root: Path, step: int, stage: Stage) -> tuple[int, str, float]:
     """Write one stage; its number, the sha256 of its file, its learning rate."""
     buffer = io.BytesIO()
     torch.save(_content(stage), buffer)

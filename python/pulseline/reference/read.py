@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -87,26 +89,24 @@ def norm_squared(q: Tensor) -> Tensor:
     return parts[:, 0]
 
 
+@dataclass
 class _Reader:
     """One call: everything but the position of the physical tile."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        matrix: Tensor,
-        config: ReadConfig,
-        stream: Stream,
-        k: int,
-        purpose: int,
-        out_scale: float,
-        transposed: bool,
-        average: float,
-        fused: bool,
-    ) -> None:
-        self.x, self.matrix, self.config = x, matrix, config
-        self.stream, self.k, self.purpose = stream, k, purpose
-        self.out_scale, self.fused, self.transposed = f32(out_scale), fused, transposed
-        self.alpha = manage(x, config, average, purpose != EVALUATION)[0]
+    x: Tensor
+    matrix: Tensor
+    config: ReadConfig
+    stream: Stream
+    k: int
+    purpose: int
+    out_scale: float
+    transposed: bool
+    average: float
+    fused: bool
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.alpha = manage(self.x, config, self.average, self.purpose != EVALUATION)[0]
         iterative = config.bound_management == "iterative" and config.out_bound > 0
         self.rounds = config.max_rounds if iterative else 0
         self.passes = 1 if config.mv_type == "one_pass" else 2
@@ -235,7 +235,7 @@ class _Reader:
             for n in range(self.rounds + 1):
                 y, saturated = self.tile(sample, row_block, outs, segment, ins, n)
                 converted[sample] = y
-                scale[sample] = self.scale(sample, n) * self.out_scale
+                scale[sample] = self.scale(sample, n) * f32(self.out_scale)
                 sample = sample[saturated]
                 if len(sample) == 0:
                     break

@@ -218,20 +218,20 @@ def relax(
     return _clip(fma(move, phi, w), c)
 
 
-def relaxed_update(
-    w: Tensor,
-    c: Crosspoints,
-    x: Tensor,
-    d: Tensor,
-    device: PulsedDevice,
-    config: UpdateConfig,
-    lr: float,
-    stream: Stream,
-    k: int,
-) -> Tensor:
+class Rule(NamedTuple):
+    """What turns samples into pulses: devices, trains, their learning rate and random numbers."""
+
+    device: PulsedDevice
+    config: UpdateConfig
+    lr: float
+    stream: Stream
+
+
+def relaxed_update(w: Tensor, c: Crosspoints, x: Tensor, d: Tensor, rule: Rule, k: int) -> Tensor:
     """All samples, group by group; the noise of a group belongs to its first sample's k."""
     if x.shape[0] == 0:
         return w
+    device, config, lr, stream = rule
     x_max, d_max = x.abs().amax(1), d.abs().amax(1)
     train = manage(x_max, d_max, lr, device.granularity, config)
     moments = config.fidelity == "moments"

@@ -13,7 +13,7 @@ from ..devices import Device, PulsedDevice
 from ..errors import ConfigError
 from .arithmetic import f32, fma, square_root
 from .devices import DEVICES, Crosspoints, Stored, additive_noise
-from .relax import relaxed_update
+from .relax import Rule, relaxed_update
 from .rng import (
     CYCLE_NOISE,
     RANK_UNIT,
@@ -56,19 +56,17 @@ def _pulsed_sample(
     c: Crosspoints,
     x: Tensor,
     d: Tensor,
-    device: PulsedDevice,
-    config: UpdateConfig,
-    fidelity: str,
-    lr: float,
-    stream: Stream,
+    rule: Rule,
     k: int,
 ) -> Tensor:
+    device, config, lr, stream = rule
+    exact = config.resolve(device.default_fidelity) == "exact"
     rows, columns = torch.arange(d.numel())[:, None], torch.arange(x.numel())
     train = manage(x.abs().max(), d.abs().max(), lr, device.granularity, config)
     up = (x < 0) != (d < 0)[:, None]
     for word, (fires_x, fires_d) in enumerate(sample_trains(x, d, train, stream, k)):
         both = fires_d[:, :, None] & fires_x[:, None, :]
-        if fidelity == "exact":
+        if exact:
             if config.noise == "lowrank":
                 xi, unit = rank_noise(d.numel(), x.numel(), stream, k, word), RANK_UNIT
             else:
@@ -88,11 +86,10 @@ def _expected_sample(
     c: Crosspoints,
     x: Tensor,
     d: Tensor,
-    device: PulsedDevice,
-    config: UpdateConfig,
-    lr: float,
+    rule: Rule,
 ) -> Tensor:
     """``clip(w + E[n] f)``: no trains, no noise (Wu et al. 2024); E[n] saturates as trains do."""
+    device, config, lr, _ = rule
     mean = mean_pulses(x.abs().max(), d.abs().max(), lr, device.granularity, config)
     rate = mean.rate * torch.minimum(d.abs(), mean.most_d)
     pulses = rate[:, None] * torch.minimum(x.abs(), mean.most_x)
@@ -134,12 +131,13 @@ def update(
     if stored is None:
         raise ConfigError("stored is None; build the crosspoints with construct")
     fidelity = config.resolve(device.default_fidelity)
-    c, stream = Crosspoints.of(device, stored), Stream(seed, tile_id)
+    c = Crosspoints.of(device, stored)
+    rule = Rule(device, config, lr, Stream(seed, tile_id))
     if fidelity in ("grouped", "moments"):
-        return relaxed_update(w, c, x, d, device, config, lr, stream, k) + 0.0
+        return relaxed_update(w, c, x, d, rule, k) + 0.0
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):
         if fidelity == "expected":
-            w = _expected_sample(w, c, xs, ds, device, config, lr)
+            w = _expected_sample(w, c, xs, ds, rule)
         else:
-            w = _pulsed_sample(w, c, xs, ds, device, config, fidelity, lr, stream, k + b)
+            w = _pulsed_sample(w, c, xs, ds, rule, k + b)
     return w + 0.0  # a stored weight is never -0
