@@ -13,6 +13,7 @@ from torch import Tensor
 
 import pulseline as pl
 from pulseline import Cell
+from pulseline.cells import make_cell
 from pulseline.arrays import AnalogParameter
 from pulseline.configs import IOConfig, Mapping, UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
@@ -29,7 +30,7 @@ def tile(**options: object) -> pl.Array:
 
 def cell(**options: object) -> Cell:
     crossbar = pl.Crossbar.of(**options)  # type: ignore[arg-type]
-    made = Cell.of(ROWS, COLS, crossbar, pl.Identity(0))
+    made = make_cell(ROWS, COLS, crossbar, pl.Identity(0))
     made.initialise()
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cell import Cell
+from .make import make_cell
 from .single import Single
 
-__all__ = ["Cell", "Single"]
+__all__ = ["Cell", "Single", "make_cell"]

@@ -65,20 +65,6 @@ class Cell(nn.Module):
         self.add_array()
         self.register_load_state_dict_post_hook(_own_after_loading)  # type: ignore[no-untyped-call]
 
-    @staticmethod
-    def of(rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> Cell:
-        """The cell that the algorithm of a crossbar makes.
-
-        Raises:
-            ConfigError: it makes something else.
-        """
-        from .single import Single
-
-        made = (crossbar.algorithm or Single)(rows, cols, crossbar, identity)
-        if not isinstance(made, Cell):
-            raise ConfigError(f"algorithm made a {type(made).__name__}; use one that makes a Cell")
-        return made
-
     def add_array(self, crossbar: Crossbar | None = None, number: int | None = None) -> Array:
         """Make the next array, on devices of ``crossbar`` or of the cell's.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arrays import AnalogParameter
-from ..cells import Cell
+from ..cells import make_cell
 from ..cells.cell import check_entry
 from ..configs import Crossbar
 from ..devices import Device
@@ -57,7 +57,7 @@ class AnalogLinear(nn.Module):
         check_integer("out_features", out_features, 31)
         check_integer("in_features", in_features, 31)
         crossbar = Crossbar.of(crossbar, **settings)
-        self.cell = Cell.of(out_features, in_features, crossbar, identify(seed, tile_id))
+        self.cell = make_cell(out_features, in_features, crossbar, identify(seed, tile_id))
         zeros = torch.zeros(out_features, dtype=torch.float32, device="cpu")
         self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
         self.cell.initialise()
