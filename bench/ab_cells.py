@@ -2,7 +2,7 @@
 
 A worker is told cells and repetitions on stdin and answers times on stdout, one JSON line each. It
 imports pulseline from the directory it is given, wherever else one is installed. Old and new
-versions run the same cells: what they call is looked up where names may differ, in :func:`array`.
+versions run the same cells: what they call is looked up where names may differ.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def layer(rows: int, cols: int, fidelity: str = "exact") -> Any:
     import pulseline as pl
 
     device = pl.devices.SoftBounds(w_max=1.0, w_min=-1.0, dw_min=0.001)
-    update = pl.configs.UpdateConfig(fidelity=fidelity)
+    home = pl.configs if hasattr(pl.configs, "UpdateConfig") else pl.io
+    update = home.UpdateConfig(fidelity=fidelity)
     return pl.nn.AnalogLinear(cols, rows, False, device=device, update=update, seed=1)
 
 
@@ -100,7 +101,8 @@ def pipeline() -> Step:
 
     torch.manual_seed(0)
     pairs = [(torch.nn.Linear(64, 64, bias=False), torch.nn.Tanh()) for _ in range(4)]
-    pipe = pl.pipeline.Pipeline.from_model(
+    make = pl.pipeline.Pipeline
+    pipe = getattr(make, "from_model", make)(
         pl.nn.to_analog(torch.nn.Sequential(*itertools.chain(*pairs)), seed=1),
         stages=4,
         schedule="async",
@@ -108,7 +110,9 @@ def pipeline() -> Step:
         loss=torch.nn.functional.mse_loss,
     )
     x, target = torch.rand(2, 8, 64).unbind()
-    return lambda: pipe.step(x, target=target)
+    if hasattr(make, "from_model"):
+        return lambda: pipe.step(x, target=target)
+    return lambda: pipe.step(x, target)
 
 
 def build(name: str) -> Step:

@@ -56,8 +56,8 @@ def model(args: argparse.Namespace) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def pipeline(args: argparse.Namespace, executor: str, stages: int) -> pl.pipeline.Pipeline:
-    return pl.pipeline.Pipeline.from_model(
+def pipeline(args: argparse.Namespace, executor: str, stages: int) -> pl.Pipeline:
+    return pl.Pipeline(
         model(args),
         stages,
         optimizer=lambda parameters: pl.optim.AnalogSGD(parameters, lr=0.01),
@@ -92,7 +92,7 @@ class Contender:
         torch.set_num_threads(self.threads)
         self.pipe.share(None)  # processes start together
         start = time.perf_counter()
-        self.pipe.step(self.x, target=self.y)
+        self.pipe.step(self.x, self.y)
         self.pipe.drain()
         self.pipe.share(None)
         return (time.perf_counter() - start) / self.count

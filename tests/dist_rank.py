@@ -117,7 +117,7 @@ def twins() -> None:
     """Layers that are the same devices only from one process to the next."""
     layers = [AnalogLinear(3, 3, seed=0 if m == RANK else m + 1) for m in range(WORLD)]
     with pytest.raises(ConfigError, match="layer 0 of stage 1 and layer 1 of stage 2 are the same"):
-        Pipeline.from_model(
+        Pipeline(
             nn.Sequential(*layers),
             WORLD,
             optimizer=AnalogSGD,

@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 def build(stages: int, plan: Schedule, kind: Any = None, **options: Any) -> Pipeline:
     """One layer per stage, on noisy SoftBounds tiles unless ``kind`` says otherwise."""
     kind = kind or delayed.Analog()
-    return Pipeline.from_model(
+    return Pipeline(
         delayed.network(kind, stages),
         stages,
         optimizer=lambda parameters: kind.optimizer(parameters, LR),
@@ -56,18 +56,18 @@ def build(stages: int, plan: Schedule, kind: Any = None, **options: Any) -> Pipe
     )
 
 
-def feed(pipe: Pipeline, x: Tensor, y: Tensor, cut: int = 6) -> list[Tensor]:
+def feed(pipe: Pipeline, x: Tensor, y: Tensor, cut: int = 6) -> Tensor:
     """Train on all samples, ``cut`` micro-batches per step; the losses."""
-    losses: list[Tensor] = []
+    losses = []
     for inputs, targets in zip(x.split(cut * SIZE), y.split(cut * SIZE), strict=True):
-        pipe.step(inputs, target=targets, losses=losses)
-    pipe.drain(losses)
-    return losses
+        losses.append(pipe.step(inputs, targets))
+    losses.append(pipe.drain())
+    return torch.cat(losses)
 
 
 def outcome(pipe: Pipeline, count: int = COUNT) -> Outcome:
     """Train, evaluate, and look at everything."""
     x, y = delayed.samples(count, SIZE)
-    losses = torch.stack(feed(pipe, x, y)).tolist()
+    losses = feed(pipe, x, y).tolist()
     output = pipe.eval(x[:3]).tolist()
     return Outcome(pipe.digest(), pipe.cycles, pipe.segments, losses, pipe.events(), output)

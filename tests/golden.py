@@ -80,7 +80,7 @@ def train(case: Case, executor: str = "sim") -> dict[str, Tensor]:
     x = fixed(100, count, network.widths[0])
     x = x * (fixed(101, *x.shape) < 0.5)  # a quarter is 0: lines without a pulse
     target = fixed(102, count, network.widths[-1]) * 0.5
-    with pl.pipeline.Pipeline.from_model(
+    with pl.Pipeline(
         model(case),
         stages=4,
         optimizer=lambda parameters: pl.optim.AnalogSGD(parameters, lr=network.lr),
@@ -89,7 +89,7 @@ def train(case: Case, executor: str = "sim") -> dict[str, Tensor]:
         executor=executor,
         **SCHEDULES[case.schedule],
     ) as pipe:
-        pipe.step(x, target=target)
+        pipe.step(x, target)
         pipe.drain()
         state: dict[str, Tensor] = pipe.state_dict()
     return state

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import pulseline as pl
 from pulseline import Cell
-from pulseline.cells import make_cell
 from pulseline.arrays import AnalogParameter
+from pulseline.cells import make_cell
 from pulseline.configs import IOConfig, Mapping, UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
 

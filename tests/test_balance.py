@@ -171,7 +171,7 @@ def test_pipeline_from_a_model_balanced_by_time() -> None:
     """700 outputs share the converters of 128 lines: the first layer stays alone."""
     sizes = [(16, 700), (700, 8), (8, 8), (8, 4)]
     net = to_analog(nn.Sequential(*(nn.Linear(*size) for size in sizes)))
-    pipe = Pipeline.from_model(
+    pipe = Pipeline(
         net,
         2,
         balance=cost.balance(net, 2, "reram_32nm").counts,

@@ -112,7 +112,7 @@ def test_updates_cut_anywhere_change_no_bit() -> None:
 
 
 def pipelined(executor: str, micro_batch: int = 1) -> str:
-    with Pipeline.from_model(
+    with Pipeline(
         network(),
         stages=4,
         schedule="async",
@@ -121,7 +121,7 @@ def pipelined(executor: str, micro_batch: int = 1) -> str:
         micro_batch_size=micro_batch,
         executor=executor,
     ) as pipe:
-        pipe.step(normals(24, 7), target=normals(24, 3, seed=1))
+        pipe.step(normals(24, 7), normals(24, 3, seed=1))
         pipe.drain()
         digest = pipe.digest()
     return digest

@@ -31,7 +31,7 @@ def train(pipe: Pipeline, root: Path | None, first: int = 0, last: int = STEPS) 
     for step in range(first, last):
         pipe.set_lr(cases.LR * 0.9**step)
         part = slice(step * size, (step + 1) * size)
-        pipe.step(x[part], target=y[part])
+        pipe.step(x[part], y[part])
         pipe.drain()
         if root is not None:
             checkpoint.save(pipe, root, step + 1, config={"seed": 1}, state={"done": step + 1})
@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "flipped number": (flipped, "json is damaged"),
     "foreign": (rewritten(kind="other"), "no checkpoint of pulseline"),
     "a list": (lambda r: (r / "checkpoint-000001.json").write_text("[]"), "no checkpoint of"),
-    "newer version": (rewritten(format=3), "has format 3 .* use the version that wrote it"),
+    "newer version": (rewritten(format=4), "has format 4 .* use the version that wrote it"),
     "other draws": (rewritten(numbering=99), "draw numbering 99"),
 }
 
@@ -281,7 +281,7 @@ def test_devices_that_were_asked_for_are_not_given_up(tmp_path: Path) -> None:
 def test_only_at_flush_points_and_forward(tmp_path: Path) -> None:
     pipe = fresh()
     x, y = delayed.samples(6, cases.SIZE)
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     for call in (
         lambda: checkpoint.save(pipe, tmp_path, 1),
         lambda: checkpoint.load(pipe, tmp_path),

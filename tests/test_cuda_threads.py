@@ -79,11 +79,11 @@ def trained(device: SoftBounds, schedule: str, executor: str) -> list[Tensor]:
         Stage(m, pl.optim.AnalogSGD(m.parameters(), lr=0.1), loss if m is modules[-1] else None)
         for m in modules
     ]
-    pipe = Pipeline(stages, SCHEDULES[schedule], micro_batch_size=2, executor=executor)
+    pipe = Pipeline(stages, schedule=SCHEDULES[schedule], micro_batch_size=2, executor=executor)
     generator = torch.Generator().manual_seed(1)
     x, y = torch.randn(24, 9, generator=generator), torch.arange(24) % 4
     for part in torch.arange(24).split(8):
-        pipe.step(x[part], target=y[part])
+        pipe.step(x[part], y[part])
     pipe.drain()
     states = [value for m in modules for value in m.state_dict().values()]
     return [bits(t).clone() for t in states if isinstance(t, Tensor)]

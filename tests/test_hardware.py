@@ -257,7 +257,7 @@ def test_counted_slots_and_pulses_replace_the_assumed_ones() -> None:
 @pytest.mark.parametrize("plan", [sequential(), synchronous(4), asynchronous()], ids=str)
 def test_report_of_a_run(plan: Schedule) -> None:
     net = network()
-    pipe = Pipeline.from_model(
+    pipe = Pipeline(
         net,
         3,
         optimizer=lambda parameters: AnalogSGD(parameters, 0.01),
@@ -267,7 +267,7 @@ def test_report_of_a_run(plan: Schedule) -> None:
     )
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(48, 20, generator=generator), torch.arange(48) % 5
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     if not pipe.flushed:
         with pytest.raises(ConfigError, match="report needs a flush point"):
             report(pipe)

@@ -359,7 +359,7 @@ def test_twins_are_refused_in_a_pipeline(
         optimizers = [AnalogSGD(stage.parameters()) for stage in stages]
         losses = [None, lambda y, t: y.sum() - t.sum()]
         made = [Stage(s, o, loss) for s, o, loss in zip(stages, optimizers, losses, strict=True)]
-        return Pipeline(made, "sequential", executor=executor)
+        return Pipeline(made, schedule="sequential", executor=executor)
 
     refused(build, "layer 1.1 of stage 1 and layer 2.1 of stage 2")
     parts[1].cell.array.reseed()
@@ -379,7 +379,7 @@ def test_a_shared_layer_is_no_twin() -> None:
     AnalogSGD(model.parameters())
     to_analog(nn.Sequential(model, nn.Linear(3, 3)))
     stage = Stage(model, AnalogSGD(model.parameters()), lambda y, t: y.sum() - t.sum())
-    Pipeline([stage], named("sequential", 1)).close()
+    Pipeline([stage], schedule=named("sequential", 1)).close()
 
 
 def test_models_that_never_meet_may_be_equal() -> None:

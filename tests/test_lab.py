@@ -345,7 +345,7 @@ def test_recursion_is_the_pipeline(schedule: str, kind: str, stale: bool, batch:
     model = problem.model(kind, 2.0)
     pipe = problem.pipeline(model, 4, 0.05, schedule=schedule, micro_batches=8)
     x, target = problem.samples(160, stream=3)
-    pipe.step(x, target=target)
+    pipe.step(x, target)
     pipe.drain()
     found = torch.stack(weights_of(model)).numpy()
 
@@ -419,7 +419,7 @@ def test_probe_sees_the_stale_versions() -> None:
     pipe = problem.pipeline(model, 2, 0.05)
     probe = Probe(pipe, lambda k: True)
     x, target = problem.samples(12)
-    pipe.step(x, target=target)
+    pipe.step(x, target)
     pipe.drain()
     found = probe.biases(x, target)
     assert len(found) == 12
@@ -448,7 +448,7 @@ def test_probe_sees_no_bias_without_staleness() -> None:
     pipe = problem.pipeline(model, 3, 0.05, schedule="sequential")
     probe = Probe(pipe, lambda k: k > 2)
     x, target = problem.samples(8)
-    pipe.step(x, target=target)
+    pipe.step(x, target)
     biases = [one.bias for one in probe.biases(x, target)]
     assert len(biases) == 5
     assert max(biases) < 1e-5
@@ -476,7 +476,7 @@ def test_synchronous_updates_are_those_of_one_large_micro_batch() -> None:
     for batch, plan in ((1, synchronous(8)), (8, sequential())):
         model = deep.network(0)
         pipe = deep.pipeline(model, 1, 0.004, batch, plan)
-        pipe.step(data.x_train, target=data.y_train)
+        pipe.step(data.x_train, data.y_train)
         pipe.drain()
         weights.append([parameter.detach().clone() for parameter in model.parameters()])
     assert all(map(torch.equal, *weights))

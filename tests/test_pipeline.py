@@ -30,7 +30,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 def build(kind: Any, stages: int, plan: str | Schedule, **options: Any) -> Pipeline:
-    return Pipeline.from_model(
+    return Pipeline(
         delayed.network(kind, stages),
         stages,
         optimizer=lambda parameters: kind.optimizer(parameters, LR),
@@ -45,7 +45,7 @@ def trained(pipe: Pipeline, x: Tensor, y: Tensor, cut: int | None = None) -> Pip
     """Feed all samples, ``cut`` micro-batches per step, and drain."""
     part = (cut or COUNT) * SIZE
     for inputs, targets in zip(x.split(part), y.split(part), strict=True):
-        pipe.step(inputs, target=targets)
+        pipe.step(inputs, targets)
     pipe.drain()
     return pipe
 
@@ -120,7 +120,7 @@ def test_flush_after_every_sample_is_sgd(kind: Any, stages: int) -> None:
     assert weights(kind, trained(build(kind, stages, synchronous(1)), x, y)) == want
     by_hand = build(kind, stages, "async")
     for inputs, targets in zip(x.split(SIZE), y.split(SIZE), strict=True):
-        by_hand.step(inputs, target=targets)
+        by_hand.step(inputs, targets)
         by_hand.drain()
     assert weights(kind, by_hand) == want
     if stages == 1:
@@ -175,7 +175,7 @@ def test_versions_after_flushes_follow_the_rule() -> None:
     flushes = []
     for inputs, targets in zip(x.split(9 * SIZE), y.split(9 * SIZE), strict=True):
         flushes.append(pipe.micro_batches)
-        pipe.step(inputs, target=targets)
+        pipe.step(inputs, targets)
         pipe.drain()
     assert flushes == [0, 9, 18]
     assert pipe.cycles == 2 * (9 + 3) + 2 * (9 + 3) + 2 * (6 + 3)
@@ -190,7 +190,7 @@ def test_step_runs_what_is_decided_and_no_more() -> None:
     x, y = delayed.samples(COUNT, SIZE)
     pipe = build(delayed.Digital(), 4, "async")
     for k in range(5):
-        pipe.step(x[k * SIZE : (k + 1) * SIZE], target=y[k * SIZE : (k + 1) * SIZE])
+        pipe.step(x[k * SIZE : (k + 1) * SIZE], y[k * SIZE : (k + 1) * SIZE])
         assert pipe.cycles == 2 * (k + 1)
     assert [stage.in_flight for stage in pipe.stages] == [3, 3, 1, 1]
     assert not pipe.flushed
@@ -212,13 +212,13 @@ def test_losses_arrive_once_and_in_order(kind: Any) -> None:
     x, y = delayed.samples(COUNT, SIZE)
     pipe = build(kind, 4, "async")
     pipe.set_lr(0.0)
-    losses: list[Tensor] = []
+    some = []
     for inputs, targets in zip(x.split(5 * SIZE), y.split(5 * SIZE), strict=True):
-        pipe.step(inputs, target=targets, losses=losses)
-    seen = len(losses)
-    assert 0 < seen < COUNT
-    pipe.drain(losses)
-    assert len(losses) == COUNT
+        some.append(pipe.step(inputs, targets))
+    assert 0 < len(torch.cat(some)) < COUNT
+    losses = torch.cat([*some, pipe.drain()])
+    assert losses.shape == (COUNT,)
+    assert pipe.drain().shape == (0,)
     model = delayed.network(kind, 4)
     for k, (inputs, targets) in enumerate(zip(x.split(SIZE), y.split(SIZE), strict=True)):
         assert torch.equal(losses[k], nn.functional.mse_loss(model(inputs), targets).detach())
@@ -228,7 +228,7 @@ def test_short_last_micro_batch_counts_as_one() -> None:
     kind = delayed.Digital()
     x, y = delayed.samples(3, SIZE)
     pipe = build(kind, 2, "async")
-    pipe.step(x[:10], target=y[:10])
+    pipe.step(x[:10], y[:10])
     pipe.drain()
     assert pipe.micro_batches == 3
     assert weights(kind, pipe) == reference(kind, 2, asynchronous(), x[:10], y[:10])
@@ -243,7 +243,6 @@ def _stashing(kind: Any, stages: int) -> Pipeline:
             kind.stashing_stage(part, LR, last if m == stages - 1 else None)
             for m, part in enumerate(parts)
         ],
-        "async",
         micro_batch_size=SIZE,
     )
 

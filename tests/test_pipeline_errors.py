@@ -40,7 +40,7 @@ class Poison(nn.Module):
 
 
 def build(stages: int = 3, schedule: str | Schedule = "async", **options: Any) -> Pipeline:
-    return Pipeline.from_model(
+    return Pipeline(
         delayed.network(KIND, stages),
         stages,
         optimizer=lambda parameters: delayed.PlainSGD(parameters, 0.05),
@@ -52,7 +52,7 @@ def build(stages: int = 3, schedule: str | Schedule = "async", **options: Any) -
 
 
 def run(pipe: Pipeline, x: Tensor, y: Tensor) -> None:
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     pipe.drain()
 
 
@@ -70,7 +70,7 @@ def test_non_finite_message_stops_before_the_update(stage: int, kind: str, sched
     in_backward = kind == "B"
     poison = Poison(5, in_backward)
     part.module.insert(0 if in_backward else 2, poison)  # next to the message that it spoils
-    pipe.step(x[: 3 * SIZE], target=y[: 3 * SIZE])
+    pipe.step(x[: 3 * SIZE], y[: 3 * SIZE])
     with pytest.raises(StageFailed, match=f"stage {stage} failed at operation {kind}4") as caught:
         run(pipe, x[3 * SIZE :], y[3 * SIZE :])
     assert (caught.value.stage, caught.value.op, caught.value.k) == (stage, kind, 4)
@@ -80,7 +80,7 @@ def test_non_finite_message_stops_before_the_update(stage: int, kind: str, sched
         assert parameter.grad is None or not parameter.grad.any()
     assert pipe.flushed
     assert all(other.in_flight == 0 for other in pipe.stages)
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     pipe.drain()
     assert pipe.flushed
     assert all(torch.isfinite(p).all() for s in pipe.stages for p in s.module.parameters())
@@ -92,10 +92,10 @@ def test_non_finite_input_runs_nothing(bad: float) -> None:
     x, y = delayed.samples(4, SIZE)
     before = state(pipe)
     x[5, 3] = bad
-    with pytest.raises(ConfigError, match="x and target must be finite"):
-        pipe.step(x, target=y)
-    with pytest.raises(ConfigError, match="x and target must be finite"):
-        pipe.step(y, target=x)
+    with pytest.raises(ConfigError, match="x and y must be finite"):
+        pipe.step(x, y)
+    with pytest.raises(ConfigError, match="x and y must be finite"):
+        pipe.step(y, x)
     assert state(pipe) == before
     assert (pipe.cycles, pipe.micro_batches) == (0, 0)
 
@@ -108,7 +108,7 @@ def test_a_large_finite_message_is_no_failure() -> None:
 
 def test_an_in_place_optimizer_cannot_be_asynchronous() -> None:
     """torch.optim.SGD tells autograd, which then refuses B of what is in flight."""
-    pipe = Pipeline.from_model(
+    pipe = Pipeline(
         delayed.network(KIND, 3),
         3,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
@@ -116,24 +116,24 @@ def test_an_in_place_optimizer_cannot_be_asynchronous() -> None:
     )
     x, y = delayed.samples(8, 1)
     with pytest.raises(StageFailed, match="use AnalogSGD"):
-        pipe.step(x, target=y)
+        pipe.step(x, y)
 
 
 def test_wrong_shapes_name_stage_and_operation() -> None:
     pipe = build()
     before = state(pipe)
     with pytest.raises(StageFailed, match="stage 1 failed at operation F0"):
-        pipe.step(torch.randn(2, 3), target=torch.randn(2, delayed.WIDTH))
+        pipe.step(torch.randn(2, 3), torch.randn(2, delayed.WIDTH))
     assert state(pipe) == before
     with pytest.raises(ConfigError, match="same number of samples"):
-        pipe.step(torch.randn(2, 3), target=torch.randn(3, 3))
-    pipe.step(torch.randn(0, delayed.WIDTH), target=torch.randn(0, delayed.WIDTH))
+        pipe.step(torch.randn(2, 3), torch.randn(3, 3))
+    pipe.step(torch.randn(0, delayed.WIDTH), torch.randn(0, delayed.WIDTH))
     assert pipe.micro_batches == 1
     assert pipe.flushed
 
 
 def test_loss_must_be_a_scalar() -> None:
-    pipe = Pipeline.from_model(
+    pipe = Pipeline(
         delayed.network(KIND, 2),
         2,
         optimizer=lambda parameters: delayed.PlainSGD(parameters, 0.1),
@@ -147,8 +147,8 @@ def test_loss_must_be_a_scalar() -> None:
 def test_eval_at_flush_points_only() -> None:
     pipe = build()
     x, y = delayed.samples(6, SIZE)
-    pipe.step(x, target=y)
-    for call in (lambda: pipe.eval(x), lambda: pipe.set_lr(0.1)):
+    pipe.step(x, y)
+    for call in (lambda: pipe.eval(x, drain=False), lambda: pipe.set_lr(0.1)):
         with pytest.raises(ConfigError, match=r"needs a flush point: call drain\(\) first"):
             call()
     pipe.drain()
@@ -175,17 +175,17 @@ def test_eval_switches_modes() -> None:
 
     model = nn.Sequential(nn.Linear(3, 3), Spy())
     model.eval()
-    pipe = Pipeline.from_model(
+    pipe = Pipeline(
         model,
         1,
         optimizer=lambda parameters: delayed.PlainSGD(parameters, 0.1),
         loss=nn.functional.mse_loss,
     )
     x = torch.randn(1, 3)
-    pipe.step(x, target=x)
+    pipe.step(x, x)
     pipe.drain()
     pipe.eval(x)
-    pipe.step(x, target=x)
+    pipe.step(x, x)
     assert seen == [True, False, True]
 
 
@@ -238,6 +238,10 @@ def _bare() -> list[Stage]:
     return [Stage(nn.Tanh(), first.optimizer), second]
 
 
+def _two(schedule: Any = "async", **options: Any) -> Pipeline:
+    return Pipeline(_stages(2, 2), schedule=schedule, **options)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -246,11 +250,20 @@ def _bare() -> list[Stage]:
         (lambda: Pipeline(_stages(2, 1)), "stage 1 of 2 has a loss"),
         (lambda: Pipeline(_sharing()), "share a parameter or an optimizer"),
         (lambda: Pipeline(_bare()), "stage 1 has no parameters"),
-        (lambda: Pipeline(_stages(2, 2), "fast"), "schedule 'fast' does not exist"),
-        (lambda: Pipeline(_stages(2, 2), executor="gpu"), "executor 'gpu' does not exist"),
-        (lambda: Pipeline(_stages(2, 2), micro_batch_size=0), "micro_batch_size must be"),
-        (lambda: Pipeline(_stages(2, 2), "sync", micro_batches=0), "micro_batches must be"),
-        (lambda: Pipeline(_stages(2, 2), asynchronous(inflight=[3, 2, 1])), "3 entries for 2"),
+        (lambda: _two("fast"), "schedule 'fast' does not exist"),
+        (
+            lambda: _two(executor="gpu"),
+            "Options: executor is 'gpu'; use one of sim",
+        ),
+        (
+            lambda: _two(micro_batch_size=0),
+            "micro_batch_size is 0; use an integer >= 1",
+        ),
+        (lambda: _two("sync", micro_batches=0), "micro_batches is 0"),
+        (
+            lambda: _two(asynchronous(inflight=[3, 2, 1])),
+            "3 entries for 2",
+        ),
         (lambda: split(nn.Linear(2, 2), 1), "must be an nn.Sequential"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 2), "stages=2 is more than the 1 layers"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 0), "stages must be an integer >= 1"),

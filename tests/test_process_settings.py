@@ -103,14 +103,14 @@ def test_pipeline_and_conversion_under_any_default(setting: str) -> None:
 
     def run() -> str:
         model = pl.nn.to_analog(digital, pl.devices.SoftBounds(), seed=1)
-        pipe = pl.pipeline.Pipeline.from_model(
+        pipe = pl.Pipeline(
             model,
             stages=2,
             schedule="async",
             optimizer=lambda p: pl.optim.AnalogSGD(p, lr=0.1),
             loss=nn.functional.mse_loss,
         )
-        pipe.step(numbers(8, 6), target=numbers(8, 2))
+        pipe.step(numbers(8, 6), numbers(8, 2))
         pipe.drain()
         return pipe.digest()
 

@@ -16,7 +16,7 @@ KIND = delayed.Digital()
 
 
 def build(plan: Schedule, stages: int = 4) -> Pipeline:
-    return Pipeline.from_model(
+    return Pipeline(
         delayed.network(KIND, stages),
         stages,
         optimizer=lambda parameters: KIND.optimizer(parameters, 0.1),
@@ -71,7 +71,7 @@ def test_stages_get_their_rates_at_flush_points() -> None:
     assert set_rates(pipe, 0.2, Rates(anneal=40)) == lrs(pipe)
     assert lrs(pipe) == [pytest.approx(0.2 / 3), 0.1, 0.2, 0.2]
     x, y = delayed.samples(20, 2)
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     with pytest.raises(ConfigError, match="setting learning rates needs a flush point"):
         set_rates(pipe, 0.2, Rates())
     pipe.drain()
@@ -85,18 +85,18 @@ def test_a_run_uses_the_rates() -> None:
     x, y = delayed.samples(12, 2)
     pipe = build(asynchronous(), 3)
     set_rates(pipe, 0.1, Rates(anneal=1000))
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     pipe.drain()
     network = delayed.network(KIND, 3)
     rates = iter([0.05, 0.1, 0.1])
-    by_hand = Pipeline.from_model(
+    by_hand = Pipeline(
         network,
         3,
         optimizer=lambda parameters: KIND.optimizer(parameters, next(rates)),
         loss=nn.functional.mse_loss,
         micro_batch_size=2,
     )
-    by_hand.step(x, target=y)
+    by_hand.step(x, y)
     by_hand.drain()
     for one, other in zip(pipe.stages, by_hand.stages, strict=True):
         pairs = zip(one.module.parameters(), other.module.parameters(), strict=True)

@@ -35,7 +35,7 @@ KINDS = {"digital": delayed.Digital(), "analog": delayed.Analog(), "ideal": Idea
 
 
 def build(kind: Any, model: nn.Module, plan: Schedule, lr: float = LR) -> Pipeline:
-    return Pipeline.from_model(
+    return Pipeline(
         model,
         3,
         optimizer=lambda parameters: kind.optimizer(parameters, lr),
@@ -47,7 +47,7 @@ def build(kind: Any, model: nn.Module, plan: Schedule, lr: float = LR) -> Pipeli
 
 def train(pipe: Pipeline, x: Tensor, y: Tensor, cut: int = COUNT) -> None:
     for inputs, targets in zip(x.split(cut * SIZE), y.split(cut * SIZE), strict=True):
-        pipe.step(inputs, target=targets)
+        pipe.step(inputs, targets)
     pipe.drain()
 
 

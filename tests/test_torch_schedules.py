@@ -124,7 +124,7 @@ def ours(stages: int, plan: Schedule) -> str:
     model = delayed.network(kind, stages)
     count = torch_ranks.MICRO_BATCHES * torch_ranks.MINI_BATCHES
     x, y = delayed.samples(count, torch_ranks.SIZE)
-    pipe = Pipeline.from_model(
+    pipe = Pipeline(
         model,
         stages,
         optimizer=lambda parameters: kind.optimizer(parameters, torch_ranks.LR),
@@ -132,7 +132,7 @@ def ours(stages: int, plan: Schedule) -> str:
         schedule=plan,
         micro_batch_size=torch_ranks.SIZE,
     )
-    pipe.step(x, target=y)
+    pipe.step(x, y)
     pipe.drain()
     return delayed.weights_digest(kind, model)
 

@@ -117,7 +117,7 @@ def check_averaging(parameters: Iterable[Tensor]) -> None:
             )
 
 
-def average_pending(parameters: Iterable[Tensor], micro_batches: int) -> None:
+def average_pending(parameters: Iterable[Tensor], micro_batches: float) -> None:
     """Turn what ``micro_batches`` backward passes left, a sum, into their mean; ``step()`` follows.
 
     Gradients of digital parameters and errors pending on Ideal tiles are divided in place, as

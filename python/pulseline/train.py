@@ -113,7 +113,7 @@ class Run:
 
 def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> Pipeline:
     """``model`` cut into ``stages``, trained by AnalogSGD on the cross entropy."""
-    return Pipeline.from_model(
+    return Pipeline(
         model,
         stages,
         optimizer=lambda parameters: AnalogSGD(parameters, lr=lr),
@@ -164,14 +164,14 @@ def train(
         pipe.set_lr(recipe.lr * recipe.decay**epoch)
         losses: list[Tensor] = []
         for part in torch.split(shuffled, chunk):
-            pipe.step(data.x_train[part], target=data.y_train[part], losses=losses)
+            losses.append(pipe.step(data.x_train[part], data.y_train[part]))
             if progress is not None:
                 progress(len(part), note)
-        pipe.drain(losses)
+        losses.append(pipe.drain())
         if epoch == 0:
             run.events = pipe.events(before=timeline_cycles)
         right = accuracy(pipe, data.x_test, data.y_test)
-        loss = torch.stack(losses).mean().item()
+        loss = torch.cat(losses).mean().item()
         run.epochs.append(Epoch((epoch + 1) * samples, pipe.cycles, right, loss))
         note = f"{right:.1f} %"
         run.wall_s = before + time.perf_counter() - start

@@ -72,7 +72,7 @@ class Clock(Settings):
     def _train(self, name: str, stages: int) -> int:
         """Clock cycles that a pipeline of one 2x2 layer per stage counts."""
         layers = [nn.Linear(2, 2, bias=False) for _ in range(stages)]
-        pipe = Pipeline.from_model(
+        pipe = Pipeline(
             nn.Sequential(*layers),
             stages,
             optimizer=lambda parameters: AnalogSGD(parameters, lr=0.0),
@@ -81,7 +81,7 @@ class Clock(Settings):
             micro_batches=self.micro_batches,
         )
         x = torch.ones(self.trained, 2)
-        pipe.step(x, target=x)
+        pipe.step(x, x)
         pipe.drain()
         return pipe.cycles
 

@@ -79,7 +79,7 @@ def train(
     samples = 0
     for part in parts(data, seed, epochs, per_epoch):
         before()
-        pipe.step(data.x_train[part], target=data.y_train[part])
+        pipe.step(data.x_train[part], data.y_train[part])
         pipe.drain()
         samples += len(part)
         right = training.accuracy(pipe, data.x_test, data.y_test)

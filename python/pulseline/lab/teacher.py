@@ -124,7 +124,7 @@ class Teacher:
 
     def pipeline(self, model: nn.Sequential, stages: int, lr: float, **options: Any) -> Pipeline:
         """``model`` in stages under AnalogSGD."""
-        return Pipeline.from_model(
+        return Pipeline(
             model,
             stages,
             optimizer=lambda parameters: AnalogSGD(parameters, lr=lr),
@@ -176,4 +176,4 @@ def gradients_along(
     questions = problem.questions()
     for k in range(0, count, every):
         yield k, squared_gradient(weights_of(model), questions)
-        pipe.step(x[k : k + every], target=target[k : k + every])
+        pipe.step(x[k : k + every], target[k : k + every])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from . import checkpoint
+from .options import Options
 from .pipeline import Pipeline
 from .stage import Record, Stage, Update
 
-__all__ = ["Pipeline", "Record", "Stage", "Update", "checkpoint"]
+__all__ = ["Options", "Pipeline", "Record", "Stage", "Update", "checkpoint"]

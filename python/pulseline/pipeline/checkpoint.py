@@ -76,6 +76,7 @@ def save(
         "run": run,
         "micro_batches": pipe.micro_batches,
         "cycles": pipe.cycles,
+        "seed": pipe.seed,
         "lr": lrs,
         "state": kept,
         "shards": shards,
@@ -249,7 +250,7 @@ def _apply(pipe: Pipeline, root: Path, body: dict[str, Any]) -> None:
         for stage, content in before:
             _take(stage, content)
         raise
-    pipe.restore(body["micro_batches"], body["cycles"])
+    pipe.restore(body["micro_batches"], body["cycles"], body["seed"])
 
 
 def _content(stage: Stage) -> dict[str, Any]:

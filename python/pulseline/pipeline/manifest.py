@@ -13,7 +13,7 @@ from typing import Any
 from .. import ops
 from ..errors import BackendError, ConfigError
 
-FORMAT = 2
+FORMAT = 3
 _KIND = "pulseline checkpoint"
 _NAME = re.compile(r"checkpoint-(\d{6,})\.json")
 

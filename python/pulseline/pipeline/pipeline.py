@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,74 +15,107 @@ from ..errors import ConfigError
 from ..identity import refuse_twins
 from ..optim import check_averaging
 from ..schedules import Event, Planner, Schedule, Segment, Span, named
-from ..schedules.plan import one_of
-from .executors import EXECUTORS, make
-from .split import Balance, has_parameters, split
+from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments
+from .draws import Draws
+from .executors import make
+from .options import Options
+from .split import Balance
 from .stage import Loss, Stage, is_finite
 
 # Micro-batches that one call of the executor gets at most; cutting changes no result.
 _CHUNK = 1024
 
 T = TypeVar("T")
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Pipeline:
-    """Train ``stages`` under a schedule: :meth:`step`, :meth:`drain`, :meth:`eval`.
+    """Train a model in stages under a schedule: :meth:`step`, :meth:`drain`, :meth:`eval`.
 
-    ``schedule``: "async" (Analog-SGD-AP), "sync" (1F1B, one update per ``micro_batches``),
-    "sequential", or a ``Schedule``. ``micro_batch_size``: samples per micro-batch. A synchronous
-    update is one ``optimizer.step()`` for all pending micro-batches: that many pulse updates in a
-    row on tiles, the summed gradient on digital parameters. Loss = mean over the micro-batch.
+    A synchronous update is one ``optimizer.step()`` for all pending micro-batches: that many pulse
+    updates in a row on tiles, the summed gradient on digital parameters. Where an update covers
+    several micro-batches, one that is shorter than the others counts by its samples. Under "dist"
+    every process builds the whole pipeline and makes the same calls; only the stage of its rank
+    lives there (:attr:`local`).
 
-    ``executor``: "sim" (one thread), "threads" (one per stage), "dist" (one process per stage,
-    under torchrun), "streams" (CUDA). They run the same operations in the same order per stage:
-    the same bits, as far as the matrix products run on tiles. ``timeout``: seconds that a stage
-    of "threads" or "dist" waits for another. ``measure``: keep wall-clock times, see
-    :meth:`spans`. Under "dist" every process builds the whole pipeline and makes the same calls;
-    only the stage of its rank lives there (:attr:`local`). Layers that are the same devices (equal
-    seed and id), in any stages and processes, raise ConfigError.
+    Args:
+        model: an nn.Sequential to be cut, or the stages.
+        stages: how many, for a model; each holds whole layers, see
+            :func:`pulseline.pipeline.split.split`.
+        schedule: "async" (Analog-SGD-AP), "sync" (1F1B, one update per ``micro_batches``),
+            "sequential", "gpipe", "duplex", or a :class:`pulseline.schedules.Schedule`.
+        optimizer: for a model: makes each stage's optimizer from its parameters.
+        loss: for a model: ``loss(output, target)``, the mean over a micro-batch.
+        balance: for a model: parameterised layers per stage, such as
+            ``pulseline.cost.balance(model, stages).counts``; None: equal numbers.
+        options: fields of :class:`pulseline.pipeline.Options` by name.
+
+    Raises:
+        ConfigError: an argument is wrong, or layers in any stages and processes are the same
+            devices (equal seed and id).
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        model: nn.Module | Sequence[Stage],
+        stages: int | None = None,
         schedule: str | Schedule = "async",
         *,
-        executor: str = "sim",
-        micro_batch_size: int = 1,
-        micro_batches: int = 8,
-        timeout: float = 60.0,
-        measure: bool = False,
+        optimizer: OptimizerFactory | None = None,
+        loss: Loss | None = None,
+        balance: Balance = None,
+        **options: Any,
     ) -> None:
-        self.stages = list(stages)
-        _check_stages(self.stages)
-        one_of("executor", executor, EXECUTORS)
-        if (
-            isinstance(micro_batch_size, bool)
-            or not isinstance(micro_batch_size, int)
-            or micro_batch_size < 1
-        ):
-            raise ConfigError(f"micro_batch_size must be an integer >= 1, got {micro_batch_size!r}")
+        self.options = Options.of(options)
+        if isinstance(model, nn.Module):
+            self.stages = cut(model, stages, optimizer, loss, balance)
+        else:
+            refuse_model_arguments(stages=stages, optimizer=optimizer, loss=loss, balance=balance)
+            self.stages = list(model)
+        check_stages(self.stages)
         if isinstance(schedule, str):
-            schedule = named(schedule, micro_batches)
+            schedule = named(schedule, self.options.micro_batches)
         schedule.check_stages(len(self.stages))
         self.schedule = schedule
-        self.micro_batch_size = micro_batch_size
-        for index, stage in enumerate(self.stages, start=1):
-            stage.index, stage.first = index, index == 1
-            stage.module.train()
-            stage.averaged = schedule.update == "averaged"
-            if stage.averaged:
-                check_averaging(stage.module.parameters())
-            stage.spans = deque(maxlen=65536) if measure else None
+        self._weights: dict[int, float] = {}
+        self._losses: list[Tensor] = []
         self._planner = Planner(schedule, len(self.stages))
-        self._executor = make(executor, self.stages, schedule, timeout)
+        for index, stage in enumerate(self.stages, start=1):
+            self._take(stage, index)
+        self._executor = make(
+            self.options.executor, self.stages, schedule, float(self.options.timeout)
+        )
         try:
+            self._seed(self.share(self.options.seed)[0])
             self._refuse_twins()
         except ConfigError:
             self.close()
             raise
+
+    def _take(self, stage: Stage, index: int) -> None:
+        stage.index, stage.first = index, index == 1
+        stage.module.train()
+        stage.averaged = self.schedule.update == "averaged"
+        if stage.averaged:
+            check_averaging(stage.module.parameters())
+        stage.spans = deque(maxlen=65536) if self.options.measure else None
+        stage.weights = self._weights
+
+    def _seed(self, seed: int | None) -> None:
+        """Take rank 0's seed in every process."""
+        known = self.share(torch.initial_seed())[0] if seed is None else seed
+        self._draws = Draws(known)
+        for stage in self.stages:
+            stage.draws = self._draws
+
+    @property
+    def seed(self) -> int:
+        """Of what torch draws in the stages."""
+        return self._draws.seed
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples per micro-batch."""
+        return self.options.micro_batch_size
 
     def _refuse_twins(self) -> None:
         """Refuse arrays of the same devices, in the stages of all processes."""
@@ -94,81 +126,102 @@ class Pipeline:
                 mine.append((f"layer {name} of stage {stage.index}", array.identity))
         refuse_twins(one for part in self.share(mine) for one in part)
 
-    @classmethod
-    def from_model(
-        cls,
-        model: nn.Module,
-        stages: int = 4,
-        balance: Balance = None,
-        *,
-        optimizer: OptimizerFactory,
-        loss: Loss,
-        **options: Any,
-    ) -> Pipeline:
-        """Cut ``model`` (an nn.Sequential) into ``stages`` that hold whole layers; see ``split``.
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """Feed samples, cut into micro-batches, and run every clock cycle that is decided.
 
-        ``optimizer`` makes each stage's optimizer from its parameters; ``options`` are those of
-        the constructor.
+        The asynchronous pipeline stays filled: the last micro-batches finish in a later call.
+
+        Args:
+            x: (samples, ...) inputs. y: (samples, ...) targets. A rest shorter than
+                ``micro_batch_size`` becomes a short micro-batch.
+
+        Returns:
+            (finished,) losses of the consecutive micro-batches that finished since the last
+            return, possibly none; after a failure those that had finished before it come first.
+            Under "dist" :meth:`drain` returns them, to every process.
+
+        Raises:
+            ConfigError: before anything runs.
+            StageFailed: from a stage.
         """
-        parts = split(model, stages, balance)
-        names = iter(model._modules)  # split keeps the order, so each part takes its share
-        made = []
-        for m, part in enumerate(parts, start=1):
-            mine = loss if m == len(parts) else None
-            taken = tuple(islice(names, len(part)))
-            made.append(Stage(part, optimizer(part.parameters()), mine, names=taken))
-        return cls(made, **options)
-
-    def step(self, x: Tensor, *, target: Tensor, losses: list[Tensor] | None = None) -> None:
-        """Feed ``x``, cut into micro-batches, and run every clock cycle that is decided.
-
-        The asynchronous pipeline stays filled: the last micro-batches finish in a later ``step``
-        or in ``drain``. ``x`` and ``target`` share their first dimension; a rest shorter than
-        ``micro_batch_size`` becomes a short micro-batch. ``losses`` receives the losses computed
-        during this call. Raises ConfigError before anything runs, StageFailed from a stage.
-        """
-        if x.dim() == 0 or target.dim() == 0 or len(x) != len(target):
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            found = type(y if isinstance(x, Tensor) else x).__name__
+            raise ConfigError(f"x and y must be tensors, got a {found}: stack the samples")
+        if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
             raise ConfigError(
-                f"x {tuple(x.shape)} and target {tuple(target.shape)} must have the same number of "
-                "samples in their first dimension"
+                f"x {tuple(x.shape)} and y {tuple(y.shape)} must have the same number of samples "
+                "in their first dimension"
             )
-        if len(x) == 0:
-            return
-        if not is_finite(x) or not is_finite(target):
-            raise ConfigError("x and target must be finite: remove NaN and infinity from the batch")
+        if len(x) and not (is_finite(x) and is_finite(y)):
+            raise ConfigError("x and y must be finite: remove NaN and infinity from the batch")
         size = self.micro_batch_size
-        x, target = x.detach().clone(), target.clone()  # in flight when the caller reuses a buffer
+        x, y = x.detach().clone(), y.clone()  # in flight when the caller reuses a buffer
+        if self.flushed:
+            self._weights.clear()
         for inputs, targets in zip(
-            torch.split(x, size * _CHUNK),
-            torch.split(target, size * _CHUNK),
-            strict=True,
+            torch.split(x, size * _CHUNK), torch.split(y, size * _CHUNK), strict=True
         ):
+            if not len(inputs):
+                break
             first = self._planner.micro_batches
             parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
             for k, (one, its_target) in enumerate(parts, start=first):
+                if len(one) < size and self._shares_update(k):
+                    self._weights[k] = len(one) / size
                 self._executor.feed(k, one, its_target)
                 self._planner.feed()
-            self._advance(losses)
+            self._advance()
+        return self._hand_over()
 
-    def drain(self, losses: list[Tensor] | None = None) -> None:
+    def _shares_update(self, k: int) -> bool:
+        """Whether an update covers micro-batch k and others."""
+        plan = self.schedule
+        return plan.micro_batches > 1 and (plan.updates_at_flush or k < plan.warmup)
+
+    def drain(self) -> Tensor:
         """Flush: finish everything in flight, with a short last mini-batch if need be.
 
-        Under "dist" this call, not :meth:`step`, hands out the losses since the last flush, to
-        every process.
-        """
-        self._advance(losses, drain=True)
+        Returns:
+            (finished,) losses, see :meth:`step`.
 
-    def _advance(self, losses: list[Tensor] | None, drain: bool = False) -> None:
+        Raises:
+            StageFailed: from a stage.
+        """
+        self._advance(drain=True)
+        return self._hand_over()
+
+    def _hand_over(self) -> Tensor:
+        """The losses that nobody was given yet, in order of micro-batches."""
+        losses, self._losses = self._losses, []
+        if losses:
+            return torch.stack(losses)
+        return torch.zeros(0, dtype=torch.float32, device="cpu")
+
+    def _advance(self, drain: bool = False) -> None:
         try:
-            self._executor.run(self._planner.advance(drain), losses, drain)
+            self._executor.run(self._planner.advance(drain), self._losses, drain)
         except BaseException:
             self._planner.abandon()
             self._executor.abandon()
             raise
 
-    def eval(self, x: Tensor) -> Tensor:
-        """The network's output for ``x``, modules in eval mode; at a flush point only."""
-        self.check_flushed("eval")
+    def eval(self, x: Tensor, drain: bool = True) -> Tensor:
+        """The network's output, modules in eval mode, where every loss that finished is kept.
+
+        Args:
+            x: (samples, ...) inputs.
+            drain: finish first what is in flight, which ends a segment; False: refuse then.
+
+        Returns:
+            (samples, ...) outputs, detached.
+
+        Raises:
+            ConfigError: micro-batches are in flight and ``drain`` is False.
+            StageFailed: from a stage.
+        """
+        if drain and not self.flushed:
+            self._advance(drain=True)
+        self.check_flushed("eval(drain=False)")
         try:
             for stage in self.stages:
                 stage.module.eval()
@@ -180,7 +233,8 @@ class Pipeline:
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every stage; at a flush point only.
 
-        Raises ConfigError for a rate that is negative or not finite.
+        Raises:
+            ConfigError: it is negative or not finite, or micro-batches are in flight.
         """
         check_lr(lr)
         self.check_flushed("set_lr")
@@ -281,10 +335,16 @@ class Pipeline:
             (span for part in self.share(mine) for span in part), key=lambda span: span.start
         )
 
-    def restore(self, micro_batches: int, cycles: int) -> None:
-        """Count on from a flush point of an earlier run: see ``checkpoint``."""
+    def restore(self, micro_batches: int, cycles: int, seed: int | None = None) -> None:
+        """Count on from a flush point of an earlier run: see ``checkpoint``.
+
+        Args:
+            micro_batches, cycles: of that run so far. seed: its :attr:`seed`; None: this one's.
+        """
         self.check_flushed("restore")
         self._planner.restore(micro_batches, cycles)
+        if seed is not None:
+            self._draws.seed = seed
 
     def close(self) -> None:
         """Give threads and connections back; the stages keep their weights."""
@@ -295,20 +355,3 @@ class Pipeline:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _check_stages(stages: list[Stage]) -> None:
-    if not stages:
-        raise ConfigError("stages is empty: give at least one Stage")
-    for m, stage in enumerate(stages, start=1):
-        if (stage.loss is not None) != (m == len(stages)):
-            raise ConfigError(
-                f"stage {m} of {len(stages)} {'has a' if stage.loss else 'needs a'} loss: the last "
-                "stage and no other computes it"
-            )
-        if not has_parameters(stage.module):
-            raise ConfigError(f"stage {m} has no parameters: give it at least one layer to train")
-    parameters = [id(p) for stage in stages for p in stage.module.parameters()]
-    optimizers = [id(stage.optimizer) for stage in stages]
-    if len({*parameters}) < len(parameters) or len({*optimizers}) < len(optimizers):
-        raise ConfigError("two stages share a parameter or an optimizer: give each stage its own")

@@ -19,12 +19,17 @@ from torch import Tensor, nn
 from ..errors import ConfigError, StageFailed
 from ..optim import average_pending
 from ..schedules import Span
+from .draws import Draws, may_draw
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # torch.autograd.backward spends 16 us on argument checks before it calls this; a stage's B on a
 # small layer takes about 40 us in all. The shape check that matters is done in Stage.backward.
 _run_backward = torch.autograd.Variable._execution_engine.run_backward
+
+
+def _backward(out: Tensor, grad: Tensor) -> None:
+    _run_backward((out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 class Record(NamedTuple):
@@ -65,14 +70,23 @@ def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 class Stage:
-    """``module`` and the ``optimizer`` of its parameters; the last stage also has a ``loss``.
+    """A module, the optimizer of its parameters, and what is in flight.
 
-    ``loss(output, target)`` returns a scalar, the mean over the micro-batch. ``optimizer.step()``
-    must move parameters without telling autograd (``AnalogSGD`` does): F of later micro-batches
-    has already run on them. ``index`` (from 1) and ``first`` are set by the pipeline, ``time`` is
-    set by the executor before each operation. The newest ``keep`` records are held. ``names``:
-    what the module's children are called in the whole model, for :meth:`state`. ``averaged``: an
-    update applies the mean of its micro-batches instead of their sum; set by the pipeline.
+    The pipeline sets ``index`` (from 1), ``first``, ``averaged`` (an update applies the mean of its
+    micro-batches instead of their sum), ``weights`` and ``draws``; the executor sets ``time``
+    before each operation.
+
+    Args:
+        module: of one tensor in, one tensor out.
+        optimizer: its ``step()`` must move parameters without telling autograd, as ``AnalogSGD``
+            does: F of later micro-batches has already run on them.
+        loss: of the last stage; ``loss(output, target)`` is a scalar, the mean over the
+            micro-batch.
+        keep: records that are held, the newest ones.
+        names: what the module's children are called in the whole model, for :meth:`state`.
+
+    Raises:
+        ConfigError: the module is a traced graph.
     """
 
     finite: Callable[[Tensor], bool] = staticmethod(is_finite)
@@ -98,6 +112,9 @@ class Stage:
         self.spans: deque[Span] | None = None
         self.index = 1
         self.first = True
+        self.weights: Mapping[int, float] = {}  # of micro-batches that are shorter than others
+        self.draws: Draws | None = None
+        self._draws_numbers: bool | None = None  # not known before the first F
         self.time = 0
         self.version = 0
         self.peak = 0
@@ -107,7 +124,7 @@ class Stage:
         self._updates: deque[tuple[int, int, int]] = deque(maxlen=keep)
         self._saved: deque[tuple[int, Tensor, Tensor, int, int]] = deque()
         self._seed_grad: Tensor | None = None
-        self._unapplied = 0
+        self._unapplied = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -130,22 +147,21 @@ class Stage:
         return [Record(k, version, -1, time, -1) for k, _, _, version, time in self._saved]
 
     def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
-        """F of micro-batch k: the detached output, at the last stage the detached loss.
+        """F of micro-batch k.
 
-        Raises StageFailed when the result is not finite.
+        Returns:
+            The detached output, at the last stage the detached loss.
+
+        Raises:
+            StageFailed: it is not finite.
+            ConfigError: the module gives something else than a tensor, the loss than a scalar.
         """
         if not self.first:
             x.requires_grad_()
-        out: Tensor = self.module(x)
-        if self.loss is not None:
-            if target is None:
-                raise ConfigError("target is missing: the last stage needs one to compute its loss")
-            out = self.loss(out, target)
-            if out.dim():
-                raise ConfigError(
-                    f"loss must return a scalar, the mean over the micro-batch, got shape "
-                    f"{tuple(out.shape)}"
-                )
+        if self.draws is None or self._draws_numbers is False:
+            out = self._compute(x, target)
+        else:
+            out = self._compute_seeded(self.draws, k, x, target)
         message = out.detach()
         if not self.finite(message):
             raise StageFailed(self.index, "F", k, "its output is NaN or infinite")
@@ -154,26 +170,60 @@ class Stage:
             self.peak = len(self._saved)
         return message
 
-    def backward(self, k: int, grad: Tensor | None = None) -> Tensor | None:
-        """B of micro-batch k from ``grad`` = dL/d(output): dL/d(input), None at stage 1.
+    def _compute(self, x: Tensor, target: Tensor | None) -> Tensor:
+        out: Tensor = self.module(x)
+        if not isinstance(out, Tensor):
+            raise ConfigError(
+                f"the module of stage {self.index} returns a {type(out).__name__}; return one "
+                "tensor, which is what stages pass on"
+            )
+        if self.loss is None:
+            return out
+        if target is None:
+            raise ConfigError("target is missing: the last stage needs one to compute its loss")
+        out = self.loss(out, target)
+        if not isinstance(out, Tensor) or out.dim():
+            what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise ConfigError(
+                f"loss must return a scalar, the mean over the micro-batch, got {what}"
+            )
+        return out
 
-        The last stage starts from its own loss and takes no ``grad``. Weight gradients (pulses)
-        stay pending until :meth:`update`. Raises StageFailed when the result is not finite.
+    def _compute_seeded(self, draws: Draws, k: int, x: Tensor, target: Tensor | None) -> Tensor:
+        with draws.of(self.index, k, x.device) as drew:
+            out = self._compute(x, target)
+        if self._draws_numbers is None:
+            self._draws_numbers = drew[0] or may_draw(self.module)
+            draws.any = draws.any or self._draws_numbers
+        return out
+
+    def backward(self, k: int, grad: Tensor | None = None) -> Tensor | None:
+        """B of micro-batch k; weight gradients (pulses) stay pending until :meth:`update`.
+
+        Args:
+            grad: dL/d(output); the last stage starts from its own loss and takes none.
+
+        Returns:
+            dL/d(input), None at stage 1. A first stage without anything to train does nothing.
+
+        Raises:
+            StageFailed: the result is not finite, or the message is not the one that is due.
         """
         if not self._saved or self._saved[0][0] != k:
             raise StageFailed(self.index, "B", k, "its forward pass is not the oldest in flight")
         _, x, out, version, time = self._saved.popleft()
         if self.loss is not None:
-            if self._seed_grad is None:
-                self._seed_grad = torch.ones_like(out)
-            grad = self._seed_grad
+            grad = self._loss_grad(k, out)
         elif grad is None or grad.shape != out.shape:
             got = None if grad is None else tuple(grad.shape)
             raise StageFailed(self.index, "B", k, f"grad is {got}, not of shape {tuple(out.shape)}")
-        _run_backward(
-            (out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True
-        )
-        self._unapplied += 1
+        if out.requires_grad:
+            self._run_backward(out, grad)
+        elif not self.first:
+            raise StageFailed(
+                self.index, "B", k, "its output does not depend on its input: it is detached"
+            )
+        self._unapplied += self.weights.get(k, 1.0)
         self._records.append((k, version, self.version, time, self.time))
         if self.first:
             return None
@@ -182,12 +232,26 @@ class Stage:
             raise StageFailed(self.index, "B", k, "its input gradient is missing, NaN or infinite")
         return message
 
+    def _loss_grad(self, k: int, out: Tensor) -> Tensor:
+        """dL/dL of a micro-batch: its share of a full one's samples."""
+        if self._seed_grad is None:
+            self._seed_grad = torch.ones_like(out)
+        weight = self.weights.get(k)
+        return self._seed_grad if weight is None else self._seed_grad * weight
+
+    def _run_backward(self, out: Tensor, grad: Tensor) -> None:
+        if self.draws is not None and self.draws.any:
+            with self.draws.turn():
+                _backward(out, grad)
+        else:
+            _backward(out, grad)
+
     def update(self, k: int) -> None:
         """U: apply everything pending, up to micro-batch k, as one step of the optimizer."""
         if self.averaged:
             average_pending(self._parameters, self._unapplied)
         self.optimizer.step()
-        self._unapplied = 0
+        self._unapplied = 0.0
         for parameter in self._parameters:
             parameter.grad = None
         self._updates.append((k, self.version, self.time))
@@ -196,7 +260,7 @@ class Stage:
     def abandon(self) -> None:
         """Forget everything in flight and pending; weights stay as they are."""
         self._saved.clear()
-        self._unapplied = 0
+        self._unapplied = 0.0
         self.optimizer.zero_grad()
 
     def state(self) -> dict[str, Any]:

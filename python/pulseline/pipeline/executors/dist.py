@@ -106,9 +106,7 @@ class Distributed:
         if self.rank == self._stages - 1:
             self._targets.put(k, target)
 
-    def run(
-        self, plan: Iterable[Planned], losses: list[Tensor] | None = None, drain: bool = False
-    ) -> None:
+    def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
         """Run this stage's operations; with ``drain``, bring all losses to every process."""
         self._check_open()
         try:
@@ -123,8 +121,7 @@ class Distributed:
             self._fail(error)
         if drain:
             shared = self.share([loss.cpu() for loss in self.ends.losses])[-1]
-            if losses is not None:
-                losses.extend(shared)
+            losses.extend(shared)
             self.ends.losses.clear()
 
     def _run_free(self, plan: Iterable[Planned]) -> None:

@@ -27,7 +27,7 @@ class Executor(Protocol):
     def feed(self, k: int, x: Tensor, target: Tensor) -> None:
         """Queue micro-batch k."""
 
-    def run(self, plan: Iterable[Planned], losses: list[Tensor] | None, drain: bool) -> None:
+    def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool) -> None:
         """Run the operations; StageFailed says where one of them failed."""
 
     def abandon(self) -> None:
@@ -138,11 +138,10 @@ class Local:
         self._inputs.put(k, x)
         self._targets.put(k, target)
 
-    def hand_over(self, losses: list[Tensor] | None) -> None:
+    def hand_over(self, losses: list[Tensor]) -> None:
         """Move the losses that reached the end to the caller's list."""
         found = self.ends[-1].losses
-        if losses is not None:
-            losses.extend(found)
+        losses.extend(found)
         found.clear()
 
     def abandon(self) -> None:

@@ -18,9 +18,7 @@ class Simulator(Local):
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__(stages, Link)
 
-    def run(
-        self, plan: Iterable[Planned], losses: list[Tensor] | None = None, drain: bool = False
-    ) -> None:
+    def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
         """Run all of ``plan``; ``losses`` receives those of micro-batches that reach the end."""
         stages, ends = self.local, self.ends
         try:

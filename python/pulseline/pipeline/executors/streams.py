@@ -81,9 +81,7 @@ class Streams(Local):
         self._flags.append((*self._now, torch.isfinite(message).all()))
         return True
 
-    def run(
-        self, plan: Iterable[Planned], losses: list[Tensor] | None = None, drain: bool = False
-    ) -> None:
+    def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
         """Issue all of ``plan``, then let the caller's stream wait for every stage."""
         caller = torch.cuda.current_stream(self._device)
         for stream in self._streams:

@@ -79,9 +79,7 @@ class Threads(Local):
             ).start()
         self._workers = weakref.finalize(self, _dismiss, self._orders)
 
-    def run(
-        self, plan: Iterable[Planned], losses: list[Tensor] | None = None, drain: bool = False
-    ) -> None:
+    def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
         """Run all of ``plan``; the first failure stops every stage and is raised again."""
         if not self._workers.alive:
             raise BackendError("the pipeline is closed: build a new one")

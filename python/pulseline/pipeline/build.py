@@ -1,0 +1,70 @@
+"""Stages from a model, and what stages of one pipeline must not share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..optim import AnalogSGD
+from .split import Balance, has_parameters, split
+from .stage import Loss, Stage
+
+__all__ = ["OptimizerFactory", "check_stages", "cut", "refuse_model_arguments"]
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def cut(
+    model: nn.Module,
+    stages: int | None,
+    optimizer: OptimizerFactory | None,
+    loss: Loss | None,
+    balance: Balance,
+) -> list[Stage]:
+    """Stages of consecutive parts of the model."""
+    given = {"stages": stages, "optimizer": optimizer, "loss": loss}
+    for name, value in given.items():
+        if value is None:
+            raise ConfigError(f"{name} is missing; a model needs stages=, optimizer= and loss=")
+    if isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer):
+        raise ConfigError(
+            f"optimizer is a {type(optimizer).__name__}; use a function of a stage's parameters, "
+            "such as lambda p: pulseline.optim.AnalogSGD(p, lr=0.1)"
+        )
+    parts = split(model, 0 if stages is None else stages, balance)
+    names = iter(model._modules)  # split keeps the order, so each part takes its share
+    made = []
+    for m, part in enumerate(parts, start=1):
+        trained = any(p.requires_grad for p in part.parameters())
+        steps = optimizer(part.parameters()) if trained else AnalogSGD(part.parameters(), lr=0.0)
+        taken = tuple(islice(names, len(part)))
+        made.append(Stage(part, steps, loss if m == len(parts) else None, names=taken))
+    return made
+
+
+def refuse_model_arguments(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name} belongs to a model; stages that are made have their own")
+
+
+def check_stages(stages: list[Stage]) -> None:
+    if not stages:
+        raise ConfigError("stages is empty: give at least one Stage")
+    for m, stage in enumerate(stages, start=1):
+        if (stage.loss is not None) != (m == len(stages)):
+            raise ConfigError(
+                f"stage {m} of {len(stages)} {'has a' if stage.loss else 'needs a'} loss: the last "
+                "stage and no other computes it"
+            )
+        if not has_parameters(stage.module):
+            raise ConfigError(f"stage {m} has no parameters: give it at least one layer to train")
+    parameters = [id(p) for stage in stages for p in stage.module.parameters()]
+    optimizers = [id(stage.optimizer) for stage in stages]
+    if len({*parameters}) < len(parameters) or len({*optimizers}) < len(optimizers):
+        raise ConfigError("two stages share a parameter or an optimizer: give each stage its own")

@@ -1,0 +1,58 @@
+"""How a pipeline runs, apart from what it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import ConfigError, require
+from .executors import EXECUTORS
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fields of :class:`pulseline.Pipeline` by name.
+
+    Attributes:
+        executor: "sim" (one thread), "threads" (one per stage), "dist" (one process per stage,
+            under torchrun), "streams" (CUDA). They run the same operations in the same order per
+            stage: the same bits, as far as the matrix products run on tiles.
+        micro_batch_size: samples per micro-batch.
+        micro_batches: micro-batches per update, of schedules "sync" and "gpipe".
+        timeout: seconds that a stage of "threads" or "dist" waits for another.
+        measure: keep wall-clock times, see :meth:`pulseline.Pipeline.spans`.
+        seed: of what torch draws in stages (dropout); None: ``torch.initial_seed()``.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    executor: str = "sim"
+    micro_batch_size: int = 1
+    micro_batches: int = 8
+    timeout: float = 60.0
+    measure: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        known = ", ".join(EXECUTORS)
+        require(self.executor in EXECUTORS, self, "executor", f"use one of {known}")
+        for name in ("micro_batch_size", "micro_batches"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            require(whole, self, name, "use an integer >= 1")
+        number = isinstance(self.timeout, (int, float)) and self.timeout > 0
+        require(number, self, "timeout", "use a positive number of seconds")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        require(self.seed is None or whole, self, "seed", "use an integer, or leave it out")
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> Options:
+        """Options by name; ConfigError for a name that is none."""
+        known = [one.name for one in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"{name} is no option of a pipeline; use {', '.join(known)}")
+        return cls(**given)
