@@ -2,8 +2,8 @@
 
 Checked first: every executor ends with the digest of `sim` on as many stages, noise on. Then the
 time per micro-batch of a filled pipeline with one flush, runs of all executors in turn; `dist`
-runs 2 processes with two layers each under torchrun, by itself. The baseline is `sim` with one
-intra-op thread; two threads are printed beside it.
+runs 2 processes with two layers each under torchrun, by itself: messages through shared memory and
+by gloo, in turn. The baseline is `sim` with one intra-op thread; two threads are printed beside it.
 
     python bench/pipeline.py
     python bench/pipeline.py --executors threads --size 256 --repeats 3 --json out/pipeline.json
@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from common import machine, spread
 from torch import Tensor, nn
 
 import pulseline as pl
+from pulseline.pipeline.executors import dist
 
 HERE = Path(__file__).resolve()
 
@@ -111,17 +114,31 @@ def race(contenders: list[Contender], repeats: int) -> None:
 
 
 def worker(args: argparse.Namespace) -> None:
-    """One process of `dist`; rank 0 leaves times and digest in ``args.worker``."""
-    contender = Contender(args, "dist", args.dist_stages, 1)
-    race([contender], args.repeats)
-    if contender.pipe.rank == 0:
-        found = {"times": contender.times, "digest": contender.digest}
+    """One process of `dist`; rank 0 leaves times and digests in ``args.worker``."""
+    contenders = {"dist": Contender(args, "dist", args.dist_stages, 1)}
+    with gloo():
+        contenders["dist, gloo"] = Contender(args, "dist", args.dist_stages, 1)
+    race(list(contenders.values()), args.repeats)
+    if contenders["dist"].pipe.rank == 0:
+        found = {name: (one.times, one.digest) for name, one in contenders.items()}
         Path(args.worker).write_text(json.dumps(found))
-    contender.pipe.close()
+    for one in contenders.values():
+        one.pipe.close()
 
 
-def distributed(args: argparse.Namespace) -> tuple[list[float], str]:
-    """Times and digest of `dist`, from processes under torchrun."""
+@contextmanager
+def gloo() -> Iterator[None]:
+    """Pipelines that are built here send messages by gloo, also on one machine."""
+    original = dist.Distributed
+    dist.Distributed = lambda *given: original(*given, "gloo")  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        dist.Distributed = original  # type: ignore[misc]
+
+
+def distributed(args: argparse.Namespace) -> dict[str, tuple[list[float], str]]:
+    """Times and digest of both kinds of `dist`, from processes under torchrun."""
     names = ("size", "layers", "batch", "micro_batches", "repeats", "dist_stages")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
@@ -132,7 +149,7 @@ def distributed(args: argparse.Namespace) -> tuple[list[float], str]:
         command = [sys.executable, *run, *options, f"--worker={file}"]
         subprocess.run(command, env=environment, check=True, timeout=600)
         found = json.loads(file.read_text())
-    return found["times"], found["digest"]
+    return {name: (times, digest) for name, (times, digest) in found.items()}
 
 
 def check(name: str, digest: str, expected: str) -> None:
@@ -159,13 +176,14 @@ def measure(args: argparse.Namespace) -> list[Row]:
         contender.pipe.close()
     if "dist" in executors:
         n = args.dist_stages
-        times, digest = distributed(args)
-        check(f"dist on {n} processes", digest, sims[n, 1].digest)
+        found = distributed(args)
         # what sim takes now, with nothing else of ours running
         again = statistics.median([sims[n, 1].run() for _ in range(args.repeats)])
-        seconds = statistics.median(times)
-        row = Row("dist", n, 1, seconds, spread(times), min(base[n], again) / seconds, digest[:16])
-        rows.append(row)
+        for name, (times, digest) in found.items():
+            check(f"{name} on {n} processes", digest, sims[n, 1].digest)
+            seconds = statistics.median(times)
+            speedup = min(base[n], again) / seconds
+            rows.append(Row(name, n, 1, seconds, spread(times), speedup, digest[:16]))
     return rows
 
 
