@@ -3,7 +3,7 @@
 The error column is the largest difference of the bare product (all converters off) to float64,
 relative to the largest output.
 
-    python bench/mvm.py --sizes 512 --batches 64
+    python bench/read.py --sizes 512 --batches 64
 """
 
 from __future__ import annotations
