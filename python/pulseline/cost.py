@@ -19,9 +19,29 @@ from .pipeline import Pipeline
 from .pipeline.stage import evaluating
 from .schedules import Schedule, Span, modelled_spans, run_time
 
+__all__ = [
+    "Counted",
+    "Fired",
+    "arrays",
+    "balance",
+    "count",
+    "label",
+    "matrices",
+    "pulses_fired",
+    "report",
+    "run_report",
+    "slots",
+    "stage_costs",
+    "timeline",
+]
+
 
 class Fired(NamedTuple):
-    """Coincidences and slots of the updates of an array, and their samples."""
+    """What the updates of an array fired.
+
+    Attributes:
+        pulses: coincidences. slots: of the trains. samples: updates.
+    """
 
     pulses: int
     slots: int
@@ -111,7 +131,14 @@ def count(modules: Iterable[nn.Module]) -> Counted:
 
 
 def slots(cell: Cell, counted: Counted) -> float:
-    """Mean pulse slots per update: counted by its last array, else ``desired_bl``."""
+    """Mean pulse slots per update of a cell.
+
+    Args:
+        cell: whose last array counts. counted: pulses of arrays, see :func:`count`.
+
+    Returns:
+        What was counted, else ``desired_bl``.
+    """
     array: Array = cell.arrays[-1]
     fired = counted.get(array.identity.key)
     if fired is None:
@@ -126,7 +153,14 @@ def arrays(modules: Iterable[nn.Module]) -> list[Array]:
 
 
 def pulses_fired(modules: Iterable[nn.Module], counted: Counted) -> int | None:
-    """Coincidences that updates of pulsed arrays fired; None if one of them did not count."""
+    """Coincidences that updates of pulsed arrays fired.
+
+    Args:
+        modules: that hold the arrays. counted: pulses of arrays, see :func:`count`.
+
+    Returns:
+        Their sum; None if one of the arrays did not count, or there is none.
+    """
     pulsed = [a for a in arrays(modules) if not isinstance(a.crossbar.device, Ideal)]
     known = [counted.get(array.identity.key) for array in pulsed]
     if not known or None in known:
@@ -140,7 +174,19 @@ def stage_costs(
     example: Tensor | None = None,
     counted: Counted | None = None,
 ) -> list[StageCost]:
-    """Cost per sample of modules that follow each other; see :func:`matrices`."""
+    """Cost per sample of modules that follow each other.
+
+    Args:
+        modules: in order. hardware: a name of ``pulseline.hardware.PRESETS``, or one of one's own.
+        example: an input (samples, ...), see :func:`matrices`.
+        counted: pulses of arrays, see :func:`count`; None: as the modules' own arrays counted.
+
+    Returns:
+        Times in ns and energies in pJ, one entry per module.
+
+    Raises:
+        ConfigError: there is no such hardware, or a convolution comes without an example.
+    """
     kind = preset(hardware)
     return [stage_cost(kind, held) for held in matrices(modules, example, counted)]
 
@@ -154,7 +200,16 @@ def balance(
 ) -> Balance:
     """Stages of ``model`` balanced by modelled time; print it to see the imbalance it leaves.
 
-    ``replicate``: extra copies of layers, see :func:`pulseline.hardware.balance`.
+    Args:
+        model: to be cut. stages: how many. hardware: see :func:`stage_costs`.
+        example: an input (samples, ...), see :func:`matrices`.
+        replicate: extra copies of layers, see :func:`pulseline.hardware.balance`.
+
+    Returns:
+        Layers per stage, copies, times in ns.
+
+    Raises:
+        ConfigError: see :func:`stage_costs` and :func:`pulseline.hardware.balance`.
     """
     layers = list(model.children())
     costs = stage_costs(layers, hardware, example)
@@ -178,6 +233,17 @@ def report(
     modelled durations; pulses and slots are those that the arrays counted (``Array.count_pulses``
     before the run), else every train has ``desired_bl`` slots, which update management hardly ever
     uses.
+
+    Args:
+        pipe: that ran. hardware: see :func:`stage_costs`.
+        example: an input (samples, ...), see :func:`matrices`.
+        latency_ns: of a message between stages.
+
+    Returns:
+        Time and energy; print it.
+
+    Raises:
+        ConfigError: micro-batches are in flight; see :func:`stage_costs`.
     """
     pipe.check_flushed("report")
     kind = preset(hardware)
@@ -203,7 +269,19 @@ def timeline(
     example: Tensor | None = None,
     latency_ns: float = 0.0,
 ) -> list[Span]:
-    """The first micro-batches of the pipeline's schedule on the hardware, times in ns."""
+    """The first micro-batches of the pipeline's schedule on the hardware.
+
+    Args:
+        pipe: whose schedule and stages they are. hardware: see :func:`stage_costs`.
+        micro_batches: how many. example: an input (samples, ...), see :func:`matrices`.
+        latency_ns: of a message between stages.
+
+    Returns:
+        Spans in ns, by start.
+
+    Raises:
+        ConfigError: see :func:`stage_costs`.
+    """
     costs = stage_costs([stage.module for stage in pipe.stages], hardware, example)
     times = [cost.times(pipe.micro_batch_size) for cost in costs]
     return modelled_spans(pipe.schedule, times, micro_batches, latency_ns)
@@ -218,7 +296,17 @@ def run_report(
     pulses: int | None = None,
     latency_ns: float = 0.0,
 ) -> RunReport:
-    """The report of a run with micro-batches of ``size`` and flushes after those segments."""
+    """The report of a run, from its schedule and the cost of its stages.
+
+    Args:
+        plan: schedule of the run. costs: of each stage, per sample.
+        segments: micro-batches between flushes. hardware: whose pulses and lines are paid.
+        size: samples per micro-batch. pulses: coincidences fired; None: a bound.
+        latency_ns: of a message between stages.
+
+    Returns:
+        Time in ns and energy in pJ.
+    """
     samples = size * sum(segments)
     total = run_time(plan, [cost.times(size) for cost in costs], segments, latency_ns)
     update = samples * sum(cost.update_pj for cost in costs)

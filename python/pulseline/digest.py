@@ -14,13 +14,21 @@ from torch import Tensor
 
 from .errors import ConfigError
 
+__all__ = ["digest"]
+
 
 def digest(state: Mapping[str, object]) -> str:
-    """Hex sha256 over name, dtype, shape and bytes of every tensor in ``state``.
+    """Hex sha256 over name, dtype, shape and bytes of every tensor.
 
-    ``state`` is a ``state_dict()``; nested mappings (what a module's ``get_extra_state`` returns)
-    and lists count with their joined names, plain numbers and strings by their type and value.
-    Raises ConfigError for an entry of another type.
+    Args:
+        state: a ``state_dict()``; nested mappings (what a module's ``get_extra_state`` returns) and
+            lists count with their joined names, plain numbers and strings by their type and value.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ConfigError: an entry of another type.
     """
     total = hashlib.sha256()
     for name, value in sorted(_flatten("", state).items()):

@@ -14,7 +14,11 @@ class BackendError(RuntimeError):
 
 
 class StageFailed(RuntimeError):
-    """A pipeline stage stopped; says which stage, operation and micro-batch, and why."""
+    """A pipeline stage stopped.
+
+    Args:
+        stage: from 1. op: "F", "B" or "U". k: micro-batch. reason: what went wrong.
+    """
 
     def __init__(self, stage: int, op: str, k: int, reason: str) -> None:
         super().__init__(f"stage {stage} failed at operation {op}{k}: {reason}")
@@ -28,7 +32,15 @@ class StageFailed(RuntimeError):
 
 
 def require(condition: bool, owner: object, field: str, fix: str) -> None:
-    """Raise a ConfigError that names the field of a settings object, its value and the remedy."""
+    """Refuse a value of a settings object.
+
+    Args:
+        condition: what holds if the value is right. owner: the settings. field: its name there.
+        fix: what to use instead, the end of the sentence.
+
+    Raises:
+        ConfigError: the condition does not hold.
+    """
     if not condition:
         value = getattr(owner, field)
         raise ConfigError(f"{type(owner).__name__}: {field} is {value!r}; {fix}")

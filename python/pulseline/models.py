@@ -25,7 +25,11 @@ DEVICES = (*presets.models(), *presets.list(), "ideal", "digital")
 
 
 def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
-    """A digital tanh network without bias, weights normal with std 2/sqrt(n_in)."""
+    """A digital tanh network without bias, weights normal with std 2/sqrt(n_in).
+
+    Args:
+        seed: of torch's generator that draws them. widths: units of every layer, inputs first.
+    """
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
@@ -53,6 +57,12 @@ def network(device: str, seed: int) -> nn.Module:
 
     A preset is used as published, a model with weights in [-1, 1] and dw_min .001
     (soft_bounds_pmax: with its own curve).
+
+    Args:
+        device: one of DEVICES. seed: of weights and devices.
+
+    Raises:
+        ConfigError: there is no such device.
     """
     device, model = device_name(device), mlp(seed)
     if device == "digital":

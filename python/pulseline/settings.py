@@ -24,13 +24,23 @@ def setting(default: Any, *, inert: Any = _NONE, physics: bool = True) -> Any:
         default: the value it has where none is given.
         inert: the value of states that lack it; without one such a state is refused.
         physics: False for what only says how a result is computed, which no state holds.
+
+    Returns:
+        What stands behind ``=`` in the class.
     """
     what = {} if inert is _NONE else {"inert": inert}
     return field(default=default, metadata={**what, "physics": physics})
 
 
 def check_kind(name: str, value: object, *kinds: type) -> None:
-    """Raise ConfigError unless ``value`` is None or an instance of one of ``kinds``."""
+    """Refuse an object of another class.
+
+    Args:
+        name: what the message calls it. value: None, or to be looked at. kinds: classes allowed.
+
+    Raises:
+        ConfigError: it is an instance of none of them.
+    """
     if value is not None and not isinstance(value, kinds):
         what = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError(f"{name} is {value!r:.60}; use an instance of {what}")

@@ -27,6 +27,8 @@ __all__ = [
     "LR",
     "LR_DECAY",
     "Epoch",
+    "Notice",
+    "Progress",
     "Recipe",
     "Run",
     "Saving",
@@ -48,6 +50,7 @@ class Recipe:
     """Passes over the training images with learning rate ``lr decay^epoch``.
 
     Attributes:
+        epochs: how many passes. lr, decay: of the rate.
         seed: of the numpy Generator that orders the images.
     """
 
@@ -58,7 +61,12 @@ class Recipe:
 
 
 class Epoch(NamedTuple):
-    """State at an epoch's end: samples and clock cycles so far, test accuracy in percent, loss."""
+    """State at an epoch's end.
+
+    Attributes:
+        samples, cycles: trained samples and clock cycles so far.
+        accuracy: of the test images, in percent. loss: mean over the epoch.
+    """
 
     samples: int
     cycles: int
@@ -68,10 +76,12 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Saving:
-    """Checkpoints of a run: a directory, one every so many epochs and at the end.
+    """Checkpoints of a run.
 
-    ``resume``: continue from the newest one, or start where there is none. ``config``: what a run
-    must share to continue this one, see ``checkpoint.save``.
+    Attributes:
+        directory: of the checkpoints. every: epochs between two; there is one at the end too.
+        resume: continue from the newest one, or start where there is none.
+        config: what a run must share to continue this one, see ``checkpoint.save``.
     """
 
     directory: Path
@@ -82,7 +92,12 @@ class Saving:
 
 @dataclass
 class Run:
-    """What a training run leaves: its epochs, its wall time, the first clock cycles' events."""
+    """What a training run leaves.
+
+    Attributes:
+        epochs: state at the end of each. wall_s: wall time in seconds.
+        stages, micro_batches: of the pipeline. events: of the first clock cycles.
+    """
 
     epochs: list[Epoch] = field(default_factory=list)
     wall_s: float = 0.0
@@ -98,6 +113,7 @@ class Run:
 
     @property
     def cycles(self) -> int:
+        """Clock cycles of the whole run."""
         return self.epochs[-1].cycles
 
     @property
@@ -112,7 +128,15 @@ class Run:
 
 
 def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> Pipeline:
-    """``model`` cut into ``stages``, trained by AnalogSGD on the cross entropy."""
+    """A pipeline trained by AnalogSGD on the cross entropy.
+
+    Args:
+        model: to be cut. stages: how many. lr: of all of them.
+        options: of :class:`pulseline.Pipeline`.
+
+    Raises:
+        ConfigError: see :class:`pulseline.Pipeline`.
+    """
     return Pipeline(
         model,
         stages,
@@ -123,7 +147,11 @@ def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> P
 
 
 def accuracy(pipe: Pipeline, x: Tensor, y: Tensor) -> float:
-    """Percent of ``x`` (n, 64) that the network assigns to the labels ``y`` (n,)."""
+    """Percent of the images that the network assigns to their labels.
+
+    Args:
+        pipe: with the network. x: (n, 64) images. y: (n,) labels.
+    """
     return 100.0 * (pipe.eval(x).argmax(dim=1) == y).double().mean().item()
 
 
@@ -140,10 +168,18 @@ def train(
     """Train by the recipe; drain and test after each epoch. Under "dist" all processes call it.
 
     Args:
+        pipe: to be trained. data: images and labels. recipe: epochs and learning rates.
         progress: called with (samples, note) as work is done.
         notice: called with a sentence when a checkpoint is continued.
         saving: checkpoints of the run.
         timeline_cycles: clock cycles whose events the run keeps.
+
+    Returns:
+        What the run leaves, resumed epochs included.
+
+    Raises:
+        ConfigError: the directory holds checkpoints of another run, or some and ``resume`` is off.
+        StageFailed: from a stage.
     """
     epochs = recipe.epochs
     run = Run(stages=len(pipe.stages))

@@ -180,6 +180,12 @@ class IOConfig:
     """Reads of a tile: ``forward`` (y = W x) and ``backward`` (g = W^T d).
 
     Bound management never repeats a backward read (a saturated error is clipped).
+
+    Attributes:
+        forward, backward: converters, noise and bounds of either direction.
+
+    Raises:
+        ConfigError: one of them is no ReadConfig.
     """
 
     forward: ReadConfig = ReadConfig()

@@ -9,7 +9,7 @@ from ..devices import Device
 from ..errors import require
 from ..settings import setting
 
-__all__ = ["FIDELITIES", "NOISES", "UpdateConfig"]
+__all__ = ["FIDELITIES", "LOWRANK_FIDELITIES", "NOISES", "UpdateConfig"]
 
 FIDELITIES = ("strict", "exact", "expected", "grouped", "moments")  # order of the compiled enum
 NOISES = ("iid", "lowrank")  # order of the compiled enum

@@ -14,13 +14,20 @@ from itertools import accumulate, pairwise
 
 from ..errors import ConfigError
 
+__all__ = ["Balance", "LayerTime", "balance"]
+
 # One layer: its time as a whole, or (t_F, t_B, t_U).
 LayerTime = float | tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Balance:
-    """Layers per stage, copies of each layer, time of each stage; ``str`` prints them."""
+    """Layers per stage, copies of each layer, time of each stage; ``str`` prints them.
+
+    Attributes:
+        counts: layers per stage. copies: of each layer.
+        stage_times: in the unit of the layers' times.
+    """
 
     counts: tuple[int, ...]
     copies: tuple[int, ...]

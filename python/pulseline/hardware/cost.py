@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from .model import Hardware
 
+__all__ = ["Matrix", "StageCost", "matrix_cost", "stage_cost"]
+
 
 @dataclass(frozen=True)
 class Matrix:
-    """A rows x cols weight matrix that is used ``positions`` times per sample.
+    """A weight matrix and how often a sample uses it.
 
-    A convolution on a crossbar takes one product per output position. ``bl``: slots of its pulse
-    trains (None: the hardware's).
+    Attributes:
+        rows, cols: its shape.
+        positions: products per sample; a convolution on a crossbar takes one per output position.
+        bl: slots of its pulse trains; None: the hardware's.
+
+    Raises:
+        ConfigError: a size is negative.
     """
 
     rows: int
@@ -29,10 +36,14 @@ class Matrix:
 
 @dataclass(frozen=True)
 class StageCost:
-    """Time in ns and energy in pJ of F, B and U of one sample at one stage.
+    """Time and energy of F, B and U of one sample at one stage.
 
-    ``update_pj`` is a bound: every slot of both signs a pulse on every line (``line_pj``, part of
-    it) and, for one sign, a coincidence at every crosspoint.
+    Attributes:
+        forward_ns, backward_ns, update_ns: t_F, t_B, t_U.
+        forward_pj, backward_pj: energies of the reads.
+        update_pj: a bound: every slot of both signs a pulse on every line and, for one sign, a
+            coincidence at every crosspoint.
+        line_pj: the part of it that line pulses take.
     """
 
     forward_ns: float = 0.0
@@ -54,7 +65,14 @@ class StageCost:
 
 
 def matrix_cost(hardware: Hardware, matrix: Matrix) -> StageCost:
-    """Cost of one matrix: ``positions`` products each way and as many rank-1 updates."""
+    """Cost of one matrix: ``positions`` products each way and as many rank-1 updates.
+
+    Args:
+        hardware: that it lies on. matrix: its sizes.
+
+    Returns:
+        Per sample.
+    """
     rows, cols, n = matrix.rows, matrix.cols, matrix.positions
     slots = hardware.bl if matrix.bl is None else matrix.bl
     empty = rows == 0 or cols == 0
@@ -75,6 +93,12 @@ def stage_cost(hardware: Hardware, matrices: Sequence[Matrix]) -> StageCost:
 
     Every matrix is read in both directions, also the very first one, whose input gradient nobody
     needs; work between the matrices is not counted.
+
+    Args:
+        hardware: that they lie on. matrices: of the stage.
+
+    Returns:
+        Per sample.
     """
     costs = [matrix_cost(hardware, matrix) for matrix in matrices]
     return StageCost(

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+__all__ = ["asynchronous_ns", "sequential_ns", "synchronous_ns"]
+
 
 def sequential_ns(stages: int, t_f: float, t_b: float, t_u: float) -> float:
-    """``M (t_F + t_B) + t_U``: one sample at a time, earlier stages update behind later ones."""
+    """``M (t_F + t_B) + t_U``: one sample at a time, earlier stages update behind later ones.
+
+    Args:
+        stages: M. t_f, t_b, t_u: times of a stage.
+    """
     return stages * (t_f + t_b) + t_u
 
 
 def synchronous_ns(stages: int, micro_batches: int, t_f: float, t_b: float, t_u: float) -> float:
-    """``((B + M - 1)(t_F + t_B) + B t_U) / B``: B pulsed updates in a row at every flush."""
+    """``((B + M - 1)(t_F + t_B) + B t_U) / B``: B pulsed updates in a row at every flush.
+
+    Args:
+        stages: M. micro_batches: B. t_f, t_b, t_u: times of a stage.
+    """
     passes = (micro_batches + stages - 1) * (t_f + t_b)
     return (passes + micro_batches * t_u) / micro_batches
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, fields
 
 from ..errors import ConfigError
 
+__all__ = ["KINDS", "UNVERIFIED", "Hardware", "Source"]
+
 # abs: abstract or published table; file: constants of a public simulator; derived: computed from
 # those; definition; mem: recalled; assumed. The last two are shown as unverified.
 KINDS = ("abs", "file", "derived", "definition", "mem", "assumed")
@@ -26,7 +28,14 @@ UNVERIFIED = ("mem", "assumed")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a number comes from: one of ``KINDS`` and a reference."""
+    """Where a number comes from.
+
+    Attributes:
+        kind: one of ``KINDS``. text: the reference.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
 
     kind: str
     text: str
@@ -37,6 +46,7 @@ class Source:
 
     @property
     def verified(self) -> bool:
+        """Whether the number was looked up or computed, not recalled or assumed."""
         return self.kind not in UNVERIFIED
 
 
@@ -98,35 +108,60 @@ class Hardware:
         return tuple(name for name, source in self.sources if not source.verified)
 
     def read_ns(self, outputs: int, tile: int) -> float:
-        """Time of one matrix-vector product with so many outputs, cut into tiles of ``tile``."""
+        """Time of one matrix-vector product.
+
+        Args:
+            outputs: of the matrix. tile: largest number of them on a physical tile.
+
+        Returns:
+            In ns; physical tiles work at the same time.
+        """
         lines = min(outputs, tile)
         conversions = math.ceil(lines / self.adcs) if self.adcs else min(lines, 1)
         step = self.t_in_ns + self.t_int_ns + conversions * self.t_conv_ns
         return self.input_steps * step if outputs else 0.0
 
     def forward_ns(self, rows: int) -> float:
-        """t_F of a matrix with so many rows (outputs)."""
+        """t_F in ns of a matrix with so many rows (outputs)."""
         return self.read_ns(rows, self.tile_rows)
 
     def backward_ns(self, cols: int) -> float:
-        """t_B of a matrix with so many columns."""
+        """t_B in ns of a matrix with so many columns."""
         return self.read_ns(cols, self.tile_cols)
 
     def update_ns(self, bl: float | None = None) -> float:
-        """t_U = 2 BL t_pulse, any matrix size."""
+        """t_U = 2 BL t_pulse in ns, any matrix size.
+
+        Args:
+            bl: slots of a train; None: the hardware's.
+        """
         return 2 * (self.bl if bl is None else bl) * self.t_pulse_ns
 
     def write_ns(self, rows: int) -> float:
-        """Programming so many rows one after the other."""
+        """Time in ns of programming so many rows one after the other."""
         return rows * self.row_write_ns
 
     def read_pj(self, rows: int, cols: int, transposed: bool = False) -> float:
-        """Energy of one product with a rows x cols matrix (transposed: with its transpose)."""
+        """Energy of one product.
+
+        Args:
+            rows, cols: of the matrix. transposed: read with its transpose.
+
+        Returns:
+            In pJ.
+        """
         array, converters = self._read_parts(rows, cols, transposed)
         return array + converters
 
     def converter_share(self, rows: int, cols: int) -> float | None:
-        """Share of DACs and ADCs in a forward read; None if they are part of ``mac_fj``."""
+        """Share of DACs and ADCs in the energy of a forward read.
+
+        Args:
+            rows, cols: of the matrix.
+
+        Returns:
+            From 0 to 1; None: they are part of ``mac_fj``.
+        """
         if not self.dac_pj and not self.adc_pj:
             return None
         array, converters = self._read_parts(rows, cols, False)
@@ -143,12 +178,23 @@ class Hardware:
         return array, self.input_steps * edges
 
     def lines(self, rows: int, cols: int) -> int:
-        """Lines, rows and columns, of the physical tiles of a rows x cols matrix."""
+        """Lines, rows and columns, of the physical tiles of a matrix.
+
+        Args:
+            rows, cols: of the matrix.
+        """
         across, down = math.ceil(cols / self.tile_cols), math.ceil(rows / self.tile_rows)
         return rows * across + cols * down
 
     def update_pj(self, pulses: float, line_pulses: float = 0.0) -> float:
-        """Energy of so many coincidences and line pulses."""
+        """Energy of pulses.
+
+        Args:
+            pulses: coincidences at crosspoints. line_pulses: of whole lines of a tile.
+
+        Returns:
+            In pJ.
+        """
         return (pulses * self.pulse_fj + line_pulses * self.line_fj) / 1000
 
     def table(self) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from ..errors import ConfigError
 from .model import Hardware, Source
 
+__all__ = ["CONVERTERS", "DEFAULT", "PRESETS", "preset"]
+
 _CHIP = Source("abs", "IBM 64-core PCM chip, from its published TOPS and TOPS/W, 1-phase read")
 _HERMES = Source("abs", "HERMES core: 8-bit current-controlled-oscillator ADC, one per line")
 _RASCH = Source("mem", "Rasch et al. 2024")
@@ -178,7 +180,11 @@ DEFAULT = _PCM.name
 
 
 def preset(name: str | Hardware = DEFAULT) -> Hardware:
-    """The named preset (a Hardware is passed through); ConfigError if there is none."""
+    """The hardware of that name; one of one's own is passed through.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
     if isinstance(name, Hardware):
         return name
     if name not in PRESETS:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+__all__ = ["RunReport"]
+
 
 @dataclass(frozen=True)
 class RunReport:
     """Modelled time and energy of a training run.
 
-    ``read_pj`` and ``update_pj`` are totals. ``update_is_bound``: no pulses were counted, so every
-    slot is taken as a coincidence at every crosspoint, or lines cost energy: every slot is taken
-    as a pulse on every line. ``utilisation``: share of the time that each stage computes.
-    ``pulses``: coincidences really fired, None if nobody counted.
-    ``unverified``: numbers of the hardware that are recalled or assumed.
+    Attributes:
+        hardware, schedule: their names. samples: trained on.
+        total_ns: time. read_pj, update_pj: energies of the whole run.
+        update_is_bound: no pulses were counted, so every slot is taken as a coincidence at every
+            crosspoint, or lines cost energy: every slot is taken as a pulse on every line.
+        utilisation: share of the time that each stage computes.
+        pulses: coincidences really fired, None if nobody counted.
+        unverified: numbers of the hardware that are recalled or assumed.
     """
 
     hardware: str
@@ -30,6 +35,7 @@ class RunReport:
 
     @property
     def time_per_sample_ns(self) -> float:
+        """Total time over samples; 0 without samples."""
         return self.total_ns / self.samples if self.samples else 0.0
 
     @property
@@ -38,7 +44,7 @@ class RunReport:
         return (self.read_pj + self.update_pj) / self.samples if self.samples else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Numbers per sample and names, as JSON can hold them."""
         return {
             "hardware": self.hardware,
             "schedule": self.schedule,

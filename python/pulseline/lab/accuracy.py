@@ -33,6 +33,8 @@ from .report import table
 from .rows import column, number, select
 from .statistics import Cell, Interval, Verdict, crossing, decide, geometric, interval
 
+__all__ = ["SWEEP_NS", "UNITS", "Accuracy", "Method"]
+
 SWEEP_NS = (3.0, 10.0, 31.0, 100.0, 310.0, 1000.0, 3100.0)  # t_U of the figure and its table
 
 

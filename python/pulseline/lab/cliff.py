@@ -30,6 +30,8 @@ from .report import table
 from .rows import by_seed, column, mean, select
 from .statistics import Cell, Verdict, decide, geometric, interval
 
+__all__ = ["SOUND", "Cliff", "Recipe", "stale"]
+
 SOUND = 0.004  # the largest step at which sequential training does not suffer by itself
 
 

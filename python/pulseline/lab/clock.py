@@ -25,6 +25,8 @@ from .report import table
 from .rows import number
 from .statistics import Verdict
 
+__all__ = ["PIXELS", "PUBLISHED_SYNC", "SCHEDULES", "Clock"]
+
 SCHEDULES = ("sequential", "sync", "async")
 PUBLISHED_SYNC = {2: 1.781, 4: 2.910, 8: 4.268, 12: 5.049, 16: 5.562}
 PIXELS = 0.01  # what a bar's height is known to

@@ -31,6 +31,8 @@ from .rows import number, select
 from .statistics import Cell, Verdict, decide, exponent, interval
 from .teacher import Teacher
 
+__all__ = ["METHODS", "MOST_APART", "PAIRED", "Complexity", "Method"]
+
 
 class Method(NamedTuple):
     """tau (0: the experiment's), forward passes with old weights, B of the synchronous one."""

@@ -23,6 +23,8 @@ from ..devices import Device, SoftBounds
 from ..nn import to_analog
 from ..pipeline import Pipeline
 
+__all__ = ["DEVICE", "GAIN", "WIDTHS", "Point", "network", "parts", "pipeline", "train"]
+
 WIDTHS = (64,) * 8 + (10,)
 GAIN = 1.5
 DEVICE = SoftBounds(w_max=3.0, w_min=-3.0, dw_min=0.003)

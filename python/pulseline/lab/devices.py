@@ -37,6 +37,8 @@ from .report import table
 from .rows import column, mean, select
 from .statistics import Cell, Verdict, crossing, decide, interval
 
+__all__ = ["BASELINE", "BOUND", "SCHEDULES", "STATES", "SWEEPS", "UNITS", "Devices", "crossbar"]
+
 BOUND = 1.0
 STATES = 4000
 

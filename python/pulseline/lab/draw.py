@@ -7,6 +7,8 @@ from typing import Any
 
 from .statistics import Interval
 
+__all__ = ["bars", "new_figure", "plain_ticks"]
+
 
 def plain_ticks(axis: Any, values: Sequence[float]) -> None:
     """Label a logarithmic axis at these values, as plain numbers, and nowhere else."""

@@ -23,6 +23,22 @@ from ..errors import BackendError, ConfigError
 from .mutants import Mutant, Row, Rows
 from .statistics import Verdict
 
+__all__ = [
+    "Experiment",
+    "Notice",
+    "Progress",
+    "Run",
+    "Settings",
+    "Summary",
+    "compute",
+    "finish",
+    "load",
+    "rows_of",
+    "run_of",
+    "runs_of",
+    "settings_digest",
+]
+
 Notice = Callable[[str], None]
 Progress = Callable[[str, int], None]  # called with a name and the number of rows that are done
 Self = TypeVar("Self", bound="Settings")
@@ -39,10 +55,14 @@ class Experiment(Protocol):
     """Settings of one experiment, a frozen dataclass, and what is done with them."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What files and the command line call it."""
+        ...
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """The heading of its page."""
+        ...
 
     @property
     def seeds(self) -> int:
@@ -94,6 +114,7 @@ class Settings:
 
     @property
     def source(self) -> Any:
+        """The experiment whose runs are used: itself."""
         return self
 
     def with_seeds(self: Self, count: int) -> Self:
@@ -174,7 +195,11 @@ def runs_of(experiments: Sequence[Experiment], out: Path) -> list[Run]:
 
 
 def rows_of(experiment: Experiment, out: Path) -> Rows:
-    """The rows of all seeds, from their files."""
+    """The rows of all seeds, from their files.
+
+    Raises:
+        ConfigError: a run was not computed yet.
+    """
     rows: Rows = []
     for run in runs_of([experiment], out):
         kept = load(run, lambda _: None)

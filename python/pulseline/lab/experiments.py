@@ -19,13 +19,22 @@ from .report import Report, write, write_index
 from .speedup import Speedup
 from .staleness import Staleness
 
+__all__ = ["EXPERIMENTS", "QUICK", "named", "perform"]
+
 _ALL = (Clock(), Staleness(), Floor(), Complexity(), Accuracy(), Speedup(), Cliff(), Devices())
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}
 QUICK: dict[str, Experiment] = {one.name: one.quick() for one in _ALL}
 
 
 def named(names: Sequence[str], quick: bool) -> list[Experiment]:
-    """The experiments of these names; ["all"]: all of them. ConfigError for another name."""
+    """The experiments of these names, in their order.
+
+    Args:
+        names: of EXPERIMENTS; ["all"]: all of them. quick: with settings that take seconds.
+
+    Raises:
+        ConfigError: there is no such experiment.
+    """
     known = QUICK if quick else EXPERIMENTS
     names = list(known) if list(names) == ["all"] else names
     for name in names:
@@ -60,10 +69,21 @@ def perform(
     notice: Notice = lambda _: None,
     finished: Callable[[Report], None] = lambda _: None,
 ) -> list[Report]:
-    """Compute what is not in ``out`` yet, then write the files of each experiment.
+    """Compute what is not kept yet, then write the files of each experiment.
 
-    ``jobs``: processes. ``command``: what the summaries name as their origin. More than one
-    experiment: also ``index.md``.
+    More than one experiment: also ``index.md``.
+
+    Args:
+        experiments: in the order of the reports. out: directory of runs and files.
+        jobs: processes. command: what the summaries name as their origin.
+        notice: called with a sentence when a kept run is damaged.
+        finished: called with each report when its files are written.
+
+    Returns:
+        The reports.
+
+    Raises:
+        BackendError: a process ended without a word.
     """
     import matplotlib.figure  # noqa: F401  # missing packages show before hours of work, not after
 

@@ -29,6 +29,8 @@ from .report import table
 from .rows import by_seed, column, mean, number, select
 from .statistics import Cell, Verdict, decide, exponent, geometric
 
+__all__ = ["LATE_EVERY", "Floor", "Vector"]
+
 Vector = NDArray[np.float64]
 LATE_EVERY = 8  # samples between two looks
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+__all__ = ["Bend", "Mutant", "Row", "Rows", "Value", "planted", "plus", "times"]
+
 Value = str | int | float | None
 Row = dict[str, Value]
 Rows = list[Row]

@@ -18,6 +18,8 @@ from ..arrays import cells_of
 from ..pipeline import Pipeline, Stage
 from .teacher import pairs_of_gradient
 
+__all__ = ["Bias", "Probe", "rms"]
+
 
 class Bias(NamedTuple):
     """Frobenius norms over all layers of one micro-batch: |e_k| and |gradient at W_k|."""

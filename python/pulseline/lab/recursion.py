@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from .teacher import Teacher
 
+__all__ = ["Array", "Block", "Fleet", "Look", "drawn", "full", "move"]
+
 Array = NDArray[np.float64]
 
 

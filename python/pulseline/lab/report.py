@@ -20,6 +20,19 @@ from .engine import Experiment, Summary
 from .mutants import Rows, Value, planted
 from .statistics import WORDS, Verdict
 
+__all__ = [
+    "Report",
+    "Trial",
+    "machine",
+    "page",
+    "read",
+    "table",
+    "tried",
+    "versions",
+    "write",
+    "write_index",
+]
+
 
 class Trial(NamedTuple):
     """What a verdict says with an error planted in its rows."""

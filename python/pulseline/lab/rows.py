@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .mutants import Row, Rows, Value
 
+__all__ = ["by_seed", "column", "mean", "number", "select"]
+
 
 def select(rows: Rows, **equal: Value) -> Rows:
     """The rows whose columns have these values."""

@@ -22,6 +22,8 @@ from .mutants import Mutant, Row, Rows, times
 from .report import table
 from .statistics import Cell, Verdict, decide, geometric
 
+__all__ = ["LEAST", "PUBLISHED_ASYNC", "Speedup"]
+
 PUBLISHED_ASYNC = {2: 1.885, 4: 3.92, 8: 7.54, 12: 5.82, 16: 7.76}
 LEAST = 0.6
 
@@ -39,6 +41,7 @@ class Speedup:
 
     @property
     def seeds(self) -> int:
+        """Seeds of the source."""
         return self.runs.seeds
 
     @property

@@ -33,6 +33,8 @@ from .rows import by_seed, column, mean, number, select
 from .statistics import Cell, Interval, Verdict, decide, exponent, geometric, interval
 from .teacher import Teacher
 
+__all__ = ["FLOORS", "KINDS", "MEASURES", "Staleness"]
+
 KINDS = {"expected": "expected updates", "exact": "pulse trains"}
 FLOORS = {"digital": (False, False), "analog": (True, False), "asynchronous": (True, True)}
 

@@ -14,6 +14,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+__all__ = [
+    "MOST_SEEDS",
+    "WORDS",
+    "Cell",
+    "Interval",
+    "Verdict",
+    "crossing",
+    "decide",
+    "every",
+    "exponent",
+    "geometric",
+    "interval",
+    "least",
+    "quantile",
+    "seeds_needed",
+]
+
 MOST_SEEDS = 10_000
 
 

@@ -30,6 +30,17 @@ from ..nn import to_analog
 from ..optim import AnalogSGD
 from ..pipeline import Pipeline
 
+__all__ = [
+    "STATES",
+    "Teacher",
+    "gradients_along",
+    "half_square",
+    "linear_device",
+    "pairs_of_gradient",
+    "squared_gradient",
+    "weights_of",
+]
+
 STATES = 1024  # steps of dw_min from one bound to the other; 2^n, so that steps are stored exactly
 
 

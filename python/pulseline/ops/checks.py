@@ -9,6 +9,21 @@ from ..configs.update import FIDELITIES, LOWRANK_FIDELITIES
 from ..errors import ConfigError
 from .layout import Counters, PulseSettings, UpdateKey
 
+__all__ = [
+    "COUNTERS",
+    "check_average",
+    "check_counters",
+    "check_fired",
+    "check_tensor",
+    "check_update",
+    "elsewhere",
+    "refuse_device",
+    "refuse_matrix",
+    "refuse_mixture",
+    "refuse_value",
+    "refuse_weight",
+]
+
 _SOURCES = ("", "x", "d")
 _MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
 _MOST_GROUP = 256
@@ -19,7 +34,11 @@ _MOST_TILE = (1 << 32) - 1
 
 
 def check_tensor(value: object) -> None:
-    """Raise ConfigError for anything but a tensor."""
+    """Refuse anything but a tensor.
+
+    Raises:
+        ConfigError: the value is none.
+    """
     if not isinstance(value, Tensor):
         raise ConfigError(
             f"got a {type(value).__name__} where a tensor is needed; convert it with "
@@ -28,6 +47,14 @@ def check_tensor(value: object) -> None:
 
 
 def refuse_matrix(name: str, t: Tensor, columns: int) -> None:
+    """Refuse an operand that is no matrix of float32 with so many columns.
+
+    Args:
+        name: what the message calls it. t: the operand. columns: how many it must have.
+
+    Raises:
+        ConfigError: its dtype or shape.
+    """
     if t.dtype is not torch.float32:
         raise ConfigError(f"{name} has dtype {t.dtype}; convert it with .float()")
     if t.dim() != 2 or t.shape[1] != columns:
@@ -35,6 +62,11 @@ def refuse_matrix(name: str, t: Tensor, columns: int) -> None:
 
 
 def refuse_weight(t: Tensor) -> None:
+    """Refuse a weight that is no contiguous float32 matrix on the CPU.
+
+    Raises:
+        ConfigError: its dtype, shape, strides or device.
+    """
     if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous() or not t.is_cpu:
         raise ConfigError(
             f"weight has dtype {t.dtype} and shape {tuple(t.shape)} on {t.device}; use a "
@@ -43,12 +75,24 @@ def refuse_weight(t: Tensor) -> None:
 
 
 def check_average(average: Tensor | None) -> None:
-    """Raise ConfigError unless a running average, if there is one, is one float32 number."""
+    """Refuse a running average, if there is one, that is not one float32 number.
+
+    Raises:
+        ConfigError: its dtype or size.
+    """
     if average is not None and (average.dtype is not torch.float32 or average.numel() != 1):
         raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
 
 
 def refuse_value(source: int, sample: int) -> None:
+    """Say where a kernel met a NaN or an infinity.
+
+    Args:
+        source: 1: x, 2: d. sample: row of it.
+
+    Raises:
+        ConfigError: always.
+    """
     raise ConfigError(
         f"{_SOURCES[source]}[{sample}] holds a NaN or an infinity; nothing was written, "
         "check the learning rate and the loss"
@@ -56,13 +100,25 @@ def refuse_value(source: int, sample: int) -> None:
 
 
 def refuse_device(name: str, t: Tensor, weight: Tensor) -> None:
+    """Say that an operand is not where the weight is.
+
+    Args:
+        name: what the message calls it. t: the operand. weight: whose device counts.
+
+    Raises:
+        ConfigError: always.
+    """
     where = "the CPU" if weight.is_cpu else str(weight.device)
     remedy = ".cpu()" if weight.is_cpu else f".to({str(weight.device)!r})"
     raise ConfigError(f"{name} is on {t.device} and the weight on {where}; move it with {remedy}")
 
 
 def elsewhere(t: Tensor, weight: Tensor) -> bool:
-    """Whether ``t`` is on another device; on the CPU without the cost of two device objects."""
+    """Whether two tensors are on different devices; on the CPU without making device objects.
+
+    Args:
+        t, weight: the tensors.
+    """
     return not (t.is_cpu and weight.is_cpu) and t.device != weight.device
 
 
@@ -75,7 +131,15 @@ def check_update(
     key: UpdateKey,
     on: str,
 ) -> None:
-    """Refuse what no backend can run; ``on``: the type of device everything must be on."""
+    """Refuse an update that no backend can run.
+
+    Args:
+        weight: (rows, cols). x: (samples, cols). d: (samples, rows). lr: learning rate.
+        pulses: the trains. key: whose draws. on: type of device everything must be on.
+
+    Raises:
+        ConfigError: shapes, dtypes, devices or settings out of their range.
+    """
     here = weight.is_cpu if on == "cpu" else weight.device.type == on
     if (
         weight.dtype is not torch.float32
@@ -134,8 +198,11 @@ def _refuse_settings(pulses: PulseSettings, key: UpdateKey) -> None:
 def check_counters(counters: Tensor, beside: Tensor) -> int:
     """The address of an array's counters.
 
+    Args:
+        counters: int64, as many as :class:`.layout.Counters`. beside: a tensor of the array.
+
     Raises:
-        ConfigError: they are not int64, as many as :class:`.layout.Counters`, beside the weight.
+        ConfigError: another dtype, number or device.
     """
     if (
         counters.dtype is not torch.int64
@@ -152,7 +219,14 @@ def check_counters(counters: Tensor, beside: Tensor) -> int:
 
 
 def check_fired(fired: Tensor | None, weight: Tensor) -> None:
-    """Raise ConfigError unless the counts, if there are any, are int64 and beside the weight."""
+    """Refuse counts of pulses, if there are any, that a kernel cannot add to.
+
+    Args:
+        fired: two int64 or more, or None. weight: where they must be.
+
+    Raises:
+        ConfigError: another dtype, number or device.
+    """
     if fired is None:
         return
     if elsewhere(fired, weight):
@@ -164,7 +238,14 @@ def check_fired(fired: Tensor | None, weight: Tensor) -> None:
 
 
 def refuse_mixture(weight: Tensor, **others: Tensor) -> None:
-    """A meta tensor among real ones comes here instead of to a kernel."""
+    """Refuse a meta tensor among real ones, which comes here instead of to a kernel.
+
+    Args:
+        weight: whose device counts. others: by their names.
+
+    Raises:
+        ConfigError: one of them is elsewhere.
+    """
     for name, t in others.items():
         if t.device != weight.device:
             raise ConfigError(

@@ -16,6 +16,15 @@ from ..devices import DEVICES
 from ..errors import ConfigError
 from .library import LIBRARY
 
+__all__ = [
+    "DEVICE_INDEX",
+    "FIELDS",
+    "construct",
+    "construct_retention",
+    "initial_normals",
+    "model_index",
+]
+
 DEVICE_INDEX = MappingProxyType({name: i for i, (name, *_) in enumerate(_cpu.DEVICES)})
 # Fields of a compiled model; ``curve[18]`` takes 18 numbers.
 _DECLARED = tuple((name, tuple(fields.split(","))) for name, fields, *_ in _cpu.DEVICES)
@@ -35,6 +44,9 @@ _threads = torch.get_num_threads
 
 def model_index(device: str, params: Sequence[float]) -> int:
     """Number of a compiled model.
+
+    Args:
+        device: its name. params: numbers of its fields.
 
     Raises:
         ConfigError: an unknown name, or another number of parameters.

@@ -11,6 +11,8 @@ from .. import _cpu
 from ..errors import ConfigError
 from .cuda import module
 
+__all__ = ["check_environment", "info", "use_isa"]
+
 
 def use_isa(name: str) -> None:
     """Run the CPU kernels of one instruction set: baseline, avx2, avx512f or avx512.

@@ -19,6 +19,24 @@ from ..devices import Device, PulsedDevice
 from ..devices.pulsed import RETENTION
 from ..errors import ConfigError
 
+__all__ = [
+    "FIDELITY_INDEX",
+    "LAYOUT",
+    "NUMBERING",
+    "PURPOSES",
+    "ConverterSettings",
+    "Counters",
+    "DrawKey",
+    "PulseSettings",
+    "ReadKey",
+    "ReadSettings",
+    "UpdateAddresses",
+    "UpdateKey",
+    "UpdateSizes",
+    "check_layout",
+    "checked",
+]
+
 T = TypeVar("T")
 
 
@@ -43,7 +61,12 @@ class ReadKey(NamedTuple):
     def of(
         cls, seed: int, tile_id: int, purpose: int, mapping: TileMapping, transposed: bool
     ) -> ReadKey:
-        """Of a matrix on physical tiles; ``transposed``: read from its outputs."""
+        """Of a matrix on physical tiles.
+
+        Args:
+            seed, tile_id: of the array. purpose: one of ``PURPOSES``.
+            mapping: largest physical tile. transposed: read from its outputs.
+        """
         sizes = (mapping.tile_in, mapping.tile_out)
         sizes = sizes[::-1] if transposed else sizes
         return cls(seed, tile_id, purpose, *sizes, fused=int(mapping.cuda_products == "fused"))
@@ -80,7 +103,11 @@ class ReadSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: ReadConfig, out_scale: float = 1.0) -> ReadSettings:
-        """Those of a configuration; outputs are multiplied by ``out_scale``."""
+        """Those of a configuration.
+
+        Args:
+            config: of the read. out_scale: what outputs are multiplied by.
+        """
         return cls(
             inp_bound=max(config.inp_bound, 0.0),
             inp_res=config.inp_res,
@@ -122,7 +149,11 @@ class ConverterSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: ReadConfig, advance: bool = True) -> ConverterSettings:
-        """Those of a configuration; evaluation reads do not ``advance`` the running average."""
+        """Those of a configuration.
+
+        Args:
+            config: of the read. advance: whether it moves the running average; evaluation does not.
+        """
         nonlinear = config.out_nonlinearity > 0
         return cls(
             nm_thres=config.nm_thres,
@@ -162,7 +193,11 @@ class PulseSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: UpdateConfig, device: Device) -> PulseSettings:
-        """Those of a configuration for a device."""
+        """Those of a configuration for a device.
+
+        Args:
+            config: of the update. device: whose granularity counts.
+        """
         granularity = coarseness = 1.0
         if isinstance(device, PulsedDevice):
             granularity = device.granularity
@@ -252,6 +287,9 @@ def check_layout(module: Any) -> None:
 
 def checked(kind: type[T], values: Sequence[float]) -> T:
     """What torch's dispatcher hands on as a list, by name again.
+
+    Args:
+        kind: the NamedTuple. values: its numbers in order.
 
     Raises:
         ConfigError: another number of values.

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .checks import check_tensor
 
+__all__ = ["LIBRARY", "direct", "eager"]
+
 LIBRARY = torch.library.Library("pulseline", "DEF")
 for schema in (
     "read_(Tensor x, Tensor weight, bool transposed, Tensor(a!) counters, int[] key, "

@@ -24,6 +24,8 @@ from .checks import (
 from .cuda.read import read as read_cuda
 from .library import LIBRARY, direct
 
+__all__ = ["read_", "read_chain_", "read_cpu"]
+
 _F32, _I64 = torch.float32, torch.int64
 _CPU = torch.device("cpu")  # whatever the default device is
 _threads = torch.get_num_threads
@@ -39,7 +41,18 @@ def read_cpu(
     converters: Sequence[float] | None = None,
     average: Tensor | None = None,
 ) -> Tensor:
-    """Both reads; without converters the plain one."""
+    """Both reads of CPU tensors.
+
+    Args:
+        x, weight, transposed, counters, key, settings: see :func:`read_`.
+        converters, average: see :func:`read_chain_`; None: the plain read.
+
+    Returns:
+        (samples, outputs) float32.
+
+    Raises:
+        ConfigError: dtype, shape or device, or a value that is not finite.
+    """
     if (
         weight.dtype is not _F32
         or weight.dim() != 2
@@ -119,6 +132,9 @@ def read_(
 
     Returns:
         (samples, outputs) float32.
+
+    Raises:
+        ConfigError: dtype, shape or device, or a value that is not finite.
     """
     if direct(x):
         return read_cpu(x, weight, transposed, counters, key, settings)
@@ -139,9 +155,16 @@ def read_chain_(
     """``pulseline::read_chain_``: a read with options; :func:`read_` where they are off.
 
     Args:
+        x, weight, transposed, counters, key, settings: see :func:`read_`.
         converters: :class:`ConverterSettings`.
         average: running average of ``average_abs_max``, (1,) float32, <= 0: none yet; it is moved
             if ``converters.advance``.
+
+    Returns:
+        (samples, outputs) float32.
+
+    Raises:
+        ConfigError: see :func:`read_`.
     """
     if direct(x):
         return read_cpu(x, weight, transposed, counters, key, settings, converters, average)

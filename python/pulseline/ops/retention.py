@@ -21,6 +21,18 @@ from .cuda.launch import Redraw, Update, launch_on
 from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
 from .library import LIBRARY, eager
 
+__all__ = [
+    "disturb_",
+    "disturb_cuda",
+    "drift_log2",
+    "redraw_",
+    "redraw_cuda",
+    "reset_",
+    "reset_cuda",
+    "retain_",
+    "retain_cuda",
+]
+
 _EXACT, _EXPECTED = FIDELITY_INDEX["exact"], FIDELITY_INDEX["expected"]
 _threads = torch.get_num_threads
 
@@ -67,10 +79,26 @@ def _reset(*arguments: Any) -> None:
 
 
 def retain_cuda(weight: Tensor, *rest: Any) -> None:
+    """``pulseline::retain_`` of CUDA tensors.
+
+    Args:
+        weight: (rows, cols) float32. rest: as of the operator.
+
+    Raises:
+        ConfigError: shapes, dtypes or devices.
+    """
     launch_on(weight, "retain", _between(False, weight, *rest))
 
 
 def reset_cuda(weight: Tensor, *rest: Any) -> None:
+    """``pulseline::reset_`` of CUDA tensors.
+
+    Args:
+        weight: (rows, cols) float32. rest: as of the operator.
+
+    Raises:
+        ConfigError: shapes, dtypes or devices.
+    """
     launch_on(weight, "retain", _between(True, weight, *rest))
 
 
@@ -102,6 +130,14 @@ def _disturb(*arguments: Any) -> None:
 
 
 def disturb_cuda(visible: Tensor, *rest: Any) -> None:
+    """``pulseline::disturb_`` of CUDA tensors.
+
+    Args:
+        visible: (rows, cols) float32, what is read. rest: as of the operator.
+
+    Raises:
+        ConfigError: shapes, dtypes or devices.
+    """
     launch_on(visible, "disturb", _programmed(visible, *rest))
 
 
@@ -140,6 +176,15 @@ def redraw_cuda(
     key: Sequence[int],
     batch: Batch | None = None,
 ) -> None:
+    """``pulseline::redraw_`` of CUDA tensors.
+
+    Args:
+        visible, hidden, step, x, d, lr, pulses, deviation, counters, key, batch: see
+            :func:`redraw_`.
+
+    Raises:
+        ConfigError: shapes, dtypes or devices.
+    """
     _cells(visible, hidden, step)
     check_counters(counters, visible)
     x, d = x.contiguous(), d.contiguous()
@@ -208,6 +253,9 @@ def redraw_(
         visible, hidden: what is read, what the update moved. step: of ``construct``.
         x, d, lr, pulses, key: as of the update. counters: as it left them. deviation: of the noise.
         batch: on a GPU, that of the update.
+
+    Raises:
+        ConfigError: shapes, dtypes or devices.
     """
     if batch is not None and visible.is_cuda and eager(x):
         redraw_cuda(visible, hidden, step, x, d, lr, pulses, deviation, counters, key, batch)

@@ -29,6 +29,8 @@ from .cuda.outcomes import Outcomes
 from .layout import PulseSettings, UpdateKey, checked
 from .library import LIBRARY, direct, eager
 
+__all__ = ["update_", "update_cpu", "update_cuda"]
+
 _I64 = torch.int64
 _threads = torch.get_num_threads
 
@@ -48,6 +50,15 @@ def update_cpu(
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> None:
+    """``pulseline::update_`` of CPU tensors.
+
+    Args:
+        weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired: see
+            :func:`update_`.
+
+    Raises:
+        ConfigError: see :func:`update_`.
+    """
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     check_update(weight, x, d, lr, settings, whose, "cpu")
     if fired is not None:
@@ -102,6 +113,16 @@ def update_cuda(
     batch: Batch | None = None,
     outcomes: Outcomes | None = None,
 ) -> None:
+    """``pulseline::update_`` of CUDA tensors.
+
+    Args:
+        weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired, batch,
+            outcomes: see :func:`update_`.
+
+    Raises:
+        ConfigError: see :func:`update_`.
+        BackendError: there are no kernels, or no GPU.
+    """
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     check_update(weight, x, d, lr, settings, whose, weight.device.type)
     index, pairs = -1, (weight,) * 3
@@ -192,6 +213,10 @@ def update_(
         batch: on a GPU, whose launches it shares; None: its own, at once.
         outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
             who waits.
+
+    Raises:
+        ConfigError: shapes, dtypes, devices, settings out of their range, or a value that is not
+            finite; nothing was written.
     """
     if direct(x):
         update_cpu(

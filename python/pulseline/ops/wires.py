@@ -8,15 +8,21 @@ from torch import Tensor
 from .. import _cpu
 from ..errors import ConfigError
 
+__all__ = ["wire_currents"]
+
 
 def wire_currents(
     q: Tensor, weight: Tensor, resistance: float, tolerance: float = 1e-6, transposed: bool = False
 ) -> tuple[Tensor, int]:
-    """Currents (samples, outputs) of one physical tile with wires, and the CG iterations used.
+    """What one physical tile with wires gives, solved.
 
     Args:
-        q: (samples, inputs) line voltages. weight: (rows, cols). resistance: of a wire segment,
-            times the conductance of weight 1.
+        q: (samples, inputs) line voltages. weight: (rows, cols).
+        resistance: of a wire segment, times the conductance of weight 1.
+        tolerance: of the solution, relative. transposed: driven from the rows.
+
+    Returns:
+        Currents (samples, outputs), and the largest number of CG iterations.
 
     Raises:
         ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), shapes or devices.

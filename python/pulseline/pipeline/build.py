@@ -26,7 +26,20 @@ def cut(
     loss: Loss | None,
     balance: Balance,
 ) -> list[Stage]:
-    """Stages of consecutive parts of the model."""
+    """Stages of consecutive parts of the model.
+
+    Args:
+        model: an nn.Sequential. stages: how many.
+        optimizer: makes each stage's optimizer from its parameters.
+        loss: of the last stage. balance: layers per stage, see :func:`.split.split`.
+
+    Returns:
+        The stages, first one first; one with nothing to train gets an AnalogSGD that does nothing.
+
+    Raises:
+        ConfigError: an argument is missing, the optimizer is made already, or the model cannot be
+            cut, see :func:`.split.split`.
+    """
     given = {"stages": stages, "optimizer": optimizer, "loss": loss}
     for name, value in given.items():
         if value is None:
@@ -48,12 +61,23 @@ def cut(
 
 
 def refuse_model_arguments(**given: Any) -> None:
+    """Refuse what only a model takes beside stages that are made.
+
+    Raises:
+        ConfigError: one of the arguments is not None.
+    """
     for name, value in given.items():
         if value is not None:
             raise ConfigError(f"{name} belongs to a model; stages that are made have their own")
 
 
 def check_stages(stages: list[Stage]) -> None:
+    """Refuse stages that cannot be one pipeline.
+
+    Raises:
+        ConfigError: there is none, one has no parameters, two share a parameter or an optimizer, or
+            not the last one alone has a loss.
+    """
     if not stages:
         raise ConfigError("stages is empty: give at least one Stage")
     for m, stage in enumerate(stages, start=1):

@@ -36,7 +36,12 @@ T = TypeVar("T")
 
 
 class Loaded(NamedTuple):
-    """What :func:`load` found: the step, the caller's ``state``, and what it had to pass over."""
+    """What :func:`load` found.
+
+    Attributes:
+        step: of the checkpoint. state: the caller's, as it was saved.
+        skipped: what is wrong with newer checkpoints, one sentence each.
+    """
 
     step: int
     state: dict[str, Any]
@@ -52,13 +57,21 @@ def save(
     state: Mapping[str, Any] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Write checkpoint ``step`` (an integer >= 0) of ``pipe``; returns the manifest's path.
+    """Write a checkpoint of a pipeline that stands at a flush point.
 
-    ``config``: what a run must share to continue this one (seed, data, ...), ``state``: what the
-    caller needs to continue; both as JSON. The newest ``keep`` checkpoints stay. Raises
-    ConfigError, with nothing written, while micro-batches are in flight or when the directory
-    holds checkpoints of another run or version; BackendError when a file cannot be written (the
-    previous checkpoint is then still whole).
+    Args:
+        pipe: to be saved. directory: made if need be. step: number of the checkpoint, >= 0.
+        config: what a run must share to continue this one (seed, data, ...), as JSON.
+        state: what the caller needs to continue, as JSON.
+        keep: newest checkpoints that stay.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        ConfigError: micro-batches are in flight, ``step`` is no integer >= 0, or the directory
+            holds checkpoints of another run or version, or of a later step; nothing was written.
+        BackendError: a file cannot be written; the previous checkpoint is still whole.
     """
     pipe.check_flushed("a checkpoint")
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
@@ -90,11 +103,20 @@ def save(
 def load(
     pipe: Pipeline, directory: str | Path, *, config: Mapping[str, Any] | None = None
 ) -> Loaded | None:
-    """Continue from the newest complete checkpoint in ``directory``; None if there is none.
+    """Continue from the newest complete checkpoint.
 
-    Raises ConfigError, with nothing changed, when one there was written by a newer version or by
-    another run (stages, schedule, micro-batch size, ``config``), or when none is complete. Damaged
-    manifests that are newer than the one taken get the ending ``.damaged``.
+    Damaged manifests that are newer than the one taken get the ending ``.damaged``.
+
+    Args:
+        pipe: at a flush point; takes over weights, counters, optimizers, versions and seed.
+        directory: of the checkpoints. config: as in :func:`save`.
+
+    Returns:
+        What was found; None: nothing is there.
+
+    Raises:
+        ConfigError: a checkpoint was written by another version or run (stages, schedule,
+            micro-batch size, ``config``), or none is complete; nothing was changed.
     """
     pipe.check_flushed("loading a checkpoint")
     root, run = Path(directory), _run(pipe, config)

@@ -50,7 +50,11 @@ class Draws:
 
     @contextmanager
     def of(self, stage: int, k: int, device: torch.device) -> Iterator[list[bool]]:
-        """Seeded generators for one F; the list afterwards says whether it drew from them."""
+        """Seeded generators for one F; the list afterwards says whether it drew from them.
+
+        Args:
+            stage: from 1. k: micro-batch. device: that the stage computes on.
+        """
         key = f"{self.seed} {stage} {k}".encode()
         number = int.from_bytes(blake2b(key, digest_size=8).digest(), "little") >> 1
         generators = [torch.default_generator]

@@ -13,6 +13,8 @@ from typing import Any
 from .. import ops
 from ..errors import BackendError, ConfigError
 
+__all__ = ["FORMAT", "Damaged", "manifest_path", "read", "sealed", "shard_path", "steps", "write"]
+
 FORMAT = 3
 _KIND = "pulseline checkpoint"
 _NAME = re.compile(r"checkpoint-(\d{6,})\.json")
@@ -32,17 +34,32 @@ def steps(directory: str | Path) -> list[int]:
 
 
 def manifest_path(root: Path, step: int) -> Path:
-    """Where the manifest of a step is."""
+    """Where the manifest of a checkpoint is.
+
+    Args:
+        root: directory. step: of the checkpoint.
+    """
     return root / f"checkpoint-{step:06d}.json"
 
 
 def shard_path(root: Path, step: int, stage: int) -> Path:
-    """Where the state of a stage is."""
+    """Where the state of a stage is.
+
+    Args:
+        root: directory. step: of the checkpoint. stage: from 1.
+    """
     return root / f"checkpoint-{step:06d}-stage{stage}.pt"
 
 
 def write(path: Path, data: bytes) -> None:
-    """All of the file or nothing: temporary name, fsync, rename, fsync of the directory."""
+    """All of the file or nothing: temporary name, fsync, rename, fsync of the directory.
+
+    Args:
+        path: of the file. data: all of it.
+
+    Raises:
+        BackendError: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -75,7 +92,9 @@ def sealed(content: Mapping[str, Any]) -> bytes:
 def read(path: Path) -> dict[str, Any]:
     """A manifest's content.
 
-    Raises Damaged, or ConfigError for what this version of pulseline did not write.
+    Raises:
+        Damaged: it is incomplete.
+        ConfigError: this version of pulseline did not write it.
     """
     try:
         body = json.loads(path.read_bytes())

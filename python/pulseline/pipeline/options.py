@@ -50,7 +50,11 @@ class Options:
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:
-        """Options by name; ConfigError for a name that is none."""
+        """Options by name.
+
+        Raises:
+            ConfigError: a name is none, or a value out of its range.
+        """
         known = [one.name for one in fields(cls)]
         for name in given:
             if name not in known:

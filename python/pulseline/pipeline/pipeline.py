@@ -22,6 +22,8 @@ from .options import Options
 from .split import Balance
 from .stage import Loss, Stage, is_finite
 
+__all__ = ["Pipeline"]
+
 # Micro-batches that one call of the executor gets at most; cutting changes no result.
 _CHUNK = 1024
 
@@ -243,7 +245,14 @@ class Pipeline:
                 group["lr"] = lr
 
     def check_flushed(self, what: str) -> None:
-        """Raise ConfigError while micro-batches are in flight."""
+        """Refuse what may not happen while micro-batches are in flight.
+
+        Args:
+            what: is about to happen, for the message.
+
+        Raises:
+            ConfigError: some are.
+        """
         if not self.flushed:
             raise ConfigError(f"{what} needs a flush point: call drain() first")
 
@@ -278,11 +287,23 @@ class Pipeline:
         return self._executor.local
 
     def share(self, value: T) -> list[T]:
-        """``value`` of every process, by rank; under "dist" all of them must call it."""
+        """``value`` of every process, by rank; under "dist" all of them must call it.
+
+        Returns:
+            One entry per process.
+
+        Raises:
+            BackendError: the pipeline is closed.
+            StageFailed: a process was lost.
+        """
         return self._executor.share(value)
 
     def once(self, work: Callable[[], T]) -> T:
-        """What ``work()`` gives or raises in the process of rank 0, in every process."""
+        """What ``work()`` gives or raises in the process of rank 0, in every process.
+
+        Args:
+            work: takes nothing; the other processes get a copy of its result.
+        """
         mine: tuple[Any, Exception | None] = (None, None)
         if self.rank == 0:
             try:
@@ -300,17 +321,28 @@ class Pipeline:
 
         Under "dist" all processes must call it, as :meth:`digest`, :meth:`events` and
         :meth:`spans`; all get the whole.
+
+        Raises:
+            ConfigError: micro-batches are in flight.
         """
         self.check_flushed("state_dict")
         mine = {name: value for stage in self.local for name, value in stage.state().items()}
         return {name: value for part in self.share(mine) for name, value in part.items()}
 
     def digest(self) -> str:
-        """sha256 of :meth:`state_dict`, in order of names: equal if and only if all bits are."""
+        """sha256 of :meth:`state_dict`, in order of names: equal if and only if all bits are.
+
+        Raises:
+            ConfigError: micro-batches are in flight.
+        """
         return digest(self.state_dict())
 
     def events(self, before: int | None = None) -> list[Event]:
-        """What ran, with the weight versions, in order (of cycles < ``before``)."""
+        """What ran, with the weight versions, in order.
+
+        Args:
+            before: clock cycle at which to stop; None: everything that the stages still hold.
+        """
         found: list[tuple[int, int, int, Event]] = []
         for stage in self.local:
             m = stage.index
@@ -340,6 +372,9 @@ class Pipeline:
 
         Args:
             micro_batches, cycles: of that run so far. seed: its :attr:`seed`; None: this one's.
+
+        Raises:
+            ConfigError: micro-batches are in flight.
         """
         self.check_flushed("restore")
         self._planner.restore(micro_batches, cycles)

@@ -22,14 +22,20 @@ from ..schedules.plan import count_of
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
+__all__ = ["Rates", "set_rates", "set_stage_lrs"]
+
 
 @dataclass(frozen=True)
 class Rates:
     """How the learning rate of each stage follows the run.
 
-    ``anneal``: T in micro-batches, counted from the end of a synchronous warm-up; 0: no
-    rescheduling. ``warmup``: micro-batches over which the rate rises linearly; 0: none.
-    Raises ConfigError for numbers that are not integers >= 0.
+    Attributes:
+        anneal: T in micro-batches, counted from the end of a synchronous warm-up; 0: no
+            rescheduling.
+        warmup: micro-batches over which the rate rises linearly; 0: none.
+
+    Raises:
+        ConfigError: a number is no integer >= 0.
     """
 
     anneal: int = 0
@@ -40,7 +46,11 @@ class Rates:
         count_of("warmup", self.warmup, 0)
 
     def factors(self, plan: Schedule, stages: int, t: int) -> list[float]:
-        """lr_m(t) / lr of every stage at micro-batch t."""
+        """lr_m(t) / lr of every stage.
+
+        Args:
+            plan: that the stages follow. stages: M. t: micro-batch.
+        """
         rise = min((t + 1) / self.warmup, 1.0) if self.warmup else 1.0
         now = plan.at(t)
         return [
@@ -49,20 +59,45 @@ class Rates:
         ]
 
     def rescheduling(self, staleness: int, t: int) -> float:
-        """``1 / tau^(1 - min(t/T, 1))``; 1 for a staleness of 0 or 1, and without ``anneal``."""
+        """``1 / tau^(1 - min(t/T, 1))``; 1 for a staleness of 0 or 1, and without ``anneal``.
+
+        Args:
+            staleness: of the stage, in updates. t: micro-batches since the warm-up.
+        """
         if staleness < 2 or t >= self.anneal:
             return 1.0
         return float(staleness ** (t / self.anneal - 1))
 
 
 def set_rates(pipe: Pipeline, lr: float, rates: Rates) -> list[float]:
-    """Set and return the learning rate of every stage; at a flush point only."""
+    """Set the learning rate of every stage as the rates say; at a flush point only.
+
+    Args:
+        pipe: whose stages they are. lr: to be multiplied by the factors.
+        rates: how they follow the run.
+
+    Returns:
+        The learning rate of every stage.
+
+    Raises:
+        ConfigError: micro-batches are in flight.
+    """
     factors = rates.factors(pipe.schedule, len(pipe.stages), pipe.micro_batches)
     return set_stage_lrs(pipe, [lr * factor for factor in factors])
 
 
 def set_stage_lrs(pipe: Pipeline, lrs: Sequence[float]) -> list[float]:
-    """Give every stage its own learning rate; at a flush point only."""
+    """Give every stage its own learning rate; at a flush point only.
+
+    Args:
+        pipe: whose stages they are. lrs: one per stage.
+
+    Returns:
+        The same rates.
+
+    Raises:
+        ConfigError: micro-batches are in flight, or there are more or fewer rates than stages.
+    """
     pipe.check_flushed("setting learning rates")
     if len(lrs) != len(pipe.stages):
         raise ConfigError(

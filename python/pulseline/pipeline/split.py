@@ -10,11 +10,14 @@ from torch import nn
 
 from ..errors import ConfigError
 
+__all__ = ["Balance", "has_parameters", "refuse_traced", "split"]
+
 # Parameterised layers per stage; None: equal numbers.
 Balance = Sequence[int] | None
 
 
 def has_parameters(module: nn.Module) -> bool:
+    """Whether the module holds anything that could be trained."""
     return next(module.parameters(), None) is not None
 
 
@@ -25,7 +28,11 @@ def _is_torch_pipe(model: nn.Module) -> bool:
 
 
 def refuse_traced(model: nn.Module) -> None:
-    """Raise ConfigError if ``model`` or a part of it is a traced graph or torch's Pipe."""
+    """Refuse a model that bypasses its tiles in backward.
+
+    Raises:
+        ConfigError: it, or a part of it, is a traced graph or torch's Pipe.
+    """
     for name, part in model.named_modules():
         if isinstance(part, torch.fx.GraphModule) or _is_torch_pipe(part):
             raise ConfigError(

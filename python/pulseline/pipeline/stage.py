@@ -21,6 +21,8 @@ from ..optim import average_pending
 from ..schedules import Span
 from .draws import Draws, may_draw
 
+__all__ = ["Loss", "Record", "Stage", "Update", "evaluating", "is_finite"]
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # torch.autograd.backward spends 16 us on argument checks before it calls this; a stage's B on a
@@ -33,7 +35,12 @@ def _backward(out: Tensor, grad: Tensor) -> None:
 
 
 class Record(NamedTuple):
-    """One micro-batch at one stage: weight versions of F and B, and when each of them ran."""
+    """One micro-batch at one stage: weight versions of F and B, and when each of them ran.
+
+    Attributes:
+        mb: micro-batch. version_f, version_b: updates made before F and before B.
+        time_f, time_b: clock cycles.
+    """
 
     mb: int
     version_f: int
@@ -43,7 +50,11 @@ class Record(NamedTuple):
 
 
 class Update(NamedTuple):
-    """One update of one stage: last micro-batch applied, version before it, when it ran."""
+    """One update of one stage.
+
+    Attributes:
+        mb: last micro-batch applied. version: updates made before it. time: clock cycle.
+    """
 
     mb: int
     version: int
@@ -149,6 +160,10 @@ class Stage:
     def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
         """F of micro-batch k.
 
+        Args:
+            k: micro-batch. x: (samples, ...) input, or the message of the stage before.
+            target: (samples, ...), of the last stage.
+
         Returns:
             The detached output, at the last stage the detached loss.
 
@@ -201,6 +216,7 @@ class Stage:
         """B of micro-batch k; weight gradients (pulses) stay pending until :meth:`update`.
 
         Args:
+            k: micro-batch, the oldest in flight.
             grad: dL/d(output); the last stage starts from its own loss and takes none.
 
         Returns:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.pipelining import PipelineStage
 
+__all__ = ["to_torch_stage"]
+
 
 def to_torch_stage(
     modules: Sequence[nn.Module],
@@ -33,12 +35,18 @@ def to_torch_stage(
     group: ProcessGroup | None = None,
     **options: Any,
 ) -> PipelineStage:
-    """Module ``rank`` (from 0) of ``modules`` as torch's PipelineStage of that rank.
+    """One of our modules as torch's PipelineStage of its rank.
 
-    ``modules``: all stages' modules, as ``[stage.module for stage in pipe.stages]``; every rank
-    holds them, only its own is trained. ``example``: one micro-batch of the first stage's input;
-    all micro-batches have its shape. ``options`` go to PipelineStage. Raises ConfigError for a
-    rank out of range and for traced modules.
+    Args:
+        modules: all stages' modules, as ``[stage.module for stage in pipe.stages]``; every rank
+            holds them, only its own is trained.
+        rank: of the module, from 0.
+        example: one micro-batch of the first stage's input; all micro-batches have its shape.
+        group: processes; None: all.
+        options: of PipelineStage.
+
+    Raises:
+        ConfigError: the rank is out of range, or a module is traced.
     """
     from torch.distributed.pipelining import PipelineStage
 

@@ -10,6 +10,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+__all__ = [
+    "LOG2E",
+    "MASK32",
+    "bf16_nearest",
+    "exp2_poly",
+    "f32",
+    "fma",
+    "from_bits",
+    "log_poly",
+    "power_poly",
+    "round_even",
+    "square_root",
+    "to_bits",
+]
+
 MASK32 = 0xFFFFFFFF
 
 _EXP2 = "1 0x1.62e43p-1 0x1.ebfbdap-3 0x1.c6aed4p-5 0x1.3b2dbcp-7 0x1.5f456ap-10 0x1.41d32cp-13"
@@ -46,6 +61,9 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
     The product is exact in float64. The sum is rounded to odd there (an inexact result gets an odd
     last bit), so that the rounding to float32 cannot meet a false tie.
+
+    Args:
+        a, b, c: float32, of shapes that broadcast.
     """
     product, addend = a.double() * b.double(), c.double()
     total = product + addend
@@ -57,8 +75,11 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def square_root(x: Tensor) -> Tensor:
-    """Correctly rounded: torch's float32 sqrt is not on every machine (one ulp off in 18 % with
-    torch 2.13), and no root of a float32 lies within 4 float64 ulps of a rounding boundary."""
+    """Correctly rounded.
+
+    torch's float32 sqrt is not on every machine (one ulp off in 18 % with torch 2.13), and no root
+    of a float32 lies within 4 float64 ulps of a rounding boundary.
+    """
     return torch.sqrt(x.double()).float()
 
 
@@ -109,9 +130,10 @@ def log_poly(x: Tensor) -> Tensor:
 
 
 def power_poly(x: Tensor, p: Tensor) -> Tensor:
-    """``x^p`` for p >= 0, at least 2^-120, x at least 2^-100.
+    """``x^p`` with a relative error below 4e-7 (1 + |log2 x^p|).
 
-    Relative error below 4e-7 (1 + |log2 x^p|).
+    Args:
+        x: at least 2^-100. p: >= 0, of the shape of x; the result is at least 2^-120.
     """
     exponent, t = _split(x.clamp(min=2.0**-100))
     z = t * t

@@ -26,11 +26,15 @@ from .rng import (
     uniform24,
 )
 
+__all__ = ["convert", "line_hash", "line_noise", "manage", "norm_squared", "read"]
+
 
 def convert(v: Tensor, resolution: float, bound: float, u: Tensor | None = None) -> Tensor:
     """``clip(round(v / s) s, +-bound)``, s = 2 bound resolution; see :class:`ReadConfig`.
 
-    With ``u`` uniform in [0, 1): up with the probability of the remainder.
+    Args:
+        v: of any shape. resolution: relative to the range; 0: none. bound: 0: none.
+        u: uniform in [0, 1): up with the probability of the remainder; None: to the nearest.
     """
     if resolution > 0:
         r = f32(resolution)
@@ -45,20 +49,42 @@ def convert(v: Tensor, resolution: float, bound: float, u: Tensor | None = None)
 
 
 def line_hash(keys: Keys, first: int, last: int) -> Tensor:
-    """Hash words (samples, last - first) of lines first..last."""
+    """Hash words of lines.
+
+    Args:
+        keys: of every sample. first, last: lines, the last one not included.
+
+    Returns:
+        (samples, last - first).
+    """
     line = torch.arange(first, last) * COLUMN_STRIDE
     return hash32(line, Keys(keys.k0[:, None], keys.k1[:, None]))
 
 
 def line_noise(keys: Keys, first: int, last: int) -> Tensor:
-    """Standard normals (samples, last - first) of lines first..last."""
+    """Standard normals of lines.
+
+    Args:
+        keys: of every sample. first, last: lines, the last one not included.
+
+    Returns:
+        (samples, last - first).
+    """
     return byte_sum_normal(line_hash(keys, first, last))
 
 
 def manage(
     x: Tensor, config: ReadConfig, average: float = 0.0, advance: bool = True
 ) -> tuple[Tensor, float]:
-    """alpha of every sample in order, and the running average afterwards (<= 0: none yet)."""
+    """Noise management of samples in order.
+
+    Args:
+        x: (samples, inputs). config: how. average: the running one before, <= 0: none yet.
+        advance: whether it moves.
+
+    Returns:
+        alpha of every sample, and the running average afterwards.
+    """
     largest = x.abs().amax(1)
     if config.noise_management == "none":
         return torch.ones(x.shape[0]), average
@@ -264,7 +290,10 @@ def read(
     Every output of a physical tile is one chain of fma over its inputs in order, from zero.
 
     Args:
-        x: (samples, inputs). weight: (rows, cols). k: running number of the first sample.
+        x: (samples, inputs). weight: (rows, cols). config: converters and noise.
+        mapping: physical tiles; None: the defaults. transposed: inputs are rows.
+        seed, tile_id: whose random numbers. k: running number of the first sample.
+        purpose: of the draws: FORWARD, BACKWARD or EVALUATION. out_scale: of the weights.
         average: running average before the call, for ``average_abs_max``; see :func:`manage`.
         fused: multiply-adds of the sum are rounded once (kernels with FMA) or twice (baseline).
 

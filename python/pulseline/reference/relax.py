@@ -42,6 +42,21 @@ from .rng import (
 )
 from .trains import Train, manage, pulse_number, sample_trains
 
+__all__ = [
+    "GROUP_SAMPLES",
+    "GROUP_TRAVEL",
+    "Counts",
+    "Rule",
+    "group_sizes",
+    "grouped_counts",
+    "moments_counts",
+    "noise_width",
+    "relax",
+    "relaxation",
+    "relaxed_update",
+    "to_flow",
+]
+
 GROUP_SAMPLES = 256  # most samples of a group
 GROUP_TRAVEL = 0.3  # grouped: most expected steps of a group, as a part of the weight range
 
@@ -62,6 +77,10 @@ def group_sizes(
 
     A group closes when it is full (``moments``: after 256 samples) or, ``grouped``, before the sum
     of its samples' ``k granularity / (w_max - w_min)`` would exceed 0.3.
+
+    Args:
+        x_max, d_max: (samples,) largest magnitudes. device: whose range. config: which of the two.
+        lr: learning rate.
     """
     grouped = config.fidelity == "grouped"
     full = config.group_size if grouped and config.group_size > 0 else GROUP_SAMPLES
@@ -81,7 +100,15 @@ def group_sizes(
 
 
 def grouped_counts(x: Tensor, d: Tensor, train: Train, stream: Stream, k: int) -> Counts | None:
-    """Coincidences of all samples of a group; None if no sample fires."""
+    """Coincidences of all samples of a group.
+
+    Args:
+        x: (samples, cols). d: (samples, rows). train: of every sample.
+        stream: whose random numbers. k: number of the first sample.
+
+    Returns:
+        Counts without variance; None if no sample fires.
+    """
     up = down = torch.zeros(d.shape[1], x.shape[1])
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):
         raises = ((xs < 0) != (ds < 0)[:, None]).float()
@@ -97,6 +124,13 @@ def moments_counts(x: Tensor, d: Tensor, train: Train, stream: Stream, k: int) -
 
     Four sums over samples, each one chain of fma in order: counts and variances, both plain and
     signed (up minus down).
+
+    Args:
+        x: (samples, cols). d: (samples, rows). train: of every sample.
+        stream: whose random numbers. k: number of the first sample.
+
+    Returns:
+        Counts; None if no sample fires.
     """
     total, balance, variance, variance_balance = torch.zeros(4, d.shape[1], x.shape[1])
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):
@@ -128,7 +162,11 @@ def moments_counts(x: Tensor, d: Tensor, train: Train, stream: Stream, k: int) -
 
 
 def noise_width(v: Tensor, scale: Tensor) -> Tensor:
-    """``scale sqrt(v)`` within 6.6e-4: 1 / sqrt(v) from halved exponent bits, one Newton step."""
+    """``scale sqrt(v)`` within 6.6e-4: 1 / sqrt(v) from halved exponent bits, one Newton step.
+
+    Args:
+        v: >= 0, float32. scale: of its shape, or one number.
+    """
     y = (0x5F200000 - (v.view(torch.int32) >> 1)).view(torch.float32)
     t = v * y
     return t * fma(t * y, f32(-0.70394967) * scale, f32(1.681912) * scale)
@@ -150,6 +188,9 @@ def to_flow(device: PulsedDevice, c: Crosspoints) -> Crosspoints:
     """Steps whose flow reaches in unit time what one pulse does: times ``ln(1 + l) / l``.
 
     By its series to l^2. Devices that are not affine keep theirs.
+
+    Args:
+        device: whose steps. c: crosspoints.
     """
     if not device.affine:
         return c
@@ -188,12 +229,18 @@ def relax(
     unit: float = 1.0,
     uncertain: bool = False,
 ) -> Tensor:
-    """One relaxation step of crosspoints that went through ``to_flow``.
-
-    ``uncertain``: variances of the counts enter.
+    """One relaxation step of a group.
 
     Without pulses the move and its variance are exactly 0: a weight within its bounds keeps its
     bits.
+
+    Args:
+        device: whose steps. c: crosspoints that went through :func:`to_flow`.
+        w: (rows, cols) weights. n: pulses of the group. xi: (rows, cols) normals / ``unit``.
+        unit: inverse standard deviation of xi. uncertain: variances of the counts enter.
+
+    Returns:
+        The new weights.
     """
     yes = torch.ones_like(w, dtype=torch.bool)
     step = DEVICES[device.name].step
@@ -228,7 +275,15 @@ class Rule(NamedTuple):
 
 
 def relaxed_update(w: Tensor, c: Crosspoints, x: Tensor, d: Tensor, rule: Rule, k: int) -> Tensor:
-    """All samples, group by group; the noise of a group belongs to its first sample's k."""
+    """All samples, group by group; the noise of a group belongs to its first sample's k.
+
+    Args:
+        w: (rows, cols) weights. c: crosspoints. x: (samples, cols). d: (samples, rows).
+        rule: devices, trains and random numbers. k: number of the first sample.
+
+    Returns:
+        The new weights.
+    """
     if x.shape[0] == 0:
         return w
     device, config, lr, stream = rule

@@ -32,6 +32,19 @@ from .rng import (
 )
 from .trains import SLOTS_PER_WORD, line_train, manage
 
+__all__ = [
+    "DIFFUSION",
+    "PROGRAMMING",
+    "RESET",
+    "WRITE_NOISE",
+    "Retention",
+    "age",
+    "disturb",
+    "redraw",
+    "reset",
+    "retention",
+]
+
 DIFFUSION, RESET, WRITE_NOISE, PROGRAMMING = 12, 13, 14, 15
 
 
@@ -47,7 +60,11 @@ class Retention(NamedTuple):
 def retention(
     device: PulsedDevice, rows: int, cols: int, seed: int = 0, tile_id: int = 0
 ) -> Retention:
-    """Draw every crosspoint of a (rows, cols) matrix."""
+    """Draw what happens between pulses for every crosspoint.
+
+    Args:
+        device: its lifetimes. rows, cols: of the matrix. seed, tile_id: whose random numbers.
+    """
     draws = ParameterDraws(Stream(seed, tile_id), rows, cols)
     r = [draws.normal(n) for n in (LIFETIME, RESET_POINT, DIFFUSIVITY, DRIFT_EXPONENT)]
     time = (f32(device.lifetime) * (1.0 + f32(device.lifetime_dtod) * r[0])).clamp(min=1.0)
@@ -77,7 +94,15 @@ def _finish(before: Tensor, after: Tensor, c: Crosspoints) -> Tensor:
 def age(
     w: Tensor, stored: Stored, r: Retention, drift: float, k: int, seed: int = 0, tile_id: int = 0
 ) -> Tensor:
-    """Event number k: decay, drift by 2^(-nu drift), diffusion; the new weights."""
+    """One event: decay, drift by 2^(-nu drift), diffusion.
+
+    Args:
+        w: (rows, cols) weights. stored: steps and bounds. r: of every crosspoint.
+        drift: log2 of the ratio of times. k: number of the event. seed, tile_id: whose draws.
+
+    Returns:
+        The new weights.
+    """
     xi = _normals(w.shape, draw_keys(Stream(seed, tile_id), DIFFUSION, k, 0))
     moved = fma(-r.rate, w - r.bias, w)
     moved = moved * exp2_poly(-(r.nu * f32(drift)))
@@ -87,7 +112,15 @@ def age(
 def reset(
     w: Tensor, stored: Stored, r: Retention, std: float, k: int, seed: int = 0, tile_id: int = 0
 ) -> Tensor:
-    """Every crosspoint at b + std xi; the new weights."""
+    """Every crosspoint at b + std xi.
+
+    Args:
+        w: (rows, cols) weights. stored: steps and bounds. r: with b of every crosspoint.
+        std: of the new place. k: number of the event. seed, tile_id: whose draws.
+
+    Returns:
+        The new weights.
+    """
     xi = _normals(w.shape, draw_keys(Stream(seed, tile_id), RESET, k, 0))
     return _finish(w, fma(f32(std), xi, r.bias), Crosspoints.unpack(stored))
 
@@ -95,7 +128,12 @@ def reset(
 def disturb(
     hidden: Tensor, stored: Stored, deviation: float, k: int, seed: int = 0, tile_id: int = 0
 ) -> Tensor:
-    """What is read after programming: hidden + deviation xi."""
+    """What is read after programming: hidden + deviation xi.
+
+    Args:
+        hidden: (rows, cols), as programmed. stored: steps and bounds.
+        deviation: of the write noise. k: number of the event. seed, tile_id: whose draws.
+    """
     xi = _normals(hidden.shape, draw_keys(Stream(seed, tile_id), PROGRAMMING, k, 0))
     noisy = fma(f32(deviation), xi, hidden)
     return torch.where(_stuck(Crosspoints.unpack(stored)), hidden, noisy)
@@ -119,7 +157,9 @@ def redraw(
     """What is read after an update: crosspoints that a pulse reached get the last sample's noise.
 
     Args:
-        visible, hidden: (rows, cols) before and after the update. x, d, k: those of the update.
+        visible, hidden: (rows, cols) before and after the update. stored: steps and bounds.
+        x, d, device, config, lr, seed, tile_id, k: those of the update.
+        deviation: of the write noise.
     """
     stream, stuck = Stream(seed, tile_id), _stuck(Crosspoints.unpack(stored))
     for b, (xs, ds) in enumerate(zip(x, d, strict=True)):

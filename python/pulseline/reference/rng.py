@@ -13,6 +13,50 @@ from torch import Tensor
 
 from .arithmetic import MASK32, f32, fma, from_bits
 
+__all__ = [
+    "ASYMMETRY",
+    "BACKWARD",
+    "COLUMN_RANK",
+    "COLUMN_STRIDE",
+    "CORRUPT",
+    "CYCLE_NOISE",
+    "DEVICE_PARAMETERS",
+    "DIFFUSIVITY",
+    "DRIFT_EXPONENT",
+    "EVALUATION",
+    "FORWARD",
+    "FORWARD_ROUNDING",
+    "GAIN",
+    "GROUP_NOISE",
+    "INITIALISATION",
+    "LIFETIME",
+    "LOWER_BOUND",
+    "MODEL_DOWN",
+    "MODEL_UP",
+    "PULSES",
+    "RANK_UNIT",
+    "READ_LINES",
+    "REFERENCE",
+    "RESET_POINT",
+    "ROW_RANK",
+    "ROW_STRIDE",
+    "SLOT_NOISE",
+    "STUCK_AT",
+    "UPPER_BOUND",
+    "Keys",
+    "ParameterDraws",
+    "Stream",
+    "Words",
+    "byte_sum_normal",
+    "cycle_normal",
+    "draw4",
+    "draw_keys",
+    "hash32",
+    "philox",
+    "rank_noise",
+    "uniform24",
+]
+
 DEVICE_PARAMETERS, INITIALISATION = 0, 1
 # Numbers of the parameters of a crosspoint; see csrc/core/parameters.h.
 UPPER_BOUND, LOWER_BOUND, GAIN, ASYMMETRY, MODEL_UP, MODEL_DOWN, REFERENCE = range(7)
@@ -49,7 +93,11 @@ def _high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def philox(key: tuple[int, int], counter: Words) -> Words:
-    """Philox4x32-10."""
+    """Philox4x32-10.
+
+    Args:
+        key: two words. counter: four, of shapes that broadcast.
+    """
     (k0, k1), (c0, c1, c2, c3) = key, counter
     for _ in range(10):
         high0, low0 = _high_low(0xD2511F53, c0)
@@ -60,14 +108,23 @@ def philox(key: tuple[int, int], counter: Words) -> Words:
 
 
 def draw4(stream: Stream, purpose: int, k: Tensor | int, index: Tensor | int, draw: int) -> Words:
-    """Four words of one draw; ``k`` (64 bits) and ``index`` (32 bits) broadcast."""
+    """Four words of one draw.
+
+    Args:
+        stream: whose. purpose: see above. k: vector (64 bits). index: line or crosspoint (32 bits);
+            both broadcast. draw: number of the draw.
+    """
     k, index, word = (torch.as_tensor(v) for v in (k, index, purpose << 24 | draw))
     key = (stream.seed & MASK32, (stream.seed >> 32 & MASK32) ^ stream.tile_id)
     return philox(key, (index, k & MASK32, word, (k >> 32) & MASK32))
 
 
 def draw_keys(stream: Stream, purpose: int, k: Tensor | int, draw: int) -> Keys:
-    """Hash keys of vector k."""
+    """Hash keys of vector k.
+
+    Args:
+        stream: whose. purpose: see above. k: vector. draw: number of the draw.
+    """
     return Keys(*draw4(stream, purpose, k, 0, draw)[:2])
 
 
@@ -81,7 +138,14 @@ def _hash_rounds(base: Tensor, key: Keys) -> tuple[Tensor, Tensor]:
 
 
 def hash32(base: Tensor, key: Keys) -> Tensor:
-    """Hash of ``base = row ROW_STRIDE + column COLUMN_STRIDE``, modulo 2^32."""
+    """Hash of a place.
+
+    Args:
+        base: row ROW_STRIDE + column COLUMN_STRIDE, modulo 2^32. key: of the vector.
+
+    Returns:
+        Words of the shape of ``base``.
+    """
     return _hash_rounds(base, key)[1]
 
 
@@ -94,6 +158,9 @@ def cycle_normal(row: Tensor, column: Tensor, key: Keys) -> Tensor:
     """Cycle noise: popcount of 16 hash bits through a cubic, plus a dither in [1/2, 1).
 
     One hash serves two columns: those of a group of 32 that differ in bit 4 take its two halves.
+
+    Args:
+        row, column: of shapes that broadcast. key: of the vector.
     """
     high = column & 16
     inner, outer = _hash_rounds(row * ROW_STRIDE + (column - high) * COLUMN_STRIDE, key)
@@ -120,6 +187,9 @@ def rank_noise(rows: int, cols: int, stream: Stream, k: int, draw: int) -> Tenso
     """Low-rank noise: ``sum_{r<8} U_ir V_jr``, float32 (rows, cols), variance RANK_UNIT^-2.
 
     |U| in [1/8, 2) with a random exponent, |V| in [1, 2); the sum is exact.
+
+    Args:
+        rows, cols: of the matrix. stream: whose. k: vector. draw: number of the draw.
     """
     u = draw4(stream, ROW_RANK, k, torch.arange(rows), draw)
     v = draw4(stream, COLUMN_RANK, k, torch.arange(cols), draw)
@@ -138,7 +208,11 @@ def byte_sum_normal(h: Tensor) -> Tensor:
 
 
 class ParameterDraws:
-    """What a (rows, cols) crossbar draws per crosspoint, each parameter with keys of its own."""
+    """What a crossbar draws per crosspoint, each parameter with keys of its own.
+
+    Args:
+        stream: whose. rows, cols: of the matrix. purpose: devices, or initial weights.
+    """
 
     def __init__(self, stream: Stream, rows: int, cols: int, purpose: int = DEVICE_PARAMETERS):
         self._stream, self._purpose = stream, purpose

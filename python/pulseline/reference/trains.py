@@ -21,13 +21,29 @@ from .rng import (
     uniform24,
 )
 
+__all__ = [
+    "SLOTS_PER_WORD",
+    "MeanPulses",
+    "Train",
+    "line_train",
+    "manage",
+    "mean_pulses",
+    "pulse_number",
+    "pulse_train",
+    "sample_trains",
+]
+
 SLOTS_PER_WORD = 31  # a longer train is cut into words, each a sub-sample of its own
 _COMPARE_SLOTS = 10  # up to here two slots take the halves of one hash
 _ROUNDING_DRAW = 16
 
 
 class Train(NamedTuple):
-    """Pulse trains of samples: slots (0: silent) and factors from value to probability."""
+    """Pulse trains of samples.
+
+    Attributes:
+        bl: slots, 0: silent. scale_x, scale_d: from a value to the probability of a pulse.
+    """
 
     bl: Tensor
     scale_x: Tensor
@@ -35,14 +51,23 @@ class Train(NamedTuple):
 
 
 def pulse_number(x_max: Tensor, d_max: Tensor, lr: float, granularity: float) -> Tensor:
-    """``k = lr x_max d_max / granularity``: expected pulses where both are largest."""
+    """``k = lr x_max d_max / granularity``: expected pulses where both are largest.
+
+    Args:
+        x_max, d_max: (samples,) largest magnitudes. lr: learning rate. granularity: mean step.
+    """
     return (((f32(lr) * x_max) * d_max) / f32(granularity)).clamp(max=1e30)  # finite
 
 
 def manage(
     x_max: Tensor, d_max: Tensor, lr: float, granularity: float, config: UpdateConfig
 ) -> Train:
-    """Update management and update BL management of samples with these largest magnitudes."""
+    """Update management and update BL management.
+
+    Args:
+        x_max, d_max: (samples,) largest magnitudes. lr: learning rate. granularity: mean step.
+        config: which of the two, and the slots.
+    """
     rate, g, desired = f32(lr), f32(granularity), f32(config.desired_bl)
     k = pulse_number(x_max, d_max, lr, granularity)
     bl = desired.expand_as(k)
@@ -74,7 +99,12 @@ class MeanPulses(NamedTuple):
 def mean_pulses(
     x_max: Tensor, d_max: Tensor, lr: float, granularity: float, config: UpdateConfig
 ) -> MeanPulses:
-    """The mean number of coincidences of samples with these largest magnitudes."""
+    """The mean number of coincidences.
+
+    Args:
+        x_max, d_max: (samples,) largest magnitudes. lr: learning rate. granularity: mean step.
+        config: the trains.
+    """
     train = manage(x_max, d_max, lr, granularity, config)
     rate, g = f32(lr), f32(granularity)
     fixed = config.fixed_bl or config.update_bl_management
@@ -89,11 +119,18 @@ def mean_pulses(
 
 
 def pulse_train(p16: Tensor, line: Tensor, key: Keys, slots: int) -> Tensor:
-    """Which of ``slots`` (at most 31) fire: bool (slots, lines).
+    """Which slots of a train fire.
 
     A slot fires if its uniform 16-bit number is below ``p16``; 65536 fires all. Up to 10 slots
     take the halves of five hashes; above, bit b of slot s's number is the complement of bit s of
     hash b.
+
+    Args:
+        p16: (lines,) probabilities times 65536. line: (lines,) their numbers.
+        key: of the sub-sample. slots: at most 31.
+
+    Returns:
+        bool (slots, lines).
     """
     slot = torch.arange(slots)[:, None]
     if slots <= _COMPARE_SLOTS:
@@ -108,7 +145,15 @@ def pulse_train(p16: Tensor, line: Tensor, key: Keys, slots: int) -> Tensor:
 
 
 def line_train(value: Tensor, scale: Tensor, key: Keys, slots: int) -> Tensor:
-    """Trains of all lines of one sample: probability min(scale |value|, 1), rounded at random."""
+    """Trains of all lines of one sample: probability min(scale |value|, 1), rounded at random.
+
+    Args:
+        value: (lines,). scale: from value to probability. key: of the sub-sample.
+        slots: at most 31.
+
+    Returns:
+        bool (slots, lines).
+    """
     line = torch.arange(value.numel())
     u = uniform24(hash32(line * COLUMN_STRIDE + _ROUNDING_DRAW * ROW_STRIDE, key))
     p = (scale * value.abs()).clamp(max=1.0)
@@ -119,7 +164,15 @@ def line_train(value: Tensor, scale: Tensor, key: Keys, slots: int) -> Tensor:
 def sample_trains(
     x: Tensor, d: Tensor, train: Train, stream: Stream, k: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Sub-samples of sample k in order: bool (slots, columns) and (slots, rows)."""
+    """Sub-samples of sample k in order.
+
+    Args:
+        x: (cols,). d: (rows,). train: of the sample. stream: whose random numbers.
+        k: number of the sample.
+
+    Yields:
+        bool (slots, cols) and bool (slots, rows).
+    """
     for word, first in enumerate(range(0, int(train.bl), SLOTS_PER_WORD)):
         slots = min(int(train.bl) - first, SLOTS_PER_WORD)
         key = draw4(stream, PULSES, k, 0, word)

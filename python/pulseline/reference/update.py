@@ -25,6 +25,8 @@ from .rng import (
 )
 from .trains import manage, mean_pulses, sample_trains
 
+__all__ = ["update"]
+
 
 def _clip(w: Tensor, c: Crosspoints) -> Tensor:
     return torch.maximum(torch.minimum(w, c.hi), c.lo)
@@ -110,11 +112,16 @@ def update(
     tile_id: int = 0,
     k: int = 0,
 ) -> Tensor:
-    """``W <- W - lr d x^T`` realised by pulses, samples in order; returns the new weights.
+    """``W <- W - lr d x^T`` realised by pulses, samples in order.
 
     Args:
         weight: (rows, cols), within the bounds. stored: see :func:`construct`; None if ideal.
-        x: (samples, cols). d: (samples, rows). k: running number of the first sample.
+        x: (samples, cols). d: (samples, rows). device: the crosspoints' model.
+        config: trains and fidelity. lr: learning rate >= 0.
+        seed, tile_id: whose random numbers. k: running number of the first sample.
+
+    Returns:
+        The new weights.
 
     Raises:
         ConfigError: x or d is not finite; stored is missing.

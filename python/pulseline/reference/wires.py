@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = ["approximate", "nodal"]
+
 
 def _profile(g: Tensor, r: float) -> Tensor:
     """End voltage over the voltage at every crosspoint of a line, from its open end (dim 0)."""
@@ -26,10 +28,16 @@ def _profile(g: Tensor, r: float) -> Tensor:
 
 
 def approximate(w: Tensor, r: float) -> Tensor:
-    """Effective weights (outputs, inputs), exact to first order in r; float32.
+    """Effective weights, exact to first order in the resistance.
 
     ``W_ij = G_ij / (u_n / u_ij + v_m / v_ij - 1)`` of each array, with the voltage profiles u of
     bit line j and v of word line i when the other end of every crosspoint is grounded.
+
+    Args:
+        w: (outputs, inputs). r: of a wire segment, times the conductance of weight 1.
+
+    Returns:
+        float32 (outputs, inputs).
     """
     total = torch.zeros(w.shape, dtype=torch.float64)
     for sign in (1.0, -1.0):
@@ -40,7 +48,14 @@ def approximate(w: Tensor, r: float) -> Tensor:
 
 
 def nodal(w: Tensor, r: float) -> Tensor:
-    """Effective weights (outputs, inputs) from all node voltages; dense, float64."""
+    """Effective weights from all node voltages, a dense solve.
+
+    Args:
+        w: (outputs, inputs). r: of a wire segment, times the conductance of weight 1.
+
+    Returns:
+        float64 (outputs, inputs).
+    """
     outputs, inputs = w.shape
     result = torch.zeros(outputs, inputs, dtype=torch.float64)
     for sign in (1.0, -1.0):

@@ -23,12 +23,35 @@ __all__ = [
 
 
 def sequential(micro_batches: int = 1, update: str = "pulsed") -> Schedule:
-    """One micro-batch at a time through all stages; one update per ``micro_batches`` of them."""
+    """One micro-batch at a time through all stages.
+
+    Args:
+        micro_batches: micro-batches per update.
+        update: "pulsed" or "averaged", see :class:`.plan.Plan`.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
     return Schedule("sequential", micro_batches, update=update)
 
 
 def synchronous(micro_batches: int = 8, order: str = "1f1b", update: str = "pulsed") -> Schedule:
-    """Mini-batches of ``micro_batches``, flushed and updated together ("1f1b" or "gpipe")."""
+    """Mini-batches that are flushed and updated together.
+
+    Args:
+        micro_batches: per mini-batch.
+        order: "1f1b" (B as soon as it can) or "gpipe" (all F first).
+        update: "pulsed" or "averaged", see :class:`.plan.Plan`.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
     return Schedule("synchronous", micro_batches, order, update=update)
 
 
@@ -44,12 +67,21 @@ def asynchronous(
 ) -> Schedule:
     """Analog-SGD-AP: no flush, every stage updates right after each of its backward passes.
 
-    ``full_duplex``: an F and a B per cycle (pipelined back-propagation, staleness 2(M-m)).
-    ``inflight``: depth per stage instead of M-m+1 (staleness = depth - 1); "auto": the least
-    that keeps the slowest stage busy, given the stages' ``times`` (t_F, t_B, t_U) and the
-    ``latency`` of a message in the same unit. ``flush_every``: empty the pipeline after so many
-    micro-batches. ``warmup``: micro-batches run synchronously at first, in mini-batches of
-    ``micro_batches``.
+    Args:
+        full_duplex: an F and a B per cycle (pipelined back-propagation, staleness 2(M-m)).
+        inflight: depth per stage instead of M-m+1 (staleness = depth - 1); "auto": the least that
+            keeps the slowest stage busy.
+        flush_every: empty the pipeline after so many micro-batches; None: never.
+        warmup: micro-batches run synchronously at first.
+        micro_batches: per mini-batch of the warm-up.
+        times: for "auto": (t_F, t_B, t_U) of every stage, in any one unit.
+        latency: for "auto": of a message, in that unit.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ConfigError: a value out of its range, or "auto" without times or with full duplex.
     """
     if inflight == "auto":
         if times is None or full_duplex:
@@ -74,9 +106,17 @@ _WHOLE = {"asynchronous": "async", "synchronous": "sync"}
 
 
 def named(name: str, micro_batches: int = 8) -> Schedule:
-    """The schedule of that name, one of NAMES, "asynchronous" or "synchronous".
+    """The schedule of that name.
 
-    ``micro_batches`` counts for "sync" and "gpipe".
+    Args:
+        name: one of NAMES, "asynchronous" or "synchronous".
+        micro_batches: per mini-batch, of "sync" and "gpipe".
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ConfigError: there is no such name, or ``micro_batches`` < 1.
     """
     name = _WHOLE.get(name, name)
     one_of("schedule", name, NAMES)

@@ -11,8 +11,10 @@ __all__ = ["Event", "Op", "Program", "Span", "Times", "next_kind"]
 class Op(NamedTuple):
     """One operation of one stage; ``str`` gives the text form, for example ``2F7``.
 
-    ``stage`` counts from 1. For U, ``mb`` is the last micro-batch whose gradient it applies; for
-    ``flush`` it is the last micro-batch before the flush.
+    Attributes:
+        stage: from 1.
+        kind: "F", "B", "U" or "flush".
+        mb: micro-batch; of U the last one whose gradient it applies, of a flush the last before it.
     """
 
     stage: int
@@ -26,7 +28,9 @@ class Op(NamedTuple):
 class Event(NamedTuple):
     """An operation that took place: in which clock cycle, with which weight version.
 
-    ``version`` counts the updates that the stage had made when the operation began.
+    Attributes:
+        cycle: from 0. stage: from 1. kind: "F", "B" or "U". mb: micro-batch.
+        version: updates that the stage had made when the operation began.
     """
 
     cycle: int
@@ -39,7 +43,9 @@ class Event(NamedTuple):
 class Span(NamedTuple):
     """An operation that took place, or would on modelled hardware, with its start and end.
 
-    Times are in any one unit: seconds of a measured run, nanoseconds of a modelled one.
+    Attributes:
+        stage: from 1. kind: "F", "B" or "U". mb: micro-batch. version: as in :class:`Event`.
+        start, end: in any one unit: seconds of a measured run, nanoseconds of a modelled one.
     """
 
     stage: int
@@ -59,6 +65,10 @@ def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
 
     The one rule behind every program: keep ``depth`` micro-batches in flight while there are more
     of the ``known`` ones, take a backward pass otherwise.
+
+    Args:
+        forwards, backwards: passes of the stage so far.
+        known: micro-batches that may enter. depth: most micro-batches in flight.
     """
     if forwards < known and forwards - backwards < depth:
         return "F"

@@ -32,6 +32,8 @@ from typing import TypeVar
 from ..errors import ConfigError
 from .ops import Op, Program, next_kind
 
+__all__ = ["KINDS", "ORDERS", "UPDATES", "Plan", "count_of", "one_of"]
+
 KINDS = ("sequential", "synchronous", "asynchronous")
 ORDERS = ("1f1b", "gpipe")
 UPDATES = ("pulsed", "averaged")
@@ -40,12 +42,31 @@ P = TypeVar("P", bound="Plan")
 
 
 def count_of(name: str, value: int, least: int = 1) -> int:
+    """Refuse what is no whole number.
+
+    Args:
+        name: what the message calls it. value: to be looked at. least: smallest number allowed.
+
+    Returns:
+        The value.
+
+    Raises:
+        ConfigError: it is no integer >= ``least``.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be an integer >= {least}, got {value!r}")
     return value
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse an unknown word.
+
+    Args:
+        name: what the message calls it. value: to be looked at. known: the words there are.
+
+    Raises:
+        ConfigError: the value is none of them.
+    """
     if value not in known:
         raise ConfigError(f"{name} {value!r} does not exist: use one of {', '.join(known)}")
 
@@ -54,12 +75,19 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 class Plan:
     """What every stage does in which order, without times.
 
-    ``micro_batches``: micro-batches per update and flush (sequential, synchronous and warm-up).
-    ``order``: "1f1b" or "gpipe". ``depths``: micro-batches in flight per stage, replacing the
-    schedule's own. ``flush_every``: micro-batches between two flushes of the asynchronous one.
-    ``update``: what an update does with the n micro-batches of a mini-batch: "pulsed" applies each
-    of them, "averaged" their mean (digital parameters and Ideal tiles only). ``warmup``:
-    micro-batches that the asynchronous one runs synchronously at first.
+    Attributes:
+        kind: "sequential", "synchronous" or "asynchronous".
+        micro_batches: micro-batches per update and flush (sequential, synchronous and warm-up).
+        order: "1f1b" or "gpipe".
+        full_duplex: a stage does an F and a B in one cycle.
+        depths: micro-batches in flight per stage, replacing the schedule's own.
+        flush_every: micro-batches between two flushes of the asynchronous one.
+        update: what an update does with the n micro-batches of a mini-batch: "pulsed" applies each,
+            "averaged" their mean (digital parameters and Ideal tiles only).
+        warmup: micro-batches that the asynchronous one runs synchronously at first.
+
+    Raises:
+        ConfigError: a value out of its range, or one that belongs to another kind.
     """
 
     kind: str
@@ -133,7 +161,14 @@ class Plan:
         return [*found, (self.at(self.warmup), rest)] if rest else found
 
     def check_stages(self, stages: int) -> int:
-        """Raise ConfigError unless the schedule can run on that many stages."""
+        """Refuse a number of stages that the schedule cannot run on.
+
+        Returns:
+            The number.
+
+        Raises:
+            ConfigError: it is no integer >= 1, or ``depths`` are of another number of stages.
+        """
         count_of("stages", stages)
         if self.depths is not None and len(self.depths) != stages:
             raise ConfigError(
@@ -149,7 +184,14 @@ class Plan:
         return stages - m
 
     def depth(self, stages: int, m: int) -> int:
-        """Bound on the micro-batches in flight at stage m: D(m) of the module's text."""
+        """Bound on the micro-batches in flight at stage m: D(m) of the module's text.
+
+        Args:
+            stages: M. m: stage, from 1.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
         below = self._below(stages, m)
         if self.depths is not None:
             return self.depths[m - 1]
@@ -160,7 +202,12 @@ class Plan:
         return 2 * below + 1 if self.full_duplex else below + 1
 
     def inflight(self, stages: int, m: int, micro_batches: int | None = None) -> int:
-        """Peak of the micro-batches in flight at stage m (of a run of ``micro_batches``)."""
+        """Peak of the micro-batches in flight at stage m.
+
+        Args:
+            stages: M. m: stage, from 1.
+            micro_batches: length of the run; None: as long as it takes to reach the peak.
+        """
         if micro_batches is None:
             micro_batches = self.warmup + max(self.depth(stages, m), self.micro_batches)
         return max(
@@ -172,7 +219,11 @@ class Plan:
         )
 
     def staleness(self, stages: int, m: int) -> int:
-        """Updates between the weights that F and that B of one micro-batch see, steady state."""
+        """Updates between the weights that F and that B of one micro-batch see, steady state.
+
+        Args:
+            stages: M. m: stage, from 1.
+        """
         return 0 if self.updates_at_flush else self.depth(stages, m) - 1
 
     def versions(self, stages: int, m: int, k: int) -> tuple[int, int]:
@@ -180,6 +231,12 @@ class Plan:
 
         Asynchronous: F uses max(version at the last flush, k - (D(m) - 1)), B uses k; after a
         warm-up both counts start at its end.
+
+        Args:
+            stages: M. m: stage, from 1. k: micro-batch, from 0.
+
+        Returns:
+            (version of F, version of B).
         """
         stale = self.staleness(stages, m)
         if self.updates_at_flush or k < self.warmup:
@@ -199,7 +256,14 @@ class Plan:
         return sizes
 
     def ops(self, stages: int, micro_batches: int) -> tuple[Program, ...]:
-        """The programs: for each stage its operations in order. Nothing else decides results."""
+        """The programs: for each stage its operations in order. Nothing else decides results.
+
+        Args:
+            stages: M. micro_batches: length of the run.
+
+        Returns:
+            One program per stage, first stage first.
+        """
         self.check_stages(stages)
         programs: list[list[Op]] = [[] for _ in range(stages)]
         first = 0

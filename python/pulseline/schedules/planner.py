@@ -17,6 +17,8 @@ from typing import NamedTuple
 from ..errors import BackendError
 from .plan import Plan
 
+__all__ = ["Planned", "Planner", "Segment"]
+
 # Clock cycle, stage (from 0), kind (F, B or U), micro-batch. A plain tuple: one per operation.
 Planned = tuple[int, int, str, int]
 
@@ -29,7 +31,15 @@ class Segment(NamedTuple):
 
 
 class Planner:
-    """Plans ``schedule`` on ``stages`` stages; ``cycles`` counts all cycles so far."""
+    """Decides which operations take place in which clock cycle.
+
+    Args:
+        schedule: to be followed. stages: how many.
+        keep: finished segments that are remembered, the newest ones.
+
+    Attributes:
+        cycles: clock cycles so far. micro_batches: announced so far. segments: finished ones.
+    """
 
     def __init__(self, schedule: Plan, stages: int, keep: int = 65536) -> None:
         self.schedule = schedule
@@ -61,6 +71,12 @@ class Planner:
 
         An update comes after the backward pass whose cycle it closes; one at a flush comes last,
         with the cycle of its stage's latest backward pass.
+
+        Args:
+            drain: nothing more will be announced: finish what is in flight.
+
+        Raises:
+            BackendError: nothing moves any more, which is a fault of the planner.
         """
         while (yield from self._segment(drain)):
             pass
@@ -76,7 +92,11 @@ class Planner:
         return [plan.depth(self._stages, m) for m in range(1, self._stages + 1)]
 
     def restore(self, micro_batches: int, cycles: int) -> None:
-        """Stand at a flush point after so many micro-batches and clock cycles."""
+        """Stand at a flush point of an earlier run.
+
+        Args:
+            micro_batches, cycles: of that run so far.
+        """
         self.micro_batches, self.cycles = micro_batches, cycles
         self._stand()
 

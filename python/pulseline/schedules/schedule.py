@@ -22,7 +22,11 @@ class Schedule(Plan):
         return planner
 
     def segment_cycles(self, stages: int, size: int) -> int:
-        """Clock cycles of one segment of ``size`` micro-batches, from fill to flush."""
+        """Clock cycles of one segment of ``size`` micro-batches, from fill to flush.
+
+        Args:
+            stages: M. size: micro-batches of the segment.
+        """
         self.check_stages(stages)
         if size == 0:
             return 0
@@ -42,11 +46,22 @@ class Schedule(Plan):
         return sum(sizes.count(n) * self.segment_cycles(stages, n) for n in set(sizes))
 
     def cycles(self, stages: int, micro_batches: int) -> int:
-        """Clock cycles of a run: the sum over its segments."""
+        """Clock cycles of a run: the sum over its segments.
+
+        Args:
+            stages: M. micro_batches: length of the run.
+        """
         return sum(p._phase_cycles(stages, n) for p, n in self.phases(micro_batches))
 
     def density(self, stages: int, micro_batches: int) -> float:
-        """Share of the cycles in which a stage computes (full duplex: of its 2 slots a cycle)."""
+        """Share of the cycles in which a stage computes (full duplex: of its 2 slots a cycle).
+
+        Args:
+            stages: M. micro_batches: length of the run.
+
+        Returns:
+            From 0 to 1.
+        """
         slots = sum(
             p._phase_cycles(stages, n) * (2 if p.full_duplex else 1)
             for p, n in self.phases(micro_batches)
@@ -54,14 +69,26 @@ class Schedule(Plan):
         return 2 * micro_batches / slots if slots else 0.0
 
     def speedup(self, stages: int, micro_batches: int) -> float:
-        """Cycles of the sequential schedule over the cycles of this one, at equal samples."""
+        """Cycles of the sequential schedule over the cycles of this one, at equal samples.
+
+        Args:
+            stages: M. micro_batches: length of the run.
+
+        Returns:
+            Up to M, or 2M in full duplex; 1 for an empty run.
+        """
         cycles = self.cycles(stages, micro_batches)
         return 2 * stages * micro_batches / cycles if cycles else 1.0
 
     def cycle(self, stages: int, op: Op, micro_batches: int) -> int:
-        """Clock cycle of an F or B in a run of so many micro-batches, by the closed form.
+        """Clock cycle of an F or B by the closed form.
 
-        Raises ConfigError for other operations, ``inflight`` depths and warm-up: these have none.
+        Args:
+            stages: M. op: the operation. micro_batches: length of the run.
+
+        Raises:
+            ConfigError: the operation is not part of the run, or has no closed form: U, flush,
+                ``inflight`` depths and warm-up.
         """
         below = self._below(stages, op.stage)
         if self.depths is not None or self.warmup or op.kind not in ("F", "B"):
@@ -81,7 +108,11 @@ class Schedule(Plan):
         return enter + stages + below - (1 if self.full_duplex else 0)
 
     def events(self, stages: int, micro_batches: int) -> list[Event]:
-        """Events of an ideal run, ordered by cycle, stage and operation."""
+        """Events of an ideal run, ordered by cycle, stage and operation.
+
+        Args:
+            stages: M. micro_batches: length of the run.
+        """
         count_of("micro_batches", micro_batches, 0)
         planned = self._run(stages, micro_batches).advance(drain=True)
         version = [0] * stages

@@ -17,6 +17,8 @@ from .ops import Event, Span
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["COLOURS", "chrome_trace", "gantt", "text_grid", "write_gantt", "write_timelines"]
+
 # Okabe and Ito (2008): blue, orange and green that colour-blind readers tell apart.
 COLOURS = {"F": "#56B4E9", "B": "#E69F00", "U": "#009E73"}
 
@@ -86,10 +88,15 @@ def gantt(
     scale: float = 1.0,
     unit: str = "clock cycle",
 ) -> None:
-    """Draw the events on matplotlib ``axes``: a bar per F, B and U, with micro-batch numbers.
+    """Draw the events: a bar per F, B and U, with micro-batch numbers.
 
     An update closes its cycle as a narrow bar. A stage that does both passes in one cycle shows
-    them on two half rows. ``scale``: what spans are multiplied with to be in ``unit``.
+    them on two half rows.
+
+    Args:
+        axes: of matplotlib. events: in clock cycles, or spans in time. title: above the axes.
+        scale: what the times of spans are multiplied with to be in ``unit``.
+        unit: written below the axis.
     """
     from matplotlib.patches import Rectangle
 
@@ -127,10 +134,17 @@ def chrome_trace(
 ) -> dict[str, Any]:
     """The events as a Chrome trace object; ``json.dump`` it and open it in Perfetto.
 
-    One track per stage in process ``pid``, ``unit_us`` microseconds per clock cycle or unit of
-    time. The arguments of a slice hold the weight version and, for a B, the staleness (updates
-    since the F of the same micro-batch); flow arrows follow each message between neighbouring
-    stages; a counter per stage shows the micro-batches in flight.
+    One track per stage. The arguments of a slice hold the weight version and, for a B, the
+    staleness (updates since the F of the same micro-batch); flow arrows follow each message
+    between neighbouring stages; a counter per stage shows the micro-batches in flight.
+
+    Args:
+        events: in clock cycles, or spans in time.
+        unit_us: microseconds that a clock cycle, or a unit of time, takes in the trace.
+        process, pid: name and number of the process that the tracks belong to.
+
+    Returns:
+        A mapping that JSON can hold.
     """
     bars = _bars(events)
     trace: list[dict[str, Any]] = [
@@ -198,11 +212,17 @@ def write_timelines(
     hardware: str = "hardware",
     micro_batches: int = 16,
 ) -> list[Path]:
-    """Write ``timeline.json`` (Perfetto), ``timeline.png`` and ``timeline.svg``; return the paths.
+    """Write ``timeline.json`` (Perfetto), ``timeline.png`` and ``timeline.svg``.
 
-    ``events``: of the run, in clock cycles or, as spans, in seconds. ``modelled``: the same
-    micro-batches on the modelled ``hardware``, in ns. The trace holds everything, the figures the
-    first ``micro_batches``.
+    Args:
+        directory: that exists.
+        events: of the run, in clock cycles or, as spans, in seconds.
+        modelled: the same micro-batches on hardware, in ns.
+        hardware: its name.
+        micro_batches: first ones that the figures show; the trace holds everything.
+
+    Returns:
+        The paths.
     """
     cycles = bool(events) and isinstance(events[0], Event)
     own = ("run, clock cycles", 1.0, 1.0, "clock cycle") if cycles else ("run", 1e6, 1e3, "ms")
@@ -224,7 +244,14 @@ def write_timelines(
 def write_gantt(
     stem: Path, panels: Sequence[tuple[Sequence[Event | Span], str, float, str]]
 ) -> list[Path]:
-    """Draw one Gantt per (events, title, scale, unit) to ``stem``.png and .svg; give the paths."""
+    """Draw one Gantt chart below the other, as ``stem``.png and .svg.
+
+    Args:
+        stem: path without ending. panels: (events, title, scale, unit) each, see :func:`gantt`.
+
+    Returns:
+        The paths.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -22,9 +22,18 @@ from ..errors import ConfigError
 from .ops import Program, Span, Times
 from .plan import Plan
 
+__all__ = ["auto_depths", "check_times", "loop_time", "modelled_spans", "run_time", "timed"]
+
 
 def check_times(times: Sequence[Times], latency: float = 0.0) -> None:
-    """Raise ConfigError unless every time is finite and >= 0 and no stage is instantaneous."""
+    """Refuse durations that no pipeline can have.
+
+    Args:
+        times: (t_F, t_B, t_U) of every stage. latency: of a message, in the same unit.
+
+    Raises:
+        ConfigError: a time is negative or not finite, or a stage takes none at all.
+    """
     if not math.isfinite(latency) or latency < 0:
         raise ConfigError(f"latency is {latency}; use a finite time >= 0")
     for m, stage in enumerate(times, start=1):
@@ -35,7 +44,12 @@ def check_times(times: Sequence[Times], latency: float = 0.0) -> None:
 
 
 def loop_time(times: Sequence[Times], i: int, j: int, latency: float) -> float:
-    """Time of the loop from stage i down to stage j and back (from 0)."""
+    """Time of the loop from stage i down to stage j and back.
+
+    Args:
+        times: (t_F, t_B, t_U) of every stage. i, j: first and last stage, from 0.
+        latency: of a message, in the same unit.
+    """
     passes = sum(t_f + t_b for t_f, t_b, _ in times[i : j + 1])
     return passes + 2 * latency * (j - i) + times[i][2]
 
@@ -45,6 +59,15 @@ def auto_depths(times: Sequence[Times], latency: float = 0.0) -> tuple[int, ...]
 
     Link latency buys utilisation with staleness: equal stages need M - m + 1 without it and
     2(M-m) + 1 when a message takes as long as a pass.
+
+    Args:
+        times: (t_F, t_B, t_U) of every stage. latency: of a message, in the same unit.
+
+    Returns:
+        A depth per stage.
+
+    Raises:
+        ConfigError: see :func:`check_times`.
     """
     check_times(times, latency)
     best = max((sum(stage) for stage in times), default=1.0)
@@ -132,13 +155,23 @@ def timed(
     latency: float = 0.0,
     per_micro_batch: bool = True,
 ) -> list[Span]:
-    """When each operation runs if stage m takes ``times[m]`` = (t_F, t_B, t_U), ordered by start.
+    """When each operation runs on stages of such speed.
 
     A stage is half duplex: one operation at a time, its input having arrived ``latency`` after
     the neighbour's pass ended (the error leaves before the neighbour's update). Micro-batches
-    enter stage 1 as soon as it is free. An update that applies n micro-batches takes n t_U, or
-    one t_U with ``per_micro_batch=False`` (their mean is applied at once). Raises ConfigError on
-    a deadlock.
+    enter stage 1 as soon as it is free.
+
+    Args:
+        programs: one per stage. times: (t_F, t_B, t_U) of every stage.
+        latency: of a message, in the same unit.
+        per_micro_batch: an update that applies n micro-batches takes n t_U; False: one t_U (their
+            mean is applied at once).
+
+    Returns:
+        Spans ordered by start, in that unit.
+
+    Raises:
+        ConfigError: the programs deadlock.
     """
     return _TimedClock(programs, times, latency).run(per_micro_batch)
 
@@ -146,7 +179,18 @@ def timed(
 def modelled_spans(
     plan: Plan, times: Sequence[Times], micro_batches: int, latency: float = 0.0
 ) -> list[Span]:
-    """The first ``micro_batches`` of a run under ``plan`` on stages of such speed, by start."""
+    """The first micro-batches of a run under a plan, on stages of such speed.
+
+    Args:
+        plan: of the run. times: (t_F, t_B, t_U) of every stage.
+        micro_batches: how many. latency: of a message, in the unit of the times.
+
+    Returns:
+        Spans ordered by start, in that unit.
+
+    Raises:
+        ConfigError: see :func:`check_times`.
+    """
     check_times(times, latency)
     spans: list[Span] = []
     first, start, version = 0, 0.0, 0
@@ -165,7 +209,18 @@ def modelled_spans(
 def run_time(
     plan: Plan, times: Sequence[Times], segments: Iterable[int], latency: float = 0.0
 ) -> float:
-    """Time of a run whose flushes left segments of those sizes, each timed once per size."""
+    """Time of a run that was cut by flushes, each size of segment timed once.
+
+    Args:
+        plan: of the run. times: (t_F, t_B, t_U) of every stage.
+        segments: micro-batches of each. latency: of a message, in the unit of the times.
+
+    Returns:
+        The sum over the segments, in that unit.
+
+    Raises:
+        ConfigError: see :func:`check_times`.
+    """
     check_times(times, latency)
     known: dict[tuple[Plan, int], float] = {}
     total, first = 0.0, 0

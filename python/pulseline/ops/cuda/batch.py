@@ -14,6 +14,8 @@ from . import module
 from .launch import Redraw, Status, Update, launch_redraws, launch_updates
 from .outcomes import Outcomes, note
 
+__all__ = ["Batch"]
+
 _MOST_LINES = 65535 * 16  # of a matrix: the grid has no more blocks of rows
 T = TypeVar("T")
 

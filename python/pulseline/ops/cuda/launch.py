@@ -16,6 +16,17 @@ from ..layout import Counters, PulseSettings, UpdateAddresses, UpdateKey, Update
 from . import module
 from .outcomes import Outcomes
 
+__all__ = [
+    "Redraw",
+    "Status",
+    "Update",
+    "launch_on",
+    "launch_redraws",
+    "launch_updates",
+    "on_device_of",
+    "place_of",
+]
+
 _UPDATE = Counters._fields.index("update")
 _torch_cuda: Any = torch.cuda  # streams are not in the stubs
 
@@ -26,7 +37,7 @@ Status = tuple[Tensor, Outcomes | None]
 
 
 class Update(NamedTuple):
-    """One call of ``pulseline::update_`` with its tensors checked."""
+    """One call of ``pulseline::update_`` with its tensors checked; fields as of the operator."""
 
     weight: Tensor
     pairs: tuple[Tensor, Tensor, Tensor]  # step, slope, bound
@@ -42,6 +53,11 @@ class Update(NamedTuple):
     outcomes: Outcomes | None = None
 
     def task(self, workspace: int) -> _Task:
+        """What the kernels take of it.
+
+        Args:
+            workspace: address of its working memory; 0: not known yet.
+        """
         step, slope, bound = self.pairs
         addresses = UpdateAddresses(
             w=self.weight.data_ptr(),
@@ -142,7 +158,14 @@ def launch_redraws(redraws: Sequence[Redraw]) -> None:
 
 
 def launch_on(t: Tensor, name: str, arguments: Sequence[Any]) -> None:
-    """Call a function of the kernels on the GPU of ``t`` and its current stream."""
+    """Call a function of the kernels on the GPU of a tensor and its current stream.
+
+    Args:
+        t: the tensor. name: of the function. arguments: before device and stream.
+
+    Raises:
+        BackendError: there are no kernels, or no GPU.
+    """
     kernels = module.kernels()
     with on_device_of(t):
         getattr(kernels, name)(*arguments, *place_of(t))

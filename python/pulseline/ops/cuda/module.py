@@ -12,6 +12,8 @@ from ... import _cpu
 from ...errors import BackendError
 from ..layout import LAYOUT
 
+__all__ = ["kernels", "load", "reason"]
+
 
 def load() -> tuple[Any, str]:
     """The compiled module, and why it cannot be used ('': it can)."""

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
+__all__ = ["Outcome", "Outcomes", "note", "refuse"]
+
 _torch_cuda: Any = torch.cuda  # events are not in the stubs
 
 
@@ -65,7 +67,14 @@ class Outcomes:
 
 
 def refuse(code: int) -> None:
-    """Raise the ConfigError of a status: -1 nothing, 2 sample + (0: x, 1: d)."""
+    """Say what a status means.
+
+    Args:
+        code: -1: nothing; else 2 sample + (0: x, 1: d).
+
+    Raises:
+        ConfigError: it is not -1.
+    """
     if code != -1:
         sample, source = divmod(code, 2)
         raise ConfigError(
@@ -76,6 +85,9 @@ def refuse(code: int) -> None:
 
 def note(status: Tensor, outcomes: Outcomes | None) -> None:
     """Look at the status of a launch, now or when it is there.
+
+    Args:
+        status: int64 number, where the launch was. outcomes: who looks later; None: now.
 
     Raises:
         ConfigError: see :meth:`Outcomes.check`.

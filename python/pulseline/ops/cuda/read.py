@@ -23,6 +23,8 @@ from ..layout import ConverterSettings, ReadKey, checked
 from . import module
 from .launch import on_device_of, place_of
 
+__all__ = ["check", "read"]
+
 # Wires that are solved: blocks that keep a GPU busy, bytes that they may work in.
 _NODAL = (128, 1 << 31)
 
@@ -34,6 +36,10 @@ def check(
     transposed: bool,
 ) -> None:
     """Refuse what the kernels cannot read.
+
+    Args:
+        x: (samples, inputs). weight: (rows, cols). average: (1,) or None.
+        transposed: inputs are rows.
 
     Raises:
         ConfigError: dtype, shape or device.
@@ -59,7 +65,19 @@ def read(
     converters: Sequence[float] | None = None,
     average: Tensor | None = None,
 ) -> Tensor:
-    """Both reads of CUDA tensors, on the current stream of the weight's device."""
+    """Both reads of CUDA tensors, on the current stream of the weight's device.
+
+    Args:
+        x, weight, transposed, counters, key, settings, converters, average: see :func:`.read.read_`
+            and :func:`.read.read_chain_`.
+
+    Returns:
+        (samples, outputs) float32.
+
+    Raises:
+        ConfigError: dtype, shape or device.
+        BackendError: there are no kernels, or no GPU.
+    """
     check(x, weight, average, transposed)
     kernels = module.kernels()
     with on_device_of(weight):

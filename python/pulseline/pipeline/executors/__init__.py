@@ -8,11 +8,22 @@ from ..stage import Stage
 from .execute import Executor
 from .sim import Simulator
 
+__all__ = ["EXECUTORS", "Executor", "Simulator", "make"]
+
 EXECUTORS = ("sim", "threads", "dist", "streams")
 
 
 def make(name: str, stages: list[Stage], schedule: Schedule, timeout: float) -> Executor:
-    """The executor of that name, see :class:`pulseline.pipeline.Pipeline`."""
+    """The executor of that name.
+
+    Args:
+        name: one of EXECUTORS. stages: of all processes. schedule: that they will run.
+        timeout: seconds that a stage waits for another.
+
+    Raises:
+        ConfigError: the time-out is not positive, or the executor cannot run these stages.
+        BackendError: it cannot run here.
+    """
     if not timeout > 0:
         raise ConfigError(f"timeout must be a positive number of seconds, got {timeout!r}")
     if name == "sim":

@@ -33,13 +33,23 @@ from .processes import Watch, join
 from .shared import Neighbours
 from .transport import Channel, LockStep, transfers
 
+__all__ = ["Distributed"]
+
 
 class Distributed:
-    """Runs this process's stage of the plan.
+    """Runs this process's stage of the plan; losses reach every process with ``drain``.
 
-    ``link``: "free" (through memory to a neighbour on the same machine, else by gloo), "gloo" or
-    "lockstep"; by default lock-step on CUDA devices, free elsewhere.
-    Losses reach every process with ``drain``. After a failure the pipeline is closed.
+    After a failure the pipeline is closed.
+
+    Args:
+        stages: of all processes; one of them lives here. depth: most messages in flight on a link.
+        timeout: seconds to wait for another process.
+        link: "free" (through memory to a neighbour on the same machine, else by gloo), "gloo" or
+            "lockstep"; None: lock-step on CUDA devices, free elsewhere.
+
+    Raises:
+        ConfigError: there are other numbers of processes and stages, or no such link.
+        BackendError: the processes do not come together.
     """
 
     def __init__(
@@ -100,14 +110,27 @@ class Distributed:
     # ---- work ----
 
     def feed(self, k: int, x: Tensor, target: Tensor) -> None:
-        """Queue micro-batch k where it is needed: inputs at stage 1, targets at the last."""
+        """Queue micro-batch k where it is needed: inputs at stage 1, targets at the last.
+
+        Args:
+            k: micro-batch. x: (samples, ...) inputs. target: (samples, ...).
+        """
         if self.rank == 0:
             self._inputs.put(k, x)
         if self.rank == self._stages - 1:
             self._targets.put(k, target)
 
     def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
-        """Run this stage's operations; with ``drain``, bring all losses to every process."""
+        """Run this stage's operations.
+
+        Args:
+            plan: operations of all stages. losses: receives those that finished, with ``drain``.
+            drain: bring all losses to every process.
+
+        Raises:
+            BackendError: the pipeline is closed.
+            StageFailed: the first failure, in all processes.
+        """
         self._check_open()
         try:
             if self._lockstep is None:

@@ -15,6 +15,8 @@ from ...schedules import Planned, Span
 from ..stage import Stage
 from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
 
+__all__ = ["Ends", "Executor", "Local", "perform", "reason"]
+
 T = TypeVar("T")
 
 
@@ -25,10 +27,24 @@ class Executor(Protocol):
     local: list[Stage]
 
     def feed(self, k: int, x: Tensor, target: Tensor) -> None:
-        """Queue micro-batch k."""
+        """Queue a micro-batch.
+
+        Args:
+            k: its number. x: (samples, ...) inputs. target: (samples, ...).
+        """
 
     def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool) -> None:
-        """Run the operations; StageFailed says where one of them failed."""
+        """Run operations.
+
+        Args:
+            plan: those that are decided, by cycle.
+            losses: receives those of micro-batches that reach the end.
+            drain: the plan ends at a flush point.
+
+        Raises:
+            StageFailed: where one of them failed.
+            BackendError: the executor is closed.
+        """
 
     def abandon(self) -> None:
         """Drop everything in flight; weights stay as they are."""
@@ -47,8 +63,10 @@ class Executor(Protocol):
 class Ends:
     """The link ends of one stage: inputs and outputs go down, errors go up.
 
-    ``inputs`` of stage 1 are the micro-batches; the last stage has ``targets`` and ``losses`` in
-    place of ``outputs`` and ``errors``; stage 1 has no ``upward``.
+    Attributes:
+        inputs: of stage 1 the micro-batches.
+        outputs, errors: to and from the next stage; the last one has none.
+        targets, losses: of the last stage. upward: to the stage before; stage 1 has none.
     """
 
     inputs: Source
@@ -60,9 +78,15 @@ class Ends:
 
 
 def perform(stage: Stage, ends: Ends, cycle: int, kind: str, k: int) -> None:
-    """Run F, B or U of micro-batch k at a stage: take the message, compute, pass the result on.
+    """Run one operation of a stage: take the message, compute, pass the result on.
 
-    Every failure of the stage is raised as StageFailed, a poisoned link as Poisoned.
+    Args:
+        stage: that works. ends: its links. cycle: clock cycle.
+        kind: "F", "B" or "U". k: micro-batch.
+
+    Raises:
+        StageFailed: whatever failed in the stage.
+        Poisoned: a neighbour failed.
     """
     stage.time = cycle
     spans, start = stage.spans, 0.0
@@ -110,7 +134,11 @@ def reason(error: Exception) -> str:
 
 
 class Local:
-    """Stages of one process, joined by links of one kind."""
+    """Stages of one process, joined by links of one kind.
+
+    Args:
+        stages: first one first. link: makes a link.
+    """
 
     rank = 0
 
@@ -134,7 +162,11 @@ class Local:
         self._inputs, self._targets = down[0], targets
 
     def feed(self, k: int, x: Tensor, target: Tensor) -> None:
-        """Queue micro-batch k."""
+        """Queue a micro-batch.
+
+        Args:
+            k: its number. x: (samples, ...) inputs. target: (samples, ...).
+        """
         self._inputs.put(k, x)
         self._targets.put(k, target)
 

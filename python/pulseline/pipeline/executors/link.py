@@ -12,6 +12,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+__all__ = ["Link", "LinkFailed", "Poisoned", "Sink", "Source", "ThreadLink", "check_order"]
+
 
 class LinkFailed(Exception):
     """A message did not come, or is not the one that was due; the text says why."""
@@ -25,18 +27,34 @@ class Source(Protocol):
     """Where a stage takes its messages from."""
 
     def get(self, k: int) -> Tensor:
-        """The next message, which must be that of micro-batch k."""
+        """Take the next message.
+
+        Raises:
+            LinkFailed: it does not come, or is not that of micro-batch k.
+            Poisoned: the stage at the other end failed.
+        """
 
 
 class Sink(Protocol):
     """Where a stage puts its messages."""
 
     def put(self, k: int, message: Tensor) -> None:
-        """Send micro-batch k's message."""
+        """Send a message.
+
+        Args:
+            k: micro-batch. message: output or error of the stage.
+        """
 
 
 def check_order(got: int, k: int) -> None:
-    """Raise LinkFailed unless the message that came is that of micro-batch k."""
+    """Refuse a message that is not due.
+
+    Args:
+        got: its micro-batch. k: the one that is due.
+
+    Raises:
+        LinkFailed: they differ.
+    """
     if got != k:
         raise LinkFailed(f"the message of micro-batch {got} came in place of that of {k}")
 
@@ -66,9 +84,12 @@ class Link:
 
 
 class ThreadLink:
-    """Messages in order, between two threads; ``get`` waits up to ``timeout`` seconds.
+    """Messages in order, between two threads.
 
     Without a bound: the order of operations keeps at most the schedule's depth in flight.
+
+    Args:
+        timeout: seconds that ``get`` waits.
     """
 
     def __init__(self, timeout: float) -> None:

@@ -15,6 +15,8 @@ import torch.distributed as dist
 
 from ...errors import BackendError, ConfigError, StageFailed
 
+__all__ = ["Watch", "join", "world_size"]
+
 _HEARTBEAT_S = 2.0
 _c10d: Any = dist  # its stores are not in the stubs
 _numbers = count()
@@ -29,10 +31,17 @@ def world_size() -> int:
 
 
 def join(stages: int, timeout: timedelta) -> Any:
-    """Join the other processes unless that has been done; a store that all of them share.
+    """Join the other processes unless that has been done.
 
-    Raises ConfigError when their number is not that of the stages, BackendError when they do not
-    come together.
+    Args:
+        stages: how many processes there must be. timeout: how long to wait for them.
+
+    Returns:
+        A store that all of them share.
+
+    Raises:
+        ConfigError: their number is not that of the stages.
+        BackendError: they do not come together, or this torch cannot.
     """
     if not dist.is_available():
         raise BackendError("executor 'dist' needs torch.distributed, which this torch lacks")
@@ -65,7 +74,11 @@ def join(stages: int, timeout: timedelta) -> Any:
 class Watch:
     """Puts this process's last operation into the store, every 2 s and at its end.
 
-    ``at``: (stage, kind, micro-batch), written by the executor before each operation.
+    Args:
+        store: that all processes share. rank: of this one. processes: how many.
+
+    Attributes:
+        at: (stage, kind, micro-batch), written by the executor before each operation.
     """
 
     def __init__(self, store: Any, rank: int, processes: int) -> None:

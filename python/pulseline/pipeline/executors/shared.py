@@ -29,6 +29,8 @@ from torch import Tensor
 from .link import LinkFailed, Poisoned
 from .transport import HEAD, Channel
 
+__all__ = ["Neighbours", "Ring", "SharedChannel", "possible"]
+
 _CONTROL = 64  # bytes before the first place: messages written, messages read, poison
 _WRITTEN, _READ, _POISON = 0, 1, 2
 _NAP_S = 2e-5
@@ -52,7 +54,11 @@ def _machine() -> str:
 
 
 class Ring:
-    """Places of ``size`` bytes in memory that two processes have mapped; one writes, one reads."""
+    """Places in memory that two processes have mapped; one writes, one reads.
+
+    Args:
+        fd: descriptor of the memory, closed here. places: how many. size: bytes of each.
+    """
 
     def __init__(self, fd: int, places: int, size: int) -> None:
         self._places, self._size = places, size
@@ -72,12 +78,20 @@ class Ring:
         return int(c[_WRITTEN]), int(c[_READ]), int(c[_POISON])
 
     def set(self, what: int, value: int) -> None:
-        """Publish: everything written before is seen by whoever sees this."""
+        """Publish: everything written before is seen by whoever sees this.
+
+        Args:
+            what: place of the number in the head of the memory. value: of it.
+        """
         self._control[what] = value
 
 
 class Neighbours:
-    """What the processes of one machine need to share memory, agreed by all of them."""
+    """What the processes of one machine need to share memory, agreed by all of them.
+
+    Args:
+        group: of gloo. me: rank of this process. processes: how many.
+    """
 
     def __init__(self, group: Any, me: int, processes: int) -> None:
         can = possible()
@@ -108,7 +122,12 @@ class Neighbours:
             return
 
     def channel(self, peer: int, kind: str, writes: bool, *args: Any) -> Channel:
-        """The channel to ``peer``: through memory if both ends can, else gloo; see Channel."""
+        """The channel to another process: through memory if both ends can, else gloo.
+
+        Args:
+            peer: its rank. kind: "F", "B" or "E" (evaluation). writes: whether this end writes.
+            args: as of :class:`.transport.Channel`.
+        """
         if kind == "E" or peer not in self._shared:
             return Channel(*args)
         pidfd, theirs = self._peers[peer]
@@ -116,7 +135,12 @@ class Neighbours:
 
 
 class SharedChannel(Channel):
-    """A channel whose messages after the first lie in a ring."""
+    """A channel whose messages after the first lie in a ring.
+
+    Args:
+        fd: descriptor of the ring's memory. pidfd: of the other process.
+        writes: whether this end writes. args: as of :class:`.transport.Channel`.
+    """
 
     def __init__(self, fd: int, pidfd: int, writes: bool, *args: Any) -> None:
         super().__init__(*args)

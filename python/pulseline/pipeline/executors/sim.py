@@ -11,6 +11,8 @@ from ..stage import Stage
 from .execute import Local, perform
 from .link import Link
 
+__all__ = ["Simulator"]
+
 
 class Simulator(Local):
     """Runs operations in the order of the plan; a failure stops all stages in the same cycle."""
@@ -19,7 +21,15 @@ class Simulator(Local):
         super().__init__(stages, Link)
 
     def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
-        """Run all of ``plan``; ``losses`` receives those of micro-batches that reach the end."""
+        """Run all of a plan.
+
+        Args:
+            plan: operations by cycle. losses: receives those of micro-batches that reach the end.
+            drain: changes nothing here.
+
+        Raises:
+            StageFailed: the first operation that failed.
+        """
         stages, ends = self.local, self.ends
         try:
             for cycle, m, kind, k in plan:

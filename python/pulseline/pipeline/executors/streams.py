@@ -21,6 +21,8 @@ from ..stage import Stage
 from .execute import Local, perform
 from .link import Link, LinkFailed, check_order
 
+__all__ = ["StreamLink", "Streams"]
+
 _cuda: Any = torch.cuda  # streams and events are not in the stubs
 
 
@@ -54,7 +56,15 @@ class StreamLink(Link):
 
 
 class Streams(Local):
-    """Issues operations in the order of the plan; raises BackendError without CUDA."""
+    """Issues operations in the order of the plan, each stage on a stream of its own.
+
+    Args:
+        stages: on one CUDA device.
+
+    Raises:
+        BackendError: torch finds no CUDA.
+        ConfigError: the stages are on several devices, or on the CPU.
+    """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         if not torch.cuda.is_available():
@@ -82,7 +92,15 @@ class Streams(Local):
         return True
 
     def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
-        """Issue all of ``plan``, then let the caller's stream wait for every stage."""
+        """Issue all of a plan, then let the caller's stream wait for every stage.
+
+        Args:
+            plan: operations by cycle. losses: receives those of micro-batches that reach the end.
+            drain: changes nothing here.
+
+        Raises:
+            StageFailed: an operation failed, or a message of the plan was not finite.
+        """
         caller = torch.cuda.current_stream(self._device)
         for stream in self._streams:
             stream.wait_stream(caller)

@@ -21,6 +21,8 @@ from ..stage import Stage
 from .execute import Ends, Local, perform
 from .link import Poisoned, ThreadLink
 
+__all__ = ["Answers", "Orders", "Threads"]
+
 # What a worker is given: operations to run, or None: stop.
 Orders = SimpleQueue["list[tuple[int, str, int]] | None"]
 # What it answers: None when all operations are done, Poisoned when others failed.
@@ -59,8 +61,11 @@ def _dismiss(orders: Sequence[Orders]) -> None:
 class Threads(Local):
     """Runs each stage's operations in a thread of its own; their order decides, not their timing.
 
-    ``timeout``: seconds that a stage waits for a message before it gives up. After a failure the
-    pipeline can be used again, unless a stage does not come back: it is closed then.
+    After a failure the pipeline can be used again, unless a stage does not come back: it is closed
+    then.
+
+    Args:
+        stages: first one first. timeout: seconds that a stage waits for a message.
     """
 
     def __init__(self, stages: Sequence[Stage], timeout: float) -> None:
@@ -80,7 +85,16 @@ class Threads(Local):
         self._workers = weakref.finalize(self, _dismiss, self._orders)
 
     def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
-        """Run all of ``plan``; the first failure stops every stage and is raised again."""
+        """Run all of a plan; the first failure stops every stage and is raised again.
+
+        Args:
+            plan: operations by cycle. losses: receives those of micro-batches that reach the end.
+            drain: changes nothing here.
+
+        Raises:
+            BackendError: the pipeline is closed.
+            StageFailed: the first operation that failed.
+        """
         if not self._workers.alive:
             raise BackendError("the pipeline is closed: build a new one")
         operations: list[list[tuple[int, str, int]]] = [[] for _ in self.local]

@@ -20,6 +20,20 @@ from torch import Tensor
 from ...schedules import Planned
 from .link import LinkFailed, Poisoned
 
+__all__ = [
+    "HEAD",
+    "KINDS",
+    "Channel",
+    "LockStep",
+    "Transfers",
+    "empty_header",
+    "lost",
+    "pack",
+    "poison",
+    "transfers",
+    "unpack",
+]
+
 _MAGIC = 0x70756C73_00000001  # "puls", version 1 of the header
 _SIZE, _SHAPE, _POISON = 16, 7, -1
 HEAD = 8 * _SIZE  # bytes
@@ -37,7 +51,18 @@ _DTYPES = (
 
 
 def pack(seq: int, k: int, kind: str, message: Tensor, finite: bool = True) -> Tensor:
-    """Header of a message: magic, seq, k, kind, dtype, finite flag, dimensions, shape (int64)."""
+    """Header of a message: magic, seq, k, kind, dtype, finite flag, dimensions, shape.
+
+    Args:
+        seq: number of the message on its link. k: micro-batch. kind: one of KINDS.
+        message: that follows. finite: whether it holds no NaN and no infinity.
+
+    Returns:
+        (16,) int64 on the CPU.
+
+    Raises:
+        LinkFailed: the header has no form for its dtype or dimensions.
+    """
     if message.dtype not in _DTYPES or message.dim() > _SIZE - _SHAPE:
         raise LinkFailed(f"a message of {message.dtype} and {message.dim()} dimensions has no form")
     dtype = _DTYPES.index(message.dtype)
@@ -46,7 +71,18 @@ def pack(seq: int, k: int, kind: str, message: Tensor, finite: bool = True) -> T
 
 
 def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, list[int]]:
-    """dtype and shape of the message that follows; LinkFailed unless it is the one that is due."""
+    """What a header says of the message that follows.
+
+    Args:
+        header: (16,) int64. seq, k, kind: of the message that is due, see :func:`pack`.
+
+    Returns:
+        dtype and shape.
+
+    Raises:
+        LinkFailed: it is another message, or not finite.
+        Poisoned: the neighbour failed.
+    """
     magic, *values = header.tolist()
     if magic == _POISON:
         raise Poisoned
@@ -75,7 +111,11 @@ def empty_header() -> Tensor:
 
 
 def lost(peer: int, error: Exception, timeout: float) -> LinkFailed:
-    """What a failed send or receive means; ``peer`` counts from 0."""
+    """What a failed send or receive means.
+
+    Args:
+        peer: rank of the other process. error: of torch.distributed. timeout: seconds waited.
+    """
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     text = re.sub(r"^\[[^]]*] *", "", text).partition(". ")[0]  # gloo: [file:line] and advice
     if "imed out" in text or "timeout" in text:
@@ -84,14 +124,18 @@ def lost(peer: int, error: Exception, timeout: float) -> LinkFailed:
 
 
 class Channel:
-    """Messages in order to or from the process ``peer``: ``put`` never waits, ``get`` does.
+    """Messages in order to or from another process: ``put`` never waits, ``get`` does.
 
     A message is its header and its bytes in one. Up to ``window`` receives are posted before they
     are needed: while a message waits for its receive, gloo's own thread spins on a core. That
     fixes the size of a message to that of the link's first; a larger one, and the first itself,
     follow their header on a second tag. Handles and tensors of sends are kept until they are
-    complete, since gloo loses them otherwise: at most ``window``, which must not be less than the
-    schedule's depth.
+    complete, since gloo loses them otherwise: at most ``window``.
+
+    Args:
+        group: of gloo. peer: rank of the other process. kind: "F", "B" or "E" (evaluation).
+        window: at least the schedule's depth. timeout: seconds to wait.
+        device: where messages are handed over.
     """
 
     def __init__(
@@ -105,7 +149,14 @@ class Channel:
         self._posted: deque[tuple[Any, Tensor]] = deque()
 
     def put(self, k: int, message: Tensor) -> None:
-        """Send micro-batch k's message."""
+        """Send a message.
+
+        Args:
+            k: micro-batch. message: output or error of the stage.
+
+        Raises:
+            LinkFailed: the connection was lost.
+        """
         message = message.detach().cpu().contiguous()
         body = message.reshape(-1).view(torch.uint8)
         head = pack(self._seq, k, self._kind, message).view(torch.uint8)
@@ -122,7 +173,12 @@ class Channel:
             self._complete()
 
     def get(self, k: int) -> Tensor:
-        """Wait for the next message, which must be that of micro-batch k."""
+        """Wait for the next message.
+
+        Raises:
+            LinkFailed: it does not come, or is not that of micro-batch k.
+            Poisoned: the stage at the other end failed.
+        """
         data = self._next()
         dtype, shape = unpack(data[:HEAD].view(torch.int64), self._seq, k, self._kind)
         size = math.prod(shape) * dtype.itemsize
@@ -204,10 +260,16 @@ Transfers = list[tuple[int, str, int]]
 
 
 def transfers(ops: Sequence[Planned], stages: int, me: int) -> tuple[Transfers, Transfers]:
-    """What stage ``me`` (from 0) sends and receives after the operations of one clock tick.
+    """What a stage sends and receives after the operations of one clock tick.
 
     Every process derives it from the same plan, so both ends of a link agree. At most one message
     per link and direction belongs to a tick.
+
+    Args:
+        ops: of all stages in that tick. stages: how many. me: the stage, from 0.
+
+    Returns:
+        Sends and receives, each in the order of peers.
     """
     sends: Transfers = []
     receives: Transfers = []
@@ -223,7 +285,11 @@ def transfers(ops: Sequence[Planned], stages: int, me: int) -> tuple[Transfers, 
 
 
 class LockStep:
-    """Exchanges the messages of one tick as one batch, as NCCL wants it: no send waits alone."""
+    """Exchanges the messages of one tick as one batch, as NCCL wants it: no send waits alone.
+
+    Args:
+        group: of processes. device: of the messages. timeout: seconds to wait.
+    """
 
     def __init__(self, group: Any, device: torch.device, timeout: float) -> None:
         self._group, self._device, self._timeout = group, device, timeout
@@ -231,7 +297,17 @@ class LockStep:
         self._received: dict[tuple[int, str], int] = {}
 
     def exchange(self, outgoing: list[Tensor], sends: Transfers, due: Transfers) -> list[Tensor]:
-        """Send ``outgoing`` as ``sends`` says; the messages of ``due``, in its order."""
+        """Send and receive the messages of one tick.
+
+        Args:
+            outgoing: messages. sends: where each goes. due: what comes, see :func:`transfers`.
+
+        Returns:
+            The messages of ``due``, in its order.
+
+        Raises:
+            LinkFailed: the connection was lost, or another message came.
+        """
         outgoing = [message.detach().contiguous() for message in outgoing]
         headers = []
         for message, (peer, kind, k) in zip(outgoing, sends, strict=True):

@@ -60,7 +60,15 @@ def additive_noise(device: PulsedDevice) -> bool:
 def construct(
     device: PulsedDevice, rows: int, cols: int, seed: int = 0, tile_id: int = 0
 ) -> Stored:
-    """Draw every crosspoint of a (rows, cols) matrix: a function of (seed, tile_id, i, j)."""
+    """Draw every crosspoint of a matrix.
+
+    Args:
+        device: whose parameters and spreads. rows, cols: of the matrix.
+        seed, tile_id: whose random numbers.
+
+    Returns:
+        The stored pairs, int32 (rows, cols) each.
+    """
     draws = ParameterDraws(Stream(seed, tile_id), rows, cols)
     step, bound = _pulsed(device, draws)
     stored = DEVICES[device.name].build(device, step, bound, draws)
@@ -78,5 +86,12 @@ def construct(
 
 
 def initial_normals(rows: int, cols: int, seed: int = 0, tile_id: int = 0) -> Tensor:
-    """Standard normals (rows, cols) that initialise weights."""
+    """Standard normals that initialise weights.
+
+    Args:
+        rows, cols: of the matrix. seed, tile_id: whose random numbers.
+
+    Returns:
+        float32 (rows, cols).
+    """
     return ParameterDraws(Stream(seed, tile_id), rows, cols, INITIALISATION).normal(0)

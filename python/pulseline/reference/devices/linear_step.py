@@ -9,8 +9,15 @@ from ..arithmetic import f32
 from ..rng import MODEL_DOWN, MODEL_UP, ParameterDraws
 from .model import Model, Stored, affine_step, first, pack, positive, second, without_mult_noise
 
+__all__ = ["MODEL", "construct"]
+
 
 def construct(device: LinearStep, step: Tensor, bound: Tensor, draws: ParameterDraws) -> Stored:
+    """Steps and bounds as drawn, slopes over the mean or the crosspoint's own bounds.
+
+    Args:
+        device: its slopes. step, bound: pairs as drawn. draws: of the slopes' spread.
+    """
     if device.mean_bound_reference:
         hi, lo = f32(device.w_max), f32(-device.w_min)
     else:

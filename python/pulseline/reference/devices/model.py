@@ -19,6 +19,26 @@ from ...devices import DEVICES, PulsedDevice
 from ..arithmetic import bf16_nearest, f32, fma, from_bits
 from ..rng import REFERENCE, ParameterDraws
 
+__all__ = [
+    "Crosspoints",
+    "Model",
+    "Stored",
+    "affine_step",
+    "as_drawn",
+    "as_stored",
+    "bounds",
+    "first",
+    "model_named",
+    "never",
+    "pack",
+    "positive",
+    "reference_of",
+    "second",
+    "shifted",
+    "step_noise",
+    "without_mult_noise",
+]
+
 
 class Stored(NamedTuple):
     """What a crosspoint keeps: int32 (rows, cols), pairs of bf16, the first in the upper half."""
@@ -30,7 +50,12 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Crosspoints:
-    """The stored pairs as float32 (rows, cols), and what additive noise scales with."""
+    """The stored pairs as float32 (rows, cols), and what additive noise scales with.
+
+    Attributes:
+        up, down: signed steps at w = 0. slope_up, slope_down: their change with the weight.
+        hi, lo: bounds. noise_up, noise_down: what additive noise multiplies.
+    """
 
     up: Tensor
     down: Tensor
@@ -49,17 +74,32 @@ class Crosspoints:
 
     @classmethod
     def of(cls, device: PulsedDevice, stored: Stored) -> Crosspoints:
-        """Split the pairs; ``up`` and ``down`` become the steps at w = 0."""
+        """Split the pairs; ``up`` and ``down`` become the steps at w = 0.
+
+        Args:
+            device: whose model they follow. stored: the pairs.
+        """
         return model_named(device.name).prepare(cls.unpack(stored))
 
 
 def pack(first: Tensor, second: Tensor) -> Tensor:
-    """Two float32 as a pair of the nearest bf16."""
+    """Two float32 as a pair of the nearest bf16.
+
+    Args:
+        first, second: upper and lower half.
+
+    Returns:
+        int32 of their shape.
+    """
     return (bf16_nearest(first) << 16 | bf16_nearest(second)).to(torch.int32)
 
 
 def bounds(hi: Tensor, lo: Tensor) -> Tensor:
-    """The pair (|hi|, -|lo|): 0 is +0 above and -0 below."""
+    """The pair (|hi|, -|lo|): 0 is +0 above and -0 below.
+
+    Args:
+        hi, lo: float32.
+    """
     return pack(hi.abs(), -lo.abs())
 
 
@@ -79,12 +119,20 @@ def positive(x: Tensor) -> Tensor:
 
 
 def shifted(bound_hi: Tensor, bound_lo: Tensor, reference: Tensor) -> Tensor:
-    """Bounds of w = v - reference."""
+    """Bounds of w = v - reference, as a pair.
+
+    Args:
+        bound_hi, bound_lo: of v. reference: of every crosspoint.
+    """
     return bounds(bound_hi - reference, bound_lo - reference)
 
 
 def reference_of(device: Any, draws: ParameterDraws) -> Tensor:
-    """``reference_mean + reference_std xi`` of every crosspoint."""
+    """``reference_mean + reference_std xi`` of every crosspoint.
+
+    Args:
+        device: with a reference. draws: of xi.
+    """
     return f32(device.reference_mean) + f32(device.reference_std) * draws.normal(REFERENCE)
 
 
@@ -92,7 +140,11 @@ def reference_of(device: Any, draws: ParameterDraws) -> Tensor:
 
 
 def as_drawn(_device: PulsedDevice, step: Tensor, bound: Tensor, _draws: ParameterDraws) -> Stored:
-    """Steps and bounds as they are, no slopes."""
+    """Steps and bounds as they are, no slopes.
+
+    Args:
+        step, bound: pairs as drawn.
+    """
     return Stored(step, torch.zeros_like(step), bound)
 
 
@@ -102,12 +154,20 @@ def as_stored(c: Crosspoints) -> Crosspoints:
 
 
 def affine_step(_device: PulsedDevice, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
-    """``step + slope w``."""
+    """``step + slope w``.
+
+    Args:
+        c: crosspoints. w: (rows, cols) weights. up: bool, the direction.
+    """
     return fma(torch.where(up, c.slope_up, c.slope_down), w, torch.where(up, c.up, c.down))
 
 
 def step_noise(_device: PulsedDevice, c: Crosspoints, _w: Tensor, up: Tensor, _f: Tensor) -> Tensor:
-    """The stored step: at weight 0, or at v = 0 of a device with a reference."""
+    """The stored step: at weight 0, or at v = 0 of a device with a reference.
+
+    Args:
+        c: crosspoints. up: bool (rows, cols), the direction.
+    """
     return torch.where(up, c.noise_up, c.noise_down)
 
 

@@ -10,9 +10,15 @@ from ..arithmetic import f32, fma
 from ..rng import MODEL_DOWN, MODEL_UP, ParameterDraws
 from .model import Crosspoints, Model, Stored, pack, positive
 
+__all__ = ["MODEL", "construct", "piecewise_step"]
+
 
 def construct(device: PiecewiseStep, step: Tensor, bound: Tensor, draws: ParameterDraws) -> Stored:
-    """Steps and bounds as drawn, tilts for slopes."""
+    """Steps and bounds as drawn, tilts for slopes.
+
+    Args:
+        device: its tilts. step, bound: pairs as drawn. draws: of the tilts.
+    """
     tilts = (
         (f32(spread) * draws.normal(n)).clamp(-1.0, 1.0)
         for spread, n in ((device.tilt_up_dtod, MODEL_UP), (device.tilt_down_dtod, MODEL_DOWN))
@@ -21,7 +27,11 @@ def construct(device: PiecewiseStep, step: Tensor, bound: Tensor, draws: Paramet
 
 
 def piecewise_step(device: PiecewiseStep, c: Crosspoints, w: Tensor, up: Tensor) -> Tensor:
-    """``P(w) (1 + tilt z) step``: P linear between nodes, z from -1 to 1 over the range."""
+    """``P(w) (1 + tilt z) step``: P linear between nodes, z from -1 to 1 over the range.
+
+    Args:
+        device: its nodes. c: crosspoints. w: (rows, cols) weights. up: bool, the direction.
+    """
     results = []
     for nodes, tilt in ((device.piecewise_up, c.slope_up), (device.piecewise_down, c.slope_down)):
         intervals = f32(len(nodes) - 1)

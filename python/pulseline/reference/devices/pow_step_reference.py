@@ -11,11 +11,17 @@ from ..rng import ParameterDraws
 from .model import Model, Stored, first, positive, reference_of, second, shifted
 from .pow_step import pow_step, powers
 
+__all__ = ["MODEL", "construct"]
+
 
 def construct(
     device: PowStepReference, step: Tensor, bound: Tensor, draws: ParameterDraws
 ) -> Stored:
-    """PowStep on v = w + reference: only the bounds know."""
+    """PowStep on v = w + reference: only the bounds know.
+
+    Args:
+        device: its power and reference. step, bound: pairs of v as drawn. draws: of both.
+    """
     slopes, hi, lo = powers(device, draws), first(bound), second(bound)
     reference = reference_of(device, draws)
     if device.subtract_symmetry_point:

@@ -24,11 +24,17 @@ from .model import (
     without_mult_noise,
 )
 
+__all__ = ["MODEL", "at_weight_zero", "construct"]
+
 
 def construct(
     device: SoftBoundsReference, step: Tensor, bound: Tensor, draws: ParameterDraws
 ) -> Stored:
-    """Soft bounds on v = w + reference: the steps of v, slopes and bounds of w."""
+    """Soft bounds on v = w + reference: the steps of v, slopes and bounds of w.
+
+    Args:
+        device: its slopes and reference. step, bound: pairs of v as drawn. draws: of both.
+    """
     up, down = first(step), second(step)
     spread_up = (1.0 + f32(device.slope_up_dtod) * draws.normal(MODEL_UP)).abs().clamp(min=0.0625)
     spread_down = (
