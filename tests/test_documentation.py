@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "pulseline"
 ERRORS = ("ConfigError", "BackendError", "StageFailed")
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
@@ -209,7 +207,9 @@ def made_with(module: Module, node: ast.ClassDef) -> tuple[list[str], list[ast.A
     names = parameters(init) if init else []
     if decorated(node, "dataclass"):
         fields = (n for n in node.body if isinstance(n, ast.AnnAssign))
-        names = [ast.unparse(n.target) for n in fields if "ClassVar" not in ast.unparse(n.annotation)]
+        names = [
+            ast.unparse(n.target) for n in fields if "ClassVar" not in ast.unparse(n.annotation)
+        ]
         names = list(filter(public, names))
     return names, list(code)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from ..schedules import Event, Planner, Schedule, Segment, Span, named
 from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments
 from .draws import Draws
 from .executors import make
+from .executors.execute import autocasts, casting
 from .options import Options
 from .split import Balance
 from .stage import Loss, Stage, is_finite
@@ -79,7 +82,8 @@ class Pipeline:
         schedule.check_stages(len(self.stages))
         self.schedule = schedule
         self._weights: dict[int, float] = {}
-        self._losses: list[Tensor] = []
+        self._losses: list[Tensor] = []  # that finished and were not returned yet
+        self._turn = threading.Lock()
         self._planner = Planner(schedule, len(self.stages))
         for index, stage in enumerate(self.stages, start=1):
             self._take(stage, index)
@@ -156,8 +160,14 @@ class Pipeline:
             )
         if len(x) and not (is_finite(x) and is_finite(y)):
             raise ConfigError("x and y must be finite: remove NaN and infinity from the batch")
+        if torch.is_inference_mode_enabled():
+            raise ConfigError("step came in inference mode, where nothing can be trained; leave it")
+        with self._alone("step"):
+            self._feed(x.detach().clone(), y.clone())  # in flight when a buffer is used again
+            return self._hand_over()
+
+    def _feed(self, x: Tensor, y: Tensor) -> None:
         size = self.micro_batch_size
-        x, y = x.detach().clone(), y.clone()  # in flight when the caller reuses a buffer
         if self.flushed:
             self._weights.clear()
         for inputs, targets in zip(
@@ -173,7 +183,6 @@ class Pipeline:
                 self._executor.feed(k, one, its_target)
                 self._planner.feed()
             self._advance()
-        return self._hand_over()
 
     def _shares_update(self, k: int) -> bool:
         """Whether an update covers micro-batch k and others."""
@@ -189,19 +198,34 @@ class Pipeline:
         Raises:
             StageFailed: from a stage.
         """
-        self._advance(drain=True)
-        return self._hand_over()
+        with self._alone("drain"):
+            self._advance(drain=True)
+            return self._hand_over()
 
     def _hand_over(self) -> Tensor:
         """The losses that nobody was given yet, in order of micro-batches."""
         losses, self._losses = self._losses, []
         if losses:
-            return torch.stack(losses)
+            return torch.cat(losses)
         return torch.zeros(0, dtype=torch.float32, device="cpu")
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """One call at a time: neither another thread's nor one from inside a stage."""
+        if not self._turn.acquire(blocking=False):
+            raise ConfigError(
+                f"{what} came while another call is at work on this pipeline; call it from one "
+                "thread, and not from its loss or its modules"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _advance(self, drain: bool = False) -> None:
         try:
-            self._executor.run(self._planner.advance(drain), self._losses, drain)
+            with torch.enable_grad(), casting(autocasts()):
+                self._executor.run(self._planner.advance(drain), self._losses, drain)
         except BaseException:
             self._planner.abandon()
             self._executor.abandon()
@@ -221,16 +245,17 @@ class Pipeline:
             ConfigError: micro-batches are in flight and ``drain`` is False.
             StageFailed: from a stage.
         """
-        if drain and not self.flushed:
-            self._advance(drain=True)
-        self.check_flushed("eval(drain=False)")
-        try:
-            for stage in self.stages:
-                stage.module.eval()
-            return self._executor.eval(x)
-        finally:
-            for stage in self.stages:
-                stage.module.train()
+        with self._alone("eval"):
+            if drain and not self.flushed:
+                self._advance(drain=True)
+            self.check_flushed("eval(drain=False)")
+            try:
+                for stage in self.stages:
+                    stage.module.eval()
+                return self._executor.eval(x)
+            finally:
+                for stage in self.stages:
+                    stage.module.train()
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every stage; at a flush point only.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ from ...schedules import Planned, Span
 from ..stage import Stage
 from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
 
-__all__ = ["Ends", "Executor", "Local", "perform", "reason"]
+__all__ = ["Autocast", "Ends", "Executor", "Local", "autocasts", "casting", "perform", "reason"]
 
 T = TypeVar("T")
 
@@ -133,6 +134,25 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
 
 
+# Kinds of devices on which a thread casts by itself, and to what.
+Autocast = list[tuple[str, torch.dtype]]
+
+
+def autocasts() -> Autocast:
+    """What torch.autocast does in the calling thread."""
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return [(kind, torch.get_autocast_dtype(kind)) for kind in kinds]
+
+
+@contextmanager
+def casting(modes: Autocast) -> Iterator[None]:
+    """Cast like that, without a cache, which would keep weights from before updates."""
+    with ExitStack() as stack:
+        for kind, dtype in modes:
+            stack.enter_context(torch.autocast(kind, dtype, cache_enabled=False))
+        yield
+
+
 class Local:
     """Stages of one process, joined by links of one kind.
 
@@ -171,10 +191,11 @@ class Local:
         self._targets.put(k, target)
 
     def hand_over(self, losses: list[Tensor]) -> None:
-        """Move the losses that reached the end to the caller's list."""
+        """Move the losses that reached the end to the caller's list, as one tensor."""
         found = self.ends[-1].losses
-        losses.extend(found)
-        found.clear()
+        if found:
+            losses.append(torch.stack(found))
+            found.clear()
 
     def abandon(self) -> None:
         """Drop everything in flight; weights stay as they are."""

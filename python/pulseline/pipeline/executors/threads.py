@@ -7,10 +7,11 @@ an operation takes more than about 0.3 ms (layers from 256x256 on), slower than 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -18,15 +19,27 @@ from torch import Tensor
 from ...errors import BackendError
 from ...schedules import Planned
 from ..stage import Stage
-from .execute import Ends, Local, perform
+from .execute import Autocast, Ends, Local, autocasts, casting, perform
 from .link import Poisoned, ThreadLink
 
-__all__ = ["Answers", "Orders", "Threads"]
+__all__ = ["Threads"]
 
-# What a worker is given: operations to run, or None: stop.
-Orders = SimpleQueue["list[tuple[int, str, int]] | None"]
-# What it answers: None when all operations are done, Poisoned when others failed.
-Answers = SimpleQueue["BaseException | None"]
+
+class Order(NamedTuple):
+    """Operations for a worker, and the modes of the caller's thread, which threads do not share."""
+
+    operations: list[tuple[int, str, int]]
+    autocast: Autocast
+
+
+class Mark:
+    """What a worker hands straight back: everything before it is done."""
+
+
+# What a worker is given: an order, a mark, or None: stop.
+Orders = SimpleQueue["Order | Mark | None"]
+# What it answers: None when all operations are done, Poisoned when others failed, a mark.
+Answers = SimpleQueue["BaseException | Mark | None"]
 
 
 def _work(
@@ -35,13 +48,17 @@ def _work(
     """Life of one worker. Neither grad mode nor the thread count is inherited from its maker."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
-    while (operations := orders.get()) is not None:
-        answer: BaseException | None = None
+    while (order := orders.get()) is not None:
+        answer: BaseException | Mark | None = None
+        if isinstance(order, Mark):
+            answers.put(order)
+            continue
         try:
-            for cycle, kind, k in operations:
-                if stop.is_set():
-                    raise Poisoned
-                perform(stage, ends, cycle, kind, k)
+            with casting(order.autocast):
+                for cycle, kind, k in order.operations:
+                    if stop.is_set():
+                        raise Poisoned
+                    perform(stage, ends, cycle, kind, k)
         except BaseException as error:
             answer = error
             if not isinstance(error, Poisoned):
@@ -50,7 +67,7 @@ def _work(
                 if link is not None:
                     cast(ThreadLink, link).poison()
         answers.put(answer)
-        del operations, answer
+        del order, answer
 
 
 def _dismiss(orders: Sequence[Orders]) -> None:
@@ -73,6 +90,7 @@ class Threads(Local):
         self._timeout = timeout
         self._stop = threading.Event()
         self._answers: Answers = SimpleQueue()
+        self._unsettled = False  # workers may still be at something
         self._orders: list[Orders] = [SimpleQueue() for _ in self.local]
         threads = max(1, torch.get_num_threads() // len(self.local))
         for stage, ends, orders in zip(self.local, self.ends, self._orders, strict=True):
@@ -95,43 +113,79 @@ class Threads(Local):
             BackendError: the pipeline is closed.
             StageFailed: the first operation that failed.
         """
-        if not self._workers.alive:
-            raise BackendError("the pipeline is closed: build a new one")
+        self._recover()
         operations: list[list[tuple[int, str, int]]] = [[] for _ in self.local]
         for cycle, m, kind, k in plan:
             operations[m].append((cycle, kind, k))
-        running = 0
+        modes = autocasts()
         try:
+            self._unsettled = True
             for orders, mine in zip(self._orders, operations, strict=True):
-                orders.put(mine)
-                running += 1
-            while running:
+                orders.put(Order(mine, modes))
+            for _ in self._orders:
                 answer = self._answers.get()
-                running -= 1
-                if answer is not None and not isinstance(answer, Poisoned):
+                if isinstance(answer, BaseException) and not isinstance(answer, Poisoned):
                     raise answer
+            self._unsettled = False
         except BaseException:
-            self._halt(running)
+            self._settle()
             raise
         finally:
             self.hand_over(losses)
 
-    def _halt(self, running: int) -> None:
-        """Wait for the other stages after a failure or an interrupt; close if one hangs."""
+    def _settle(self) -> None:
+        """Bring every worker to rest; close if one does not come back in time.
+
+        Can be interrupted and called again: a mark goes through every worker's orders, and when
+        all of this call's have come back, whatever was asked before is over.
+        """
         self._stop.set()
         for link in self.links:
             cast(ThreadLink, link).poison()
+        mark, end = Mark(), time.monotonic() + self._timeout
+        for orders in self._orders:
+            orders.put(mark)
+        back = 0
         try:
-            for _ in range(running):
-                self._answers.get(timeout=self._timeout)
+            while back < len(self._orders):
+                back += self._answers.get(timeout=max(end - time.monotonic(), 0.0)) is mark
         except Empty:
             self.close()
+            return
         self._stop.clear()
 
     def abandon(self) -> None:
         """Drop everything in flight; weights stay as they are."""
+        if self._workers.alive and self._unsettled:
+            self._settle()
         if self._workers.alive:
             super().abandon()
+            self._unsettled = False
+
+    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+        """Queue micro-batch k.
+
+        Args:
+            k: running number. x: (samples, ...) inputs. target: (samples, ...).
+        """
+        self._recover()
+        super().feed(k, x, target)
+
+    def eval(self, x: Tensor) -> Tensor:
+        """Output of all stages, one after the other in the calling thread.
+
+        Args:
+            x: (samples, ...) inputs.
+        """
+        self._recover()
+        return super().eval(x)
+
+    def _recover(self) -> None:
+        """Clear up what an interrupt left that came while another was being cleared up."""
+        if self._workers.alive and self._unsettled:
+            self.abandon()
+        if not self._workers.alive:
+            raise BackendError("the pipeline is closed: build a new one")
 
     def close(self) -> None:
         """End the workers, each after the operation that it is at."""
