@@ -446,28 +446,6 @@ def test_measurements_give_back_the_population(tmp_path: Path) -> None:
     assert from_measurements(file, w_max=0.5).w_max == 0.5
 
 
-BAD = {
-    "no column": ("device,direction,pulse\na,up,0", "no column 'conductance'"),
-    "direction": ("device,direction,pulse,conductance\na,left,0,1", "line 2: direction is 'left'"),
-    "number": ("device,direction,pulse,conductance\na,up,0,x", "line 2: pulse and conductance"),
-    "infinite": ("device,direction,pulse,conductance\na,up,0,inf", "must be finite"),
-    "empty": ("device,direction,pulse,conductance\n", "holds no measurement"),
-    "short": ("device,direction,pulse,conductance\na,up,0,1\na,up,1,2", "fewer than 3 up points"),
-}
-
-
-@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_measurements_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "curves.csv"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        from_measurements(file)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        from_measurements(tmp_path / "none.csv")
-    with pytest.raises(ConfigError, match="nodes is 17"):
-        from_measurements(file, nodes=17)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -10,7 +10,7 @@ from .constant_step import ConstantStep
 from .exp_step import ExpStep
 from .ideal import Ideal
 from .linear_step import LinearStep
-from .measured import from_measurements
+from .measured import MeasuredFit, fit_measurements, from_measurements
 from .piecewise_step import PiecewiseStep
 from .pow_step import PowStep
 from .pow_step_reference import PowStepReference
@@ -41,6 +41,7 @@ __all__ = [
     "ExpStep",
     "Ideal",
     "LinearStep",
+    "MeasuredFit",
     "PiecewiseStep",
     "PowStep",
     "PowStepReference",
@@ -48,5 +49,6 @@ __all__ = [
     "SoftBounds",
     "SoftBoundsPmax",
     "SoftBoundsReference",
+    "fit_measurements",
     "from_measurements",
 ]
