@@ -103,8 +103,15 @@ def test_fields_may_be_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("points", [3, 4, 5, 9])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_few_points_make_a_device(points: int, devices: int, tmp_path: Path) -> None:
+    """Down sweeps must cross the middle: 3 points are steps of .4 of the way."""
     read = 0.01 if points > 3 else 0.0  # two steps tell nothing of their noise
-    truth = Truth(devices=devices, pulses=points - 1, step=0.2, c2c=0.1, read=read)
+    truth = Truth(devices=devices, pulses=points - 1, step=1.2 / points, c2c=0.1, read=read)
     for seed in range(5):
         path = write(tmp_path / "curves.csv", measure(truth, seed))
-        assert 0.02 < from_measurements(path).dw_min < 2
+        assert 0.5 < from_measurements(path).dw_min * points < 5
+
+
+def test_sweeps_that_miss_the_middle_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "curves.csv", measure(Truth(devices=2, pulses=2, step=0.2), 0))
+    with pytest.raises(ConfigError, match="mean down step at mid range comes out as 0; measure"):
+        from_measurements(path)

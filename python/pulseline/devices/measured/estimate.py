@@ -31,6 +31,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 STIFFNESS = 1e-4  # least pull of curves towards straight lines, relative to the data
+LEAST_CYCLE = 0.01  # sigma^2 that is reckoned with there: few steps may fit any curve exactly
 BENT = 0.25  # second differences of M, relative to its mean, that are taken as likely
 _ROUNDS = 6  # of M against a_d, tilt_d; measured: the fifth moves M by less than 1e-4
 
@@ -146,7 +147,7 @@ def _strength(x: Floats, steps: Steps, step: Floats, noise: Noise, mean: Floats)
     M under a prior: BENT of the mean step.
     """
     u = steps.change - steps.pulses * step
-    white = noise.cycle * steps.pulses * step**2
+    white = max(noise.cycle, LEAST_CYCLE) * steps.pulses * step**2
     if not (noise.cycle or noise.read):  # not known yet
         white = np.full_like(u, (u**2).mean())
     sums = _covariance_of_sums(x, np.zeros_like(steps.device), 1, white, steps, noise)[0]

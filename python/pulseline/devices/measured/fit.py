@@ -61,7 +61,8 @@ def fit_measurements(path: str | Path, nodes: int = 8) -> MeasuredFit:
     for word, steps in zip(("up", "down"), mean_steps((up, down)), strict=True):
         if not steps.sum() > 0 or not steps[(nodes - 1) // 2 : nodes // 2 + 1].all():
             raise ConfigError(
-                f"{path}: the mean {word} step at mid range is lost in noise; measure more cycles"
+                f"{path}: the mean {word} step at mid range comes out as 0; measure more pulses, "
+                "so that sweeps cross it, or more cycles"
             )
     return summarise(weights, bounds, (float(centre), float(unit)), (up, down), noise)
 

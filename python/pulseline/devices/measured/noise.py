@@ -16,7 +16,7 @@ k = 1, 2, 4, .. up to four times the ratio of read noise to steps, over all stre
 overlap. The two unknowns follow by least squares weighted with 1 / (k variance^2) under the last
 estimate, until they stay. Where rho^2 is less than two standard errors above what repeated reads
 alone show (0 without any), it is that. Errors are those of sums over blocks of twice the longest
-stretch.
+stretch, shorter where that makes fewer than 16 blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 LONGEST = 32  # steps of a stretch
-_BLOCK = 16  # least steps of a block
+_BLOCK = 16  # least steps of a block, if there are many
+_BLOCKS = 16  # least blocks, if there are few
 _FLOOR = 0.1  # of the mean variance: at the ends of a range steps vanish, the curves' errors do not
 
 
@@ -81,12 +82,14 @@ def fit_noise(parts: list[Residuals], least: float, before: Noise) -> Noise:
         least: the part of rho^2 that repeated reads show, 0 without any.
         before: an earlier estimate, which says how long stretches should be.
     """
-    step = max(float(np.mean([p.power.mean() for p in parts])), 1e-300)
-    ratio = 4 * np.sqrt(before.read / step)
+    typical = max(float(np.mean([p.power.mean() for p in parts])), 1e-300)
+    ratio = 4 * np.sqrt(before.read / typical)
     longest = int(np.clip(2 ** np.ceil(np.log2(max(ratio, 2))), 2, LONGEST))
+    steps = sum(len(part.u) for part in parts)
+    size = max(min(max(_BLOCK, 2 * longest), steps // _BLOCKS), 1)
     found, blocks = [], 0
     for part in parts:
-        block = blocks + np.arange(len(part.u)) // max(_BLOCK, 2 * longest)
+        block = blocks + np.arange(len(part.u)) // size
         blocks = int(block[-1]) + 1
         k = 1
         while k <= min(longest, len(part.u)):
@@ -150,4 +153,5 @@ def _solve(y: Floats, x: Floats, weight: Floats, block: Ints) -> tuple[Floats, F
     solution = inverse @ (xw.T @ y)
     scores = xw * (y - x @ solution)[:, None]
     sums = np.stack([np.bincount(block, s) for s in scores.T], 1)
-    return solution, inverse @ (sums.T @ sums) @ inverse
+    few = len(sums) / max(len(sums) - x.shape[1], 1)
+    return solution, few * inverse @ (sums.T @ sums) @ inverse
