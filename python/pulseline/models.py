@@ -15,6 +15,7 @@ from torch import nn
 
 from . import devices, presets
 from .configs import IOConfig, UpdateConfig
+from .devices import files
 from .errors import ConfigError
 from .nn import to_analog
 
@@ -41,25 +42,31 @@ def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
 
 
 def device_name(text: str) -> str:
-    """The one of DEVICES that is meant; case, ``_`` and ``-`` do not matter.
+    """The one of DEVICES that is meant; case, ``_`` and ``-`` do not matter. A device file's as is.
 
     Raises:
-        ConfigError: there is none; the sentence lists them.
+        ConfigError: there is none; the sentence lists them, or says what is wrong in the file.
     """
+    if files.is_file_name(text):
+        devices.load(text)
+        return text
     found = presets.canonical(text, DEVICES)
     if found is None:
-        raise ConfigError(f"device is {text!r}; use one of {', '.join(DEVICES)}")
+        raise ConfigError(
+            f"device is {text!r}; use one of {', '.join(DEVICES)}, "
+            "or a device file (.json; pulseline device TABLE --save FILE makes one)"
+        )
     return found
 
 
 def network(device: str, seed: int) -> nn.Module:
     """The network of :func:`mlp` on tiles of the named device ("digital": as it is).
 
-    A preset is used as published, a model with weights in [-1, 1] and dw_min .001
-    (soft_bounds_pmax: with its own curve).
+    A preset is used as published, a device file as it is, a model with weights in [-1, 1] and
+    dw_min .001 (soft_bounds_pmax: with its own curve).
 
     Args:
-        device: one of DEVICES. seed: of weights and devices.
+        device: one of DEVICES, or a device file. seed: of weights and devices.
 
     Raises:
         ConfigError: there is no such device.
@@ -71,7 +78,7 @@ def network(device: str, seed: int) -> nn.Module:
     kind: devices.Device
     if device == "ideal":
         kind, io = devices.Ideal(), IOConfig.perfect()
-    elif device in presets.PRESETS or device == "soft_bounds_pmax":
+    elif device in (*presets.PRESETS, "soft_bounds_pmax") or files.is_file_name(device):
         kind = presets.find(device)
     else:
         kind = presets.models()[device](w_max=1.0, w_min=-1.0, dw_min=0.001)

@@ -18,6 +18,8 @@ from .devices import (
     PulsedDevice,
     SoftBoundsPmax,
     SoftBoundsReference,
+    files,
+    load,
 )
 from .errors import ConfigError
 
@@ -180,15 +182,24 @@ def canonical(name: str, known: Iterable[str]) -> str | None:
 
 
 def find(name: str) -> PulsedDevice:
-    """A preset, or a model with its defaults; case, ``_`` and ``-`` do not matter.
+    """A preset, a model with its defaults, or the device of a file.
+
+    Args:
+        name: of a preset or a model, where case, ``_`` and ``-`` do not matter; or of a device file
+            (:func:`pulseline.devices.save`), which ends in ``.json``.
 
     Raises:
-        ConfigError: there is none; the sentence lists them.
+        ConfigError: there is none; the sentence lists them, or says what is wrong in the file.
     """
+    if files.is_file_name(name):
+        return load(name)
     made = models()
     found = canonical(name, (*PRESETS, *made))
     if found is None:
-        raise ConfigError(f"device is {name!r}; use one of {', '.join((*made, *PRESETS))}")
+        raise ConfigError(
+            f"device is {name!r}; use one of {', '.join((*made, *PRESETS))}, "
+            "or a device file (.json; pulseline device TABLE --save FILE makes one)"
+        )
     device = PRESETS[found] if found in PRESETS else made[found]()
     assert isinstance(device, PulsedDevice)
     return device

@@ -12,12 +12,14 @@ import torch
 
 from .. import devices, presets
 from ..arrays import Array
-from ..configs import IOConfig, Mapping, ReadConfig, UpdateConfig
+from ..configs import IOConfig, Mapping, ReadConfig
 from ..devices import PulsedDevice
 from ..errors import ConfigError
 from . import plots_device
 from .arguments import seed_number, whole
+from .measured import TABLES, compare
 from .plots_device import Product, Response
+from .pulser import pulse, pulser
 
 GRID = 121  # weights at which the step is shown
 
@@ -26,9 +28,27 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     """Add both commands."""
     device = commands.add_parser("device", help="draw the response of a device to pulses")
     device.set_defaults(run=_device)
-    device.add_argument("name", metavar="NAME", help="a model or a preset, such as soft_bounds")
-    device.add_argument("--pulses", type=whole(1), default=1000, help="up, then as many down")
-    device.add_argument("--devices", type=whole(1), default=20)
+    device.add_argument(
+        "name",
+        metavar="NAME",
+        help="a model or a preset, such as soft_bounds; a device file (.json); or a table of "
+        f"measured curves ({', '.join(TABLES)}), to which a device is fitted",
+    )
+    device.add_argument(
+        "--pulses",
+        type=whole(1),
+        default=1000,
+        help="up, then as many down (default 1000; measured curves: as measured)",
+    )
+    device.add_argument(
+        "--devices",
+        type=whole(1),
+        default=None,
+        help="simulated devices (default 20; beside measured curves 200)",
+    )
+    device.add_argument(
+        "--save", type=Path, default=None, metavar="JSON", help="a file for train --device"
+    )
     device.add_argument("--seed", type=seed_number, default=0)
     device.add_argument("--out", type=Path, default=Path("curve.png"), metavar="PNG")
     device.add_argument(
@@ -57,34 +77,20 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     mvm.add_argument("--out", type=Path, default=Path("mvm.png"), metavar="PNG")
 
 
-def _pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Array:
-    """A column of devices in which every update is one pulse, and no time passes."""
-    device = replace(device, lifetime=0.0, diffusion=0.0, drift_nu=0.0)
-    one = UpdateConfig(
-        desired_bl=1, update_management=False, update_bl_management=False, fidelity=fidelity
-    )
-    return Array(count, 1, device, io=IOConfig.perfect(), update=one, seed=seed)
-
-
-def _pulse(array: Array, device: PulsedDevice, up: bool) -> None:
-    d = torch.full((1, array.shape[0]), -1.0 if up else 1.0, dtype=torch.float32, device="cpu")
-    array.pulse(d.new_ones(1, 1), d, device.granularity)
-
-
 def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Response:
     """Weights over ``pulses`` up pulses from the low bound, then as many down; steps on a grid.
 
     Steps are those without noise, one ``expected`` pulse from each weight; NaN where a bound cuts
     them.
     """
-    array = _pulser(device, count, seed, "strict")
+    array = pulser(device, count, seed, "strict")
     low, high = array.bounds
     array.program(torch.where(torch.isfinite(low), low, torch.zeros_like(low)))
     weights = [array.weight.data[:, 0].clone()]
     for n in range(2 * pulses):
-        _pulse(array, device, n < pulses)
+        pulse(array, device, n < pulses)
         weights.append(array.weight.data[:, 0].clone())
-    probe = _pulser(replace(device, write_noise_std=0.0), count, seed, "expected")
+    probe = pulser(replace(device, write_noise_std=0.0), count, seed, "expected")
     edge = float(torch.cat([low.abs(), high.abs()]).max()) or 1.0
     grid = torch.linspace(-edge, edge, GRID, dtype=torch.float32, device="cpu")
     steps = grid.new_full((2, GRID, count), float("nan"))
@@ -93,7 +99,7 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
         for row, up in enumerate((True, False)):
             probe.program(grid.new_full((count, 1), float(w)))
             before = probe.weight.data[:, 0].clone()
-            _pulse(probe, device, up)
+            pulse(probe, device, up)
             after = probe.weight.data[:, 0]
             whole_step = inside & ((after < high[:, 0]) if up else (after > low[:, 0]))
             steps[row, i] = torch.where(whole_step, (after - before).abs(), steps[row, i])
@@ -101,24 +107,43 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
 
 
 def _device(args: argparse.Namespace) -> None:
-    device = presets.find(args.name)
+    measured = Path(args.name).suffix.lower() in TABLES
+    if measured and args.csv is not None:
+        raise ConfigError(f"--csv writes the response of a device, and {args.name} is a table")
+    fit = devices.fit_measurements(args.name) if measured else None
+    device = presets.find(args.name) if fit is None else fit.device
     path = _file(args.out, "--out")
     table = None if args.csv is None else _file(args.csv, "--csv")
-    found = response(device, args.pulses, args.devices, args.seed)
-    plots_device.device_figure(found, f"{args.name} ({device.name}), {args.devices} devices", path)
+    saved = None if args.save is None else _device_file(args.save)
+    count = args.devices or (20 if fit is None else 200)
+    if fit is None:
+        found = response(device, args.pulses, count, args.seed)
+        title = f"{args.name} ({device.name}), {count} devices"
+        plots_device.device_figure(found, title, path)
+        _describe(device, found)
+        if table is not None:
+            _write(found, table)
+    else:
+        sides = compare(fit, True, count, args.seed), compare(fit, False, count, args.seed)
+        plots_device.measured_figure(fit, sides, f"{args.name}: measured and simulated", path)
+        print(fit.summary())
+        print(f"{device.name}: {device.fidelity_note}")
+    if saved is not None:
+        devices.save(device, saved)
+    print("wrote " + " and ".join(str(p) for p in (path, table, saved) if p is not None))
+
+
+def _describe(device: PulsedDevice, found: Response) -> None:
     points = found.symmetry_points()
     middle = f"{float(points.mean()):+.4f} (mean of {len(points)})" if len(points) else "none"
-    top, end = found.weights[args.pulses], found.weights[-1]
+    top, end = found.weights[found.pulses], found.weights[-1]
     print(f"{device}")
     print(f"{device.name}: {device.fidelity_note}")
     print(
-        f"{args.devices} devices, {args.pulses} pulses up and down: weight "
+        f"{found.weights.shape[1]} devices, {found.pulses} pulses up and down: weight "
         f"{float(found.weights[0].mean()):+.4f} -> {float(top.mean()):+.4f} -> "
         f"{float(end.mean()):+.4f} on average; symmetry point {middle}"
     )
-    if table is not None:
-        _write(found, table)
-    print("wrote " + " and ".join(str(p) for p in (path, table) if p is not None))
 
 
 def _write(found: Response, path: Path) -> None:
@@ -143,6 +168,14 @@ def _file(path: Path, option: str) -> Path:
     except OSError as error:
         raise ConfigError(f"{option} {path} cannot be written: {error.strerror}") from None
     return path
+
+
+def _device_file(path: Path) -> Path:
+    if not devices.files.is_file_name(path.name):
+        raise ConfigError(
+            f"--save is {str(path)!r}; use a name that ends in {devices.files.ENDING}"
+        )
+    return _file(path, "--save")
 
 
 def read_config(settings: list[str]) -> ReadConfig:

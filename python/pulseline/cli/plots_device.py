@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..devices import MeasuredFit
+from .measured import Sweeps
+
 _UP, _DOWN, _GREY = "#1f6fb4", "#c8553d", "0.55"
 
 
@@ -100,6 +103,48 @@ def _steps(axes: object, found: Response) -> None:
     sizes = found.steps[known]
     top = 1.25 * float(sizes.quantile(0.98)) if len(sizes) else 0.0  # a few devices stand out
     axes.set_ylim(0, top or 1.0)  # type: ignore[attr-defined]
+
+
+def measured_figure(fit: MeasuredFit, sides: tuple[Sweeps, Sweeps], title: str, path: Path) -> None:
+    """Measured sweeps under the fit's simulated spread, and steps against the weight."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    figure.suptitle(title)
+    rises, falls, steps = figure.subplots(1, 3)
+    rises.sharey(falls)
+    for axes, side, colour, word in zip(
+        (rises, falls), sides, (_UP, _DOWN), ("up", "down"), strict=True
+    ):
+        for n, (pulses, weights) in enumerate(side.measured):
+            label = f"measured, {len(side.measured)} sweeps" if n == 0 else None
+            axes.plot(pulses, weights, color=colour, linewidth=0.5, alpha=0.4, label=label)
+        band = {"color": "black", "alpha": 0.15, "linewidth": 0, "zorder": 3}
+        label = "simulated, 5 to 95 % of devices"
+        axes.fill_between(side.pulses, side.low, side.high, label=label, **band)
+        axes.plot(side.pulses, side.mean, color="black", linewidth=1.6, label="their mean")
+        axes.set_xlabel(f"{word} pulses")
+        axes.set_ylabel("weight, -1 to 1 over the mean range")
+        look = {"color": colour, "markersize": 3, "linewidth": 0.8}
+        steps.errorbar(
+            side.places, side.steps, side.errors, fmt="o", label=f"{word}, measured", **look
+        )
+        nodes = torch.linspace(-1, 1, len(side.curve)).tolist()
+        steps.plot(nodes, side.curve, color=colour, linewidth=2, label=f"{word}, fitted")
+    if fit.symmetry_point is not None:
+        label = f"symmetry point {fit.symmetry_point:+.3f}"
+        steps.axvline(fit.symmetry_point, color="black", linewidth=1, linestyle="--", label=label)
+    steps.axhline(0, color=_GREY, linewidth=0.8)
+    top = max(float(side.curve.max()) for side in sides)
+    steps.set_ylim(-0.2 * top, 1.8 * top)
+    steps.set_xlabel("weight")
+    steps.set_ylabel("step of one pulse")
+    steps.legend(loc="upper center", ncols=2, fontsize=8)
+    for axes in (rises, falls):
+        axes.legend(loc="best", framealpha=0.9)
+    for axes in (rises, falls, steps):
+        axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=150, format="png")
 
 
 def mvm_figure(found: Product, title: str, path: Path) -> None:

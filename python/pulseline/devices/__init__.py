@@ -6,8 +6,12 @@ of the same name. ``DEVICES`` maps names to classes.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from . import files
 from .constant_step import ConstantStep
 from .exp_step import ExpStep
+from .files import save
 from .ideal import Ideal
 from .linear_step import LinearStep
 from .measured import MeasuredFit, fit_measurements, from_measurements
@@ -34,6 +38,22 @@ DEVICES: dict[str, type[PulsedDevice]] = {
     )
 }
 
+
+def load(path: str | Path) -> PulsedDevice:
+    """The device of a file that :func:`save` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: the file cannot be read, is no JSON, or is no device; says where.
+    """
+    return files.read(path, DEVICES)
+
+
 __all__ = [
     "DEVICES",
     "ConstantStep",
@@ -51,4 +71,6 @@ __all__ = [
     "SoftBoundsReference",
     "fit_measurements",
     "from_measurements",
+    "load",
+    "save",
 ]
