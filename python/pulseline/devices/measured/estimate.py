@@ -132,8 +132,8 @@ def fit_curves(steps: Steps, nodes: int, noise: Noise) -> Curves:
         residuals.fits.append((g, share * inverses, steps.device))
     cycle = max(noise.cycle, float(np.sqrt(noise.covariance[0, 0])))  # 0 is not known to be 0
     white = cycle * residuals.power
-    spread = _covariance_of_sums(x, np.zeros_like(steps.device), 1, white, steps, noise)[0]
-    spreads = _covariance_of_sums(g, steps.device, devices, white, steps, noise)
+    spread = _covariance(x, white, steps, noise)
+    spreads = _covariances(g, white, steps, noise)
     errors = np.sqrt(np.maximum(np.einsum("dij,djk,dki->di", inverses, spreads, inverses), 0))
     return Curves(
         mean, inverse @ spread @ inverse, gain, tilt, errors[:, 0], errors[:, 1] / gain, residuals
@@ -150,7 +150,7 @@ def _strength(x: Floats, steps: Steps, step: Floats, noise: Noise, mean: Floats)
     white = max(noise.cycle, LEAST_CYCLE) * steps.pulses * step**2
     if not (noise.cycle or noise.read):  # not known yet
         white = np.full_like(u, (u**2).mean())
-    sums = _covariance_of_sums(x, np.zeros_like(steps.device), 1, white, steps, noise)[0]
+    sums = _covariance(x, white, steps, noise)
     size = ((x / steps.pulses[:, None]) * x).sum()
     prior = BENT * float(abs(mean).mean())
     return float(sums.trace() / size) / max(prior, 1e-300) ** 2
@@ -198,16 +198,23 @@ def _device_fits(matrices: Floats, g: Floats, steps: Steps) -> tuple[Floats, Flo
     return gain / gain.mean(), tilt - tilt.mean()
 
 
-def _covariance_of_sums(
-    x: Floats, group: Ints, groups: int, white: Floats, steps: Steps, noise: Noise
-) -> Floats:
-    """Covariance of sum x_t u_t / n_t in each group of steps, (groups, k, k)."""
+def _covariance(x: Floats, white: Floats, steps: Steps, noise: Noise) -> Floats:
+    """Of sum x_t u_t / n_t over all steps: white noise beside read noise, which telescopes."""
+    x = x / steps.pulses[:, None]
+    after = np.where(steps.linked[:-1], noise.read, 0.0)
+    across = (x[:-1] * after[:, None]).T @ x[1:]
+    found: Floats = (x * (white + 2 * noise.read)[:, None]).T @ x - across - across.T
+    return found
+
+
+def _covariances(x: Floats, white: Floats, steps: Steps, noise: Noise) -> Floats:
+    """The same for the steps of each device, (devices, 2, 2)."""
     x = x / steps.pulses[:, None]
     own = white + 2 * noise.read
     after = np.where(steps.linked[:-1], noise.read, 0.0)
-    found = np.empty((groups, x.shape[1], x.shape[1]))
-    for i, j in np.ndindex(x.shape[1], x.shape[1]):
+    found = np.empty((len(steps.low), 2, 2))
+    for i, j in np.ndindex(2, 2):
         entries = own * x[:, i] * x[:, j]
         entries[:-1] -= after * (x[:-1, i] * x[1:, j] + x[1:, i] * x[:-1, j])
-        found[:, i, j] = np.bincount(group, entries, groups)
+        found[:, i, j] = np.bincount(steps.device, entries, len(steps.low))
     return found
