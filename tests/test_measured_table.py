@@ -46,6 +46,7 @@ class Dialect(NamedTuple):
     words: tuple[str, str]
     quote: bool
     preamble: str
+    minus: str
 
 
 @st.composite
@@ -68,6 +69,7 @@ def dialects(draw: st.DrawFn) -> Dialect:
         words,
         draw(st.booleans()) or (comma and separator == ","),
         draw(st.sampled_from(["", "# measured on a Tuesday\n", "sep={}\n", "\n"])),
+        "-" if "latin-1" in encodings else "\u2212",
     )
 
 
@@ -136,7 +138,7 @@ def text_of(dialect: Dialect, layout: Layout, rows: Sequence[Row]) -> bytes:
     shown = (layout.devices > 0, layout.column, True, True, True)
     text = dialect.preamble.format(dialect.separator) + line(dialect.names)
     for device, cycle, up, pulse, g in rows:
-        number = f"{g:.5f}"
+        number = f"{g:.5f}".replace("-", dialect.minus)
         number = number.replace(".", ",") if dialect.comma else number
         text += line((device, cycle, dialect.words[not up], str(pulse), number))
     return text.replace("\n", dialect.newline).encode(dialect.encoding)

@@ -10,9 +10,8 @@ M is linear between equidistant nodes of a device's own range, over which z runs
 **Curves.** Least squares of the changes y' - y (weight 1 / n) by n P_d, in turn over M (all
 devices) and over a_d, tilt_d (each device). A step is looked up half of itself before the middle of
 its two reads: rho (eps + eps') / 2 is uncorrelated with the change's rho (eps' - eps), which the
-first read is not. What noise of the middle adds to the normal matrix, its variance v = rho^2 / 2
-times the outer product of the regressors' slopes, is subtracted (errors in variables with known
-variance: Fuller, Measurement Error Models, 1987, section 2.2).
+first read is not (an instrument: Fuller, Measurement Error Models, 1987, section 1.4). A weak pull
+towards straight lines is what a normal prior of second differences makes of the steps' noise.
 
 Steps of both directions then tell cycle and read noise apart: ``noise.py``.
 """
@@ -92,7 +91,6 @@ def fit_curves(steps: Steps, nodes: int, noise: Noise) -> Curves:
     """M, a_d and tilt_d of one direction under the noise found so far."""
     devices = len(steps.low)
     low, width = steps.low[steps.device], steps.width[steps.device]
-    blur = noise.read / 2 / width**2
     middle = (steps.middle - low) / width
     gain: Floats = np.ones(devices)
     tilt: Floats = np.zeros(devices)
@@ -103,13 +101,12 @@ def fit_curves(steps: Steps, nodes: int, noise: Noise) -> Curves:
         x, dx = hats(place, nodes)
         z = 2 * place - 1
         scale = steps.pulses * gain[steps.device] * (1 + tilt[steps.device] * z)
-        a = _normal_matrix(scale[:, None] * x, scale[:, None] * dx, steps, blur, strength)
+        a = _normal_matrix(scale[:, None] * x, steps, strength)
         mean: Floats = np.linalg.solve(a, (scale / steps.pulses * steps.change) @ x)
         m, dm = x @ mean, dx @ mean
         strength = _strength(scale[:, None] * x, steps, m * gain[steps.device], noise, mean)
         g = steps.pulses[:, None] * np.stack([m, m * z], 1)
-        dg = steps.pulses[:, None] * np.stack([dm, dm * z + 2 * m], 1)
-        small = _device_matrices(g, dg, steps, blur)
+        small = _device_matrices(g, steps)
         if devices > 1:
             gain, tilt = _device_fits(small, g, steps)
         step = gain[steps.device] * (1 + tilt[steps.device] * z) * m
@@ -156,33 +153,26 @@ def _strength(x: Floats, steps: Steps, step: Floats, noise: Noise, mean: Floats)
     return float(sums.trace() / size) / max(prior, 1e-300) ** 2
 
 
-def _normal_matrix(x: Floats, dx: Floats, steps: Steps, blur: Floats, strength: float) -> Floats:
-    """Of all steps; less what the noise of places adds, as far as it stays positive definite."""
+def _normal_matrix(x: Floats, steps: Steps, strength: float) -> Floats:
+    """Of all steps, and the pull."""
     nodes = x.shape[1]
-    full = (x / steps.pulses[:, None]).T @ x
-    extra = (dx * (blur / steps.pulses)[:, None]).T @ dx
+    full: Floats = (x / steps.pulses[:, None]).T @ x
     bend = np.diff(np.eye(nodes), 2, axis=0)
     least = STIFFNESS * max(float(full.diagonal().max()), 1e-300)
-    pull = max(strength, least) * bend.T @ bend + 1e-12 * least * np.eye(nodes)
-    for part in (1.0, 0.75, 0.5, 0.25, 0.0):
-        a: Floats = full - part * extra
-        if part == 0 or float(np.linalg.eigvalsh(a + 1e-9 * np.trace(full) * np.eye(nodes))[0]) > 0:
-            break
-    result: Floats = a + pull
-    return result
+    pulled: Floats = full + max(strength, least) * bend.T @ bend + 1e-12 * least * np.eye(nodes)
+    return pulled
 
 
-def _device_matrices(g: Floats, dg: Floats, steps: Steps, blur: Floats) -> Floats:
+def _device_matrices(g: Floats, steps: Steps) -> Floats:
     """Normal matrices of (a, a tilt), (devices, 2, 2); a tilt that nothing shows is held at 0."""
     devices = len(steps.low)
     found = np.empty((devices, 2, 2))
     for i, j in np.ndindex(2, 2):
-        entries = (g[:, i] * g[:, j] - blur * dg[:, i] * dg[:, j]) / steps.pulses
+        entries = g[:, i] * g[:, j] / steps.pulses
         found[:, i, j] = np.bincount(steps.device, entries, devices)
-    plain = np.bincount(steps.device, g[:, 0] ** 2 / steps.pulses, devices)
     determinant = found[:, 0, 0] * found[:, 1, 1] - found[:, 0, 1] ** 2
-    flat = ~(determinant > 1e-3 * plain**2) | ~(found[:, 0, 0] > 0)
-    found[flat, 0, 0] = np.maximum(plain[flat], 1e-300)
+    flat = ~(determinant > 1e-3 * found[:, 0, 0] ** 2)
+    found[:, 0, 0] = np.maximum(found[:, 0, 0], 1e-300)
     found[flat, 0, 1] = found[flat, 1, 0] = 0
     found[flat, 1, 1] = 1e12 * found[flat, 0, 0]
     return found
