@@ -129,7 +129,8 @@ def measured_figure(fit: MeasuredFit, sides: tuple[Sweeps, Sweeps], title: str, 
         steps.errorbar(
             side.places, side.steps, side.errors, fmt="o", label=f"{word}, measured", **look
         )
-        nodes = torch.linspace(-1, 1, len(side.curve)).tolist()
+        last = len(side.curve) - 1
+        nodes = [2 * n / last - 1 for n in range(last + 1)]
         steps.plot(nodes, side.curve, color=colour, linewidth=2, label=f"{word}, fitted")
     if fit.symmetry_point is not None:
         label = f"symmetry point {fit.symmetry_point:+.3f}"

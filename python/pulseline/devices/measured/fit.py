@@ -86,9 +86,9 @@ def from_measurements(path: str | Path, nodes: int = 8, **other: Any) -> Piecewi
     - ``device``, if there are several: any name.
 
     The mean range of the devices becomes the weights -1 to 1. Cycle and read noise are told apart,
-    and spreads between devices are freed of what the noise of their own fits adds;
-    ``devices.measured.estimate`` has equations and sources, ``tests/synthetic_curves.py`` shows
-    bias and spread on devices of known response. Read noise is the instrument's and that of reads
+    and spreads between devices are freed of what the noise of their own fits adds. Equations and
+    sources are in ``devices.measured.estimate``, bias and spread on devices of known response in
+    ``bench/results/measured_curves.md``. Read noise is the instrument's and that of reads
     (``ReadConfig.w_noise``): it is not in the device; :func:`fit_measurements` gives it.
 
     Args:

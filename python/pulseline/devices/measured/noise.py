@@ -17,6 +17,11 @@ overlap. The two unknowns follow by least squares weighted with 1 / (k variance^
 estimate, until they stay. Where rho^2 is less than two standard errors above what repeated reads
 alone show (0 without any), it is that. Errors are those of sums over blocks of twice the longest
 stretch, shorter where that makes fewer than 16 blocks.
+
+Measured on known devices (``bench/results/measured_curves.md``): from one cycle of 100 pulses of 8
+devices a c2c of .30 is found with a bias of .005, -.003, -.005, .012, .075 and a deviation of .008,
+.027, .057, .12, .23 at read noise 0, .5, 1, 2, 4 % of the range; the bias of read noise itself is
+below 1 %.
 """
 
 from __future__ import annotations
