@@ -25,6 +25,8 @@ import numpy.typing as npt
 
 from .noise import Noise, Residuals
 
+__all__ = ["Curves", "Steps", "fit_curves", "hats"]
+
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -77,7 +79,15 @@ class Curves(NamedTuple):
 
 
 def hats(place: Floats, nodes: int) -> tuple[Floats, Floats]:
-    """Weights of the nodes at each place, linear beyond the ends too, and their derivatives."""
+    """Piecewise linear interpolation, which goes on beyond the ends.
+
+    Args:
+        place: (n,), 0 to 1 over the range.
+        nodes: how many.
+
+    Returns:
+        Weights of the nodes (n, nodes), and their derivatives by the place.
+    """
     left = np.clip(place * (nodes - 1), 0, nodes - 2).astype(np.int64)
     part = place * (nodes - 1) - left
     row = np.arange(len(place))
@@ -88,7 +98,13 @@ def hats(place: Floats, nodes: int) -> tuple[Floats, Floats]:
 
 
 def fit_curves(steps: Steps, nodes: int, noise: Noise) -> Curves:
-    """M, a_d and tilt_d of one direction under the noise found so far."""
+    """M, a_d and tilt_d of one direction.
+
+    Args:
+        steps: of all devices.
+        nodes: of M.
+        noise: as found so far; with none, that of the residuals.
+    """
     devices = len(steps.low)
     low, width = steps.low[steps.device], steps.width[steps.device]
     middle = (steps.middle - low) / width

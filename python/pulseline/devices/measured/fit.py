@@ -16,6 +16,8 @@ from .noise import Noise, fit_noise
 from .summary import MeasuredFit, mean_steps, reads_of_states, summarise
 from .sweeps import Sweep, read_sweeps
 
+__all__ = ["fit_measurements", "from_measurements"]
+
 _ROUNDS = 4  # of ranges, curves and noise, each from the other two
 _REST = 3 / math.sqrt(2)  # read noises from the end within which a device rests
 _REACH = 3.5  # read noises by which the largest of many reads may miss its state

@@ -12,6 +12,8 @@ from .estimate import Curves, Floats, hats
 from .noise import Noise
 from .sweeps import Sweep
 
+__all__ = ["MeasuredFit", "mean_steps", "reads_of_states", "summarise"]
+
 
 @dataclass(frozen=True)
 class MeasuredFit:

@@ -20,6 +20,8 @@ import numpy.typing as npt
 from ...errors import ConfigError
 from . import text as table
 
+__all__ = ["Floats", "Row", "Sweep", "read_rows", "read_sweeps"]
+
 Floats = npt.NDArray[np.floating[Any]]
 
 _WORDS = {

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from ...errors import ConfigError
 
+__all__ = ["NAMES", "REQUIRED", "Head", "find_head", "load", "points", "records", "role"]
+
 REQUIRED = ("direction", "pulse", "conductance")
 # What columns are called, without case, spaces, signs and unit; a later group where no earlier is.
 NAMES = {
@@ -90,6 +92,10 @@ def role(name: str) -> tuple[str, int] | None:
 def find_head(path: Path, text: str) -> Head:
     """The first line with at least two known columns, under the separator that knows most.
 
+    Args:
+        path: the file, for messages.
+        text: what it holds.
+
     Raises:
         ConfigError: there is none, a column is missing, or two columns are one role.
     """
@@ -140,6 +146,11 @@ def _places(path: Path, line: int, names: Sequence[str]) -> dict[str, int]:
 
 def records(path: Path, text: str, head: Head) -> Iterator[tuple[int, list[str]]]:
     """Number and fields of each line below the head; empty lines and ``#`` comments are left out.
+
+    Args:
+        path: the file, for messages.
+        text: what it holds.
+        head: its head line.
 
     Raises:
         ConfigError: a line has too few or too many fields, or a quote does not end.
