@@ -1,4 +1,4 @@
-"""``pulseline device`` and ``pulseline mvm``: figures, tables, closed forms, refusals."""
+"""``pulseline device`` and ``pulseline read``: figures, tables, closed forms, refusals."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ def test_every_model_draws(name: str, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(PNG)
 
 
-def test_mvm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "mvm.png"
+def test_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "read.png"
     size = ["--inputs", "40", "--outputs", "30", "--samples", "20", "--out", str(out)]
-    assert main(["mvm", *size]) == 0
+    assert main(["read", *size]) == 0
     assert out.read_bytes().startswith(PNG)
     assert "20 products of a 30 x 40 matrix: error" in capsys.readouterr().out
     options = ["--set", "ir_drop=approx", "--set", "wire_resistance=1e-4", "--backward"]
-    assert main(["mvm", *size, *options]) == 0
+    assert main(["read", *size, *options]) == 0
     assert "transposed" in capsys.readouterr().out
 
 
@@ -121,11 +121,11 @@ def test_settings() -> None:
         ("device", "the following arguments are required: NAME"),
         ("device soft_bounds --pulses 0", "must be an integer >= 1, got '0'"),
         ("device soft_bounds --out /dev/null/a.png", "--out /dev/null/a.png cannot be written"),
-        ("mvm --samples x", "must be an integer >= 1, got 'x'"),
-        ("mvm --set noise=1", "--set is 'noise=1'; use FIELD=VALUE"),
-        ("mvm --set out_noise=much", "--set out_noise is 'much'; use a number"),
-        ("mvm --set out_noise=-1", "ReadConfig: out_noise is -1.0; use a value >= 0"),
-        ("mvm --set ir_drop=exact", "ReadConfig: wire_resistance is 0.0; use a value > 0"),
+        ("read --samples x", "must be an integer >= 1, got 'x'"),
+        ("read --set noise=1", "--set is 'noise=1'; use FIELD=VALUE"),
+        ("read --set out_noise=much", "--set out_noise is 'much'; use a number"),
+        ("read --set out_noise=-1", "ReadConfig: out_noise is -1.0; use a value >= 0"),
+        ("read --set ir_drop=exact", "ReadConfig: wire_resistance is 0.0; use a value > 0"),
     ],
 )
 def test_bad_arguments(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""``pulseline device`` and ``pulseline mvm``: what a device and a read do, as figures."""
+"""``pulseline device`` and ``pulseline read``: what a device and a read do, as figures."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="for devices.from_measurements",
     )
 
-    mvm = commands.add_parser("mvm", help="draw analog products against ideal ones")
-    mvm.set_defaults(run=_mvm)
-    mvm.add_argument("--inputs", type=whole(1), default=256)
-    mvm.add_argument("--outputs", type=whole(1), default=256)
-    mvm.add_argument("--samples", type=whole(1), default=50)
-    mvm.add_argument("--tile", type=whole(1), default=512, help="largest side of a physical tile")
-    mvm.add_argument("--backward", action="store_true", help="the transposed product")
-    mvm.add_argument(
+    read = commands.add_parser("read", help="draw analog products against ideal ones")
+    read.set_defaults(run=_read)
+    read.add_argument("--inputs", type=whole(1), default=256)
+    read.add_argument("--outputs", type=whole(1), default=256)
+    read.add_argument("--samples", type=whole(1), default=50)
+    read.add_argument("--tile", type=whole(1), default=512, help="largest side of a physical tile")
+    read.add_argument("--backward", action="store_true", help="the transposed product")
+    read.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
         help="a setting of the read, such as out_noise=0.1 or ir_drop=approx; repeatable",
     )
-    mvm.add_argument("--seed", type=seed_number, default=0)
-    mvm.add_argument("--out", type=Path, default=Path("mvm.png"), metavar="PNG")
+    read.add_argument("--seed", type=seed_number, default=0)
+    read.add_argument("--out", type=Path, default=Path("read.png"), metavar="PNG")
 
 
 def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Response:
@@ -215,17 +215,17 @@ def product(args: argparse.Namespace, config: ReadConfig) -> Product:
     return Product(ideal, array.read(v, transposed=args.backward).double())
 
 
-def _mvm_title(args: argparse.Namespace) -> str:
+def _read_title(args: argparse.Namespace) -> str:
     settings = ", ".join(args.set) or "default read"
     matrix = f"{args.outputs} x {args.inputs} matrix{', transposed' if args.backward else ''}"
     return f"{args.samples} products of a {matrix}: {settings}"
 
 
-def _mvm(args: argparse.Namespace) -> None:
+def _read(args: argparse.Namespace) -> None:
     config = read_config(args.set)
     path = _file(args.out, "--out")
     found = product(args, config)
-    plots_device.mvm_figure(found, _mvm_title(args), path)
+    plots_device.read_figure(found, _read_title(args), path)
     error = found.analog - found.ideal
     rms, scale = float(error.square().mean().sqrt()), float(found.ideal.square().mean().sqrt())
     print(

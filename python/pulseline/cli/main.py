@@ -1,4 +1,4 @@
-"""The ``pulseline`` command: demo, train, lab, schedule, device, mvm, info.
+"""The ``pulseline`` command: demo, train, lab, schedule, device, read, info.
 
 Exit codes: 0 done, 1 a stage or a kernel failed, 2 bad arguments, 130 interrupted.
 """

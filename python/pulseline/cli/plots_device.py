@@ -148,7 +148,7 @@ def measured_figure(fit: MeasuredFit, sides: tuple[Sweeps, Sweeps], title: str, 
     figure.savefig(path, dpi=150, format="png")
 
 
-def mvm_figure(found: Product, title: str, path: Path) -> None:
+def read_figure(found: Product, title: str, path: Path) -> None:
     """Analog against ideal outputs, and the histogram of the difference."""
     from matplotlib.figure import Figure
 
