@@ -179,8 +179,10 @@ def test_to_analog_refuses_weights_that_are_not_finite() -> None:
 OPTIONS: list[tuple[str, Any]] = [
     *(("seed", v) for v in (-1, 1 << 32, 1.5, "one", True)),
     *(("tile_id", v) for v in (-1, 1 << 24, 0.0)),
-    ("device", SoftBounds),
-    ("device", "SoftBounds"),
+    ("device", SoftBounds.examples),
+    ("device", "soft_bound"),
+    ("device", "cuda"),
+    ("device", torch.device("cpu")),
     ("io", ReadConfig()),
     ("update", IOConfig()),
     ("mapping", 512),

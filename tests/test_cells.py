@@ -259,10 +259,10 @@ def test_spans_count_the_samples_of_the_cell() -> None:
 
 def test_bad_crossbars() -> None:
     for make, words in (
-        (lambda: pl.Crossbar(device=3), "device is 3; use an instance of PulsedDevice or Ideal"),
+        (lambda: pl.Crossbar(device=3), "device is 3; use a device of pulseline.devices"),
         (lambda: pl.Crossbar(algorithm=3), "algorithm is 3; leave it out for the default"),
         (lambda: pl.Crossbar(io=None), "io is None; leave it out for the default"),
-        (lambda: pl.Array(2, 3, jo=1), "jo is no setting of a crossbar; use device, io, update"),
+        (lambda: pl.Array(2, 3, jo=1), "jo is no setting of a crossbar; use one of device, io"),
         (
             lambda: pl.Array(2, 3, pl.devices.Ideal(), device=pl.devices.Ideal()),
             "device is given twice",

@@ -252,12 +252,13 @@ class PowStepReferenceDevice(PowStepDevice):
     reference_mean: float = 0.0
     reference_std: float = 0.05
     subtract_symmetry_point: bool = False
+    n_estimation_steps: int = -1
 
 
 @dataclass
 class PiecewiseStepDevice(PulsedDevice):
-    piecewise_up: list[float] = field(default_factory=lambda: [1.0, 0.5])
-    piecewise_down: list[float] = field(default_factory=lambda: [0.25, 1.0])
+    piecewise_up: list[float] = field(default_factory=lambda: [1])
+    piecewise_down: list[float] = field(default_factory=lambda: [1])
     write_noise_std: float = 0.0
 
 

@@ -26,8 +26,10 @@ NAMES = (
 def test_list() -> None:
     assert presets.list() == NAMES
     assert presets.get("reram_es") is presets.ReRamES
-    with pytest.raises(ConfigError, match=r"^preset is 'rram'; use one of gokmen_vlasov, "):
-        presets.get("rram")
+    with pytest.raises(ConfigError, match=r"^preset is 'xyz'; use one of gokmen_vlasov, "):
+        presets.get("xyz")
+    with pytest.raises(ConfigError, match=r"^preset is 'rram_es'; did you mean reram_es or reram"):
+        presets.get("rram_es")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ Units: weights normalised to about [-1, 1]. The phase-change cell comes with the
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from .devices import (
     ConstantStep,
     Device,
     ExpStep,
+    Ideal,
     LinearStep,
     PulsedDevice,
     SoftBoundsPmax,
@@ -145,6 +147,28 @@ PRESETS: dict[str, Device] = {
 }
 
 
+__all__ = [
+    "PRESETS",
+    "Capacitor",
+    "EcRam",
+    "EcRamMO",
+    "GokmenVlasov",
+    "Idealized",
+    "ReRamArrayHfO2",
+    "ReRamArrayOM",
+    "ReRamES",
+    "ReRamSB",
+    "advice",
+    "canonical",
+    "find",
+    "get",
+    "list",
+    "models",
+    "named",
+    "snake",
+]
+
+
 def list() -> tuple[str, ...]:
     """Names of all presets."""
     return tuple(PRESETS)
@@ -154,10 +178,10 @@ def get(name: str) -> Device:
     """The preset of this name.
 
     Raises:
-        ConfigError: there is none; the sentence lists them.
+        ConfigError: there is none; the sentence proposes others.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset is {name!r}; use one of {', '.join(PRESETS)}")
+        raise ConfigError(f"preset is {name!r:.60}; {advice(name, PRESETS)}")
     return PRESETS[name]
 
 
@@ -174,32 +198,53 @@ def models() -> dict[str, Callable[..., PulsedDevice]]:
 
 def canonical(name: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that is meant; case, ``_`` and ``-`` do not matter."""
+    return next((one for one in known if _plain(one) == _plain(name)), None)
 
-    def plain(text: str) -> str:
-        return text.replace("_", "").replace("-", "").lower()
 
-    return next((one for one in known if plain(one) == plain(name)), None)
+def _plain(text: str) -> str:
+    return text.replace("_", "").replace("-", "").lower()
+
+
+def advice(name: str, known: Iterable[str]) -> str:
+    """The names among ``known`` close to one that is not: the end of a sentence; all if none is."""
+    plain = {_plain(one): one for one in known}
+    close = [plain[one] for one in difflib.get_close_matches(_plain(name), plain, 3, 0.6)]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"use one of {', '.join(plain.values())}"
 
 
 def find(name: str) -> PulsedDevice:
-    """A preset, a model with its defaults, or the device of a file.
+    """A preset, a pulsed model with its defaults, or the device of a file.
 
     Args:
-        name: of a preset or a model, where case, ``_`` and ``-`` do not matter; or of a device file
-            (:func:`pulseline.devices.save`), which ends in ``.json``.
+        name: such as ``soft_bounds`` or ``reram_es``, where case, ``_`` and ``-`` do not matter; or
+            of a device file (:func:`pulseline.devices.save`), which ends in ``.json``.
 
     Raises:
-        ConfigError: there is none; the sentence lists them, or says what is wrong in the file.
+        ConfigError: there is none; the sentence proposes others.
+    """
+    device = named(name, ideal=False)
+    assert isinstance(device, PulsedDevice)
+    return device
+
+
+def named(name: str, ideal: bool = True) -> Device:
+    """A device by its name, as everything that takes a device takes one.
+
+    Args:
+        name: of a preset, of a model with its defaults, or ``ideal``, where case, ``_`` and ``-``
+            do not matter; or of a device file, which ends in ``.json``.
+        ideal: whether the ideal device is one of them.
+
+    Raises:
+        ConfigError: there is none; the sentence proposes others.
     """
     if files.is_file_name(name):
         return load(name)
-    made = models()
-    found = canonical(name, (*PRESETS, *made))
+    made: dict[str, Callable[[], Device]] = {**models(), **({"ideal": Ideal} if ideal else {})}
+    known = (*made, *PRESETS)
+    found = canonical(name, known)
     if found is None:
-        raise ConfigError(
-            f"device is {name!r}; use one of {', '.join((*made, *PRESETS))}, "
-            "or a device file (.json; pulseline device TABLE --save FILE makes one)"
-        )
-    device = PRESETS[found] if found in PRESETS else made[found]()
-    assert isinstance(device, PulsedDevice)
-    return device
+        raise ConfigError(f"device is {name!r:.60}; {advice(name, known)}")
+    return PRESETS[found] if found in PRESETS else made[found]()

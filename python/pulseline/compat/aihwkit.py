@@ -60,6 +60,7 @@ _OFF_DEVICE: dict[str, Collection[Any] | None] = {
     "reverse_up": (False,),
     "reverse_down": (False,),
     "reverse_offset": None,
+    "n_estimation_steps": (-1,),  # of the symmetry point, which is found by bisection here
 }
 _OFF_IO: dict[str, Collection[Any] | None] = {
     "out_scale": (1,),
@@ -263,8 +264,8 @@ def _device(theirs: object) -> devices.Device:
         ours |= {field.name for field in dataclasses.fields(devices.SoftBounds)} - set(_DERIVED)
     values = _same(theirs, "device", ours, off)
     for field, nodes in values.items():
-        if isinstance(nodes, list):
-            values[field] = tuple(nodes)
+        if isinstance(nodes, (list, tuple)):  # one node: a constant, which needs two here
+            values[field] = tuple(nodes) * (2 if len(nodes) == 1 else 1)
     device: devices.Device = model(**values)
     return device
 

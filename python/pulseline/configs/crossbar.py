@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..devices import Device, Ideal, PulsedDevice, SoftBounds
 from ..errors import ConfigError
+from ..presets import advice, named
 from ..settings import check_kind
 from .mapping import Mapping
 from .read import IOConfig
 from .update import UpdateConfig
 
-__all__ = ["Crossbar"]
+__all__ = ["Crossbar", "device_of"]
+
+_TORCH_DEVICE = re.compile(r"(cpu|cuda|gpu|mps|xpu|hpu|meta)(:\d+)?", re.IGNORECASE)
+
+
+def device_of(given: Any) -> Device:
+    """The crosspoint model that a user means.
+
+    Args:
+        given: a device; its class, for its defaults; or its name, such as ``soft_bounds`` or
+            ``reram_es``.
+
+    Raises:
+        ConfigError: an unknown name, another value, or where torch computes ("cuda").
+    """
+    if isinstance(given, type) and issubclass(given, (PulsedDevice, Ideal)):
+        return given()
+    where = f"{type(given).__module__}.{type(given).__name__}" == "torch.device"
+    if where or (isinstance(given, str) and _TORCH_DEVICE.fullmatch(given)):
+        raise ConfigError(
+            f"device is {str(given)!r}, but device is the crosspoint model, such as soft_bounds or "
+            f"reram_es; build the model and move it by .to({str(given)!r})"
+        )
+    if isinstance(given, str):
+        return named(given)
+    if not isinstance(given, (PulsedDevice, Ideal)):
+        raise ConfigError(
+            f"device is {given!r:.60}; use a device of pulseline.devices or pulseline.presets, or "
+            "its name"
+        )
+    return given
 
 
 @dataclass(frozen=True)
@@ -21,7 +53,8 @@ class Crossbar:
     """What holds a matrix: devices, reads, pulses, physical tiles, and the algorithm above them.
 
     Attributes:
-        device: population of crosspoints, see :mod:`pulseline.devices`.
+        device: population of crosspoints, see :mod:`pulseline.devices`; what :func:`device_of`
+            takes becomes one.
         io, update, mapping: see :mod:`pulseline.configs`.
         algorithm: makes the cell of a (rows, cols) matrix: called with rows, cols, this crossbar
             and an :class:`pulseline.Identity`; a subclass of :class:`pulseline.Cell` does. None:
@@ -38,7 +71,8 @@ class Crossbar:
     algorithm: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        check_kind("device", self.device, PulsedDevice, Ideal)
+        if self.device is not None:
+            object.__setattr__(self, "device", device_of(self.device))
         check_kind("io", self.io, IOConfig)
         check_kind("update", self.update, UpdateConfig)
         check_kind("mapping", self.mapping, Mapping)
@@ -52,12 +86,15 @@ class Crossbar:
                 raise ConfigError(f"{one.name} is {value!r:.60}; leave it out for the default")
 
     @classmethod
-    def of(cls, given: Crossbar | Device | None = None, **settings: Any) -> Crossbar:
+    def of(cls, given: Crossbar | Device | str | None = None, **settings: Any) -> Crossbar:
         """A crossbar from what users write: itself, a device, or its fields by name.
 
         Args:
-            given: a crossbar, whose fields ``settings`` replace, or a device.
+            given: a crossbar, whose fields ``settings`` replace, or what :func:`device_of` takes.
             settings: fields by name; None: leave it as it is.
+
+        Returns:
+            ``given`` itself if it is a crossbar and no field is replaced.
 
         Raises:
             ConfigError: an unknown name or a value of another type.
@@ -65,7 +102,7 @@ class Crossbar:
         known = [one.name for one in fields(cls)]
         for name in settings:
             if name not in known:
-                raise ConfigError(f"{name} is no setting of a crossbar; use {', '.join(known)}")
+                raise ConfigError(f"{name} is no setting of a crossbar; {advice(name, known)}")
         chosen = {name: value for name, value in settings.items() if value is not None}
         if isinstance(given, Crossbar):
             return replace(given, **chosen) if chosen else given
