@@ -43,6 +43,7 @@ __all__ = [
     "identify",
     "manual_seed",
     "refuse_twins",
+    "upcoming",
 ]
 
 _SEED_BITS, _ID_BITS, _ARRAY_BITS = 32, 24, 8
@@ -95,10 +96,10 @@ class _Seeds:
         with self._lock:
             self._key, self._count = key, 0
 
-    def draw(self) -> int:
+    def draw(self, keep: bool = False) -> int:
         with self._lock:
             key, count = self._key, self._count
-            self._count += 1
+            self._count += not keep
         return _permuted(count & 0xFFFFFFFF, key)
 
 
@@ -154,6 +155,11 @@ def identify(seed: int | Identity | None, tile_id: int | None = None) -> Identit
     if seed is not None:
         return Identity(seed, number, requested=("seed", "tile_id"))
     return Identity(_seeds.draw(), number, requested=() if tile_id is None else ("tile_id",))
+
+
+def upcoming() -> int:
+    """The seed that who gives none gets next, which stays the next."""
+    return _seeds.draw(keep=True)
 
 
 def changed() -> None:

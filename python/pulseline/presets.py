@@ -205,13 +205,18 @@ def _plain(text: str) -> str:
     return text.replace("_", "").replace("-", "").lower()
 
 
-def advice(name: str, known: Iterable[str]) -> str:
-    """The names among ``known`` close to one that is not: the end of a sentence; all if none is."""
+def advice(name: str, known: Iterable[str], most: int = 100) -> str:
+    """How a sentence ends about a name that is not known: what is close to it, or what there is.
+
+    Args:
+        name: what was given. known: what it could have been. most: names to list if none is close.
+    """
     plain = {_plain(one): one for one in known}
     close = [plain[one] for one in difflib.get_close_matches(_plain(name), plain, 3, 0.6)]
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"use one of {', '.join(plain.values())}"
+    names = [*plain.values()]
+    return f"use one of {', '.join(names[:most])}{', ..' if len(names) > most else ''}"
 
 
 def find(name: str) -> PulsedDevice:

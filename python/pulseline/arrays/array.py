@@ -171,7 +171,8 @@ class Array(nn.Module):
         """Write ``target / out_scale``, clipped to each crosspoint's bounds.
 
         A stuck crosspoint keeps its value; devices with write noise get it on top.
-        ``out_scale`` becomes ``max|target| / omega`` if ``mapping.omega`` > 0, else stays 1.
+        ``out_scale`` becomes ``max|target| / omega`` if ``mapping.omega`` > 0, and with "auto" what
+        :meth:`Crosspoints.fitting_scale` finds; else it stays 1.
 
         Args:
             target: (rows, cols) weights in the units of the layer.
@@ -189,8 +190,10 @@ class Array(nn.Module):
             raise ConfigError("weights hold a NaN or an infinity; program finite float32 values")
         largest = float(target.abs().max()) if target.numel() else 0.0
         omega = self.crossbar.mapping.omega
-        if omega > 0 and largest > 0:
-            self._set_scale(largest / omega)
+        if omega == "auto":
+            self._set_scale(self.crosspoints.fitting_scale(target))
+        elif float(omega) > 0 and largest > 0:
+            self._set_scale(largest / float(omega))
         self.pulsed.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
         if self.hidden is not None:

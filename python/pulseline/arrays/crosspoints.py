@@ -6,13 +6,17 @@ no state holds it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from .. import ops
 from ..devices import Device, PulsedDevice
 
-__all__ = ["Crosspoints"]
+__all__ = ["FITTING_LOSS", "Crosspoints"]
+
+FITTING_LOSS = 0.05
 
 
 class Crosspoints(nn.Module):
@@ -61,12 +65,35 @@ class Crosspoints(nn.Module):
         """``w`` within the bounds; what a stuck crosspoint holds is its own. Never -0."""
         lo, hi = self.bounds(w)
         inside = torch.minimum(torch.maximum(w, lo), hi)
-        device = self.device
-        if (
-            self.step is not None
-            and isinstance(device, PulsedDevice)
-            and device.corrupt_devices_prob > 0
-        ):
-            stuck = (self.step & 0x7FFF7FFF) == 0  # both steps 0: one bound is the value
-            inside = torch.where(stuck, hi + lo, inside)
+        stuck = self._stuck()
+        if stuck is not None:
+            inside = torch.where(stuck, hi + lo, inside)  # one bound is the value
         return inside + 0.0
+
+    def _stuck(self) -> Tensor | None:
+        """Which crosspoints do not move, both steps 0; None where none can be stuck."""
+        device = self.device
+        if self.step is None or not isinstance(device, PulsedDevice):
+            return None
+        return (self.step & 0x7FFF7FFF) == 0 if device.corrupt_devices_prob > 0 else None
+
+    def fitting_scale(self, w: Tensor) -> float:
+        """The smallest scale s >= 1 at which crosspoints hold ``w / s``, in steps of 2^(1/8).
+
+        They hold it if the Frobenius norm of what exceeds their bounds is at most 5 % of that of
+        ``w``; those that are stuck or cannot take the sign do not count. Bounds have tails, so that
+        the largest weight on the weakest crosspoint would cost the range of all others; networks
+        of digits lose at most .7 points of accuracy to 5 %, and more than one point above 10 %.
+        """
+        lo, hi = self.bounds(w)
+        limit = torch.where(w < 0, -lo, hi)
+        counts, stuck = limit > 0, self._stuck()
+        if stuck is not None:
+            counts &= ~stuck
+        size, limit = w[counts].double().abs(), limit[counts].double()
+        most = FITTING_LOSS * float(size.square().sum()) ** 0.5
+        scale, n = 1.0, 0
+        while float((size - scale * limit).clamp_(min=0.0).square().sum()) ** 0.5 > most:
+            n += 1
+            scale = math.pow(2.0, n / 8)
+        return scale

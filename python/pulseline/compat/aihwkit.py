@@ -60,7 +60,7 @@ _OFF_DEVICE: dict[str, Collection[Any] | None] = {
     "reverse_up": (False,),
     "reverse_down": (False,),
     "reverse_offset": None,
-    "n_estimation_steps": (-1,),  # of the symmetry point, which is found by bisection here
+    "n_estimation_steps": (-1, 0),  # of the symmetry point, which is found by bisection here
 }
 _OFF_IO: dict[str, Collection[Any] | None] = {
     "out_scale": (1,),

@@ -20,7 +20,8 @@ class Mapping:
         tile_in, tile_out: largest number of inputs (columns) and outputs (rows) of a physical
             tile; each tile has its own converters.
         omega: 0 programs weights as they are; > 0 scales them so that the largest magnitude is
-            omega, and multiplies every read by the inverse (``out_scale``).
+            omega, and multiplies every read by the inverse (``out_scale``). "auto" does so only as
+            far as the bounds of the crosspoints ask for it: to where they cut 5 % of the norm.
         cuda_products: what multiplies in reads of CUDA tensors: ``torch`` (cuBLAS, then a kernel
             per segment of inputs) or ``fused``, one kernel for both on tensor cores. Its float32
             factors are split into parts that tensor cores take (3xTF32); with S = sum |w q| over
@@ -31,12 +32,12 @@ class Mapping:
             ``bench/gpu_reads.py``. The CPU ignores it, and so does a state_dict.
 
     Raises:
-        ConfigError: a size < 1, omega < 0 or unknown products.
+        ConfigError: a size < 1, an omega out of range or unknown products.
     """
 
     tile_in: int = setting(512)
     tile_out: int = setting(512)
-    omega: float = setting(0.0, inert=0.0)
+    omega: float | str = setting(0.0, inert=0.0)
     cuda_products: str = setting("torch", physics=False)
 
     def __post_init__(self) -> None:
@@ -44,6 +45,6 @@ class Mapping:
             value = getattr(self, field)
             require(isinstance(value, int) and value >= 1, self, field, "use an integer >= 1")
         number = isinstance(self.omega, (int, float)) and 0 <= self.omega < 1e30
-        require(number, self, "omega", "use a finite number >= 0")
+        require(number or self.omega == "auto", self, "omega", "use a finite number >= 0 or 'auto'")
         known = ", ".join(CUDA_PRODUCTS)
         require(self.cuda_products in CUDA_PRODUCTS, self, "cuda_products", f"use one of {known}")

@@ -1,21 +1,188 @@
-"""to_analog: a digital model whose matrices move onto crossbars."""
+"""to_analog: a digital model whose matrices move onto crossbars.
+
+Everything is looked at before anything is made: places of matrices, their crossbars by the rules,
+what cannot be converted. Then one module after the other gets its counterpart, so that a large
+model is never held a third time, and a model converted in place not even twice.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+import warnings
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..arrays import refuse_twin_arrays
-from ..configs import Crossbar
-from ..devices import Device
+from ..arrays import arrays_of
+from ..cells import Cell
 from ..errors import ConfigError
-from ..identity import Identity, identify
+from ..identity import Identity, identify, refuse_twins, upcoming
 from .linear import AnalogLinear
-from .tile_ids import tile_ids
+from .places import Matrices, find
+from .registry import Builder, builder_of, hand_over
+from .report import Clipping, ConversionReport, LayerReport, keep
+from .rules import Choice, Rules
+
+__all__ = ["to_analog"]
+
+
+class _Plan(NamedTuple):
+    """A module with matrices and what becomes of it; no builder: it stays digital."""
+
+    matrices: Matrices
+    choice: Choice
+    builder: Builder | None
+
+
+@overload
+def to_analog(
+    model: nn.Module,
+    rules: Any = ...,
+    *,
+    seed: int | None = ...,
+    include: Any = ...,
+    exclude: Any = ...,
+    inplace: bool = ...,
+    dry_run: Literal[False] = ...,
+    **settings: Any,
+) -> nn.Module: ...
+@overload
+def to_analog(
+    model: nn.Module,
+    rules: Any = ...,
+    *,
+    seed: int | None = ...,
+    include: Any = ...,
+    exclude: Any = ...,
+    inplace: bool = ...,
+    dry_run: Literal[True],
+    **settings: Any,
+) -> ConversionReport: ...
+def to_analog(
+    model: nn.Module,
+    rules: Any = None,
+    *,
+    seed: int | None = None,
+    include: Any = None,
+    exclude: Any = None,
+    inplace: bool = False,
+    dry_run: bool = False,
+    **settings: Any,
+) -> nn.Module | ConversionReport:
+    """``model`` with its matrices on crossbars, today those of every ``nn.Linear``.
+
+    Weights are programmed: what exceeds a crosspoint's bounds is clipped, and more than 10 % of a
+    matrix's norm is a warning; ``mapping=Mapping(omega="auto")`` scales instead. Biases and all
+    other modules stay digital. ``tile_id`` is the number of the matrix in the digital model
+    (:func:`pulseline.nn.tile_ids`), whatever stays digital and whatever is cut later, so that a
+    model draws the same devices on one stage or on many. Subclasses of nn.Linear stay digital: what
+    owns them (nn.MultiheadAttention) reads their weights itself. If a layer cannot take its part of
+    a state_dict, nothing is loaded.
+
+    What became of each matrix is in :func:`pulseline.nn.conversion` of the result, which prints as
+    a table. Matrices that stay digital although no rule says so are a warning.
+
+    Args:
+        model: float32, on the CPU.
+        rules: a :class:`pulseline.Crossbar` or a device (itself, its class or its name) for all, or
+            a mapping of patterns of names (``"blocks.*.head"``) and classes of modules to one of
+            them or to None, which keeps digital. The first that fits the module, one of its
+            parameters or a module around it wins; what none fits stays digital.
+        seed: of all layers: a request for certain devices, the same ones when asked again, which a
+            state_dict must then be of. None: the next of the process, see
+            :func:`pulseline.manual_seed`; a state_dict's identities are then taken over.
+        include, exclude: patterns or classes, one or several: what is not included or is excluded
+            stays digital, whatever the rules say.
+        inplace: replace layers in ``model`` itself instead of in a copy; a model that is itself
+            such a layer comes back as a new one.
+        dry_run: make nothing that stays; return the report of what would be done, with the devices
+            of the next call.
+        settings: fields of all crossbars by name, see :class:`pulseline.Crossbar`.
+
+    Returns:
+        The converted model; with ``dry_run`` a :class:`ConversionReport`.
+
+    Raises:
+        ConfigError: nothing can become analog, a rule is about no module with a matrix or about one
+            without analog counterpart, a weight is not float32, not finite, no parameter or also
+            another module's, the model was traced, or an analog layer of it has a new one's
+            devices. Nothing was changed then.
+    """
+    chosen = Rules(rules, settings, include, exclude)
+    _refuse_traced(model)
+    plans = _plans(model, chosen)
+    if not dry_run:
+        _refuse_empty(plans)
+    _refuse_shared(model, plans)
+    requested = () if seed is None else ("seed", "tile_id")
+    number = upcoming() if dry_run and seed is None else identify(seed).seed
+    first = Identity(number, requested=requested)
+    _refuse_twins(model, plans, first)
+    if dry_run:
+        return ConversionReport(tuple(_convert(plan, first)[1] for plan in plans), number)
+    converted, report = _apply(model, plans, first, inplace)
+    if keep(converted, report):
+        converted.register_load_state_dict_pre_hook(_check_state)
+    for sentence in report.warnings():
+        warnings.warn(sentence, stacklevel=2)
+    return converted
+
+
+# ---- what is to be done ----
+
+
+def _plans(model: nn.Module, rules: Rules) -> list[_Plan]:
+    found = list(find(model))
+    rules.refuse_idle(one.place for one in found)
+    plans = []
+    for one in found:
+        choice, builder = rules.choose(one.place), builder_of(one.place.module)
+        if choice.crossbar is None or one.cells:
+            builder = None
+        elif builder is not None:
+            _refuse_unfit(one)
+        plans.append(_Plan(one, choice, builder))
+    _refuse_in_vain(plans)
+    return plans
+
+
+def _refuse_in_vain(plans: list[_Plan]) -> None:
+    """A class that is given a crossbar although none of its modules can be on one."""
+    asked = [plan for plan in plans if plan.choice.crossbar and isinstance(plan.choice.key, type)]
+    served = {plan.choice.key for plan in asked if plan.builder or plan.matrices.cells}
+    for plan in asked:
+        if plan.choice.key not in served:
+            kind = type(plan.matrices.place.module).__name__
+            raise ConfigError(
+                f"rules give {plan.matrices.called} a crossbar, but there is no analog layer for "
+                f"{kind}; give it None, or register a builder by pulseline.nn.register"
+            )
+
+
+def _refuse_unfit(one: Matrices) -> None:
+    """What a builder could not take over as it is."""
+    if one.computed:
+        raise ConfigError(
+            f"the weight of {one.place.names[0] or 'model'!r} is computed from others (pruning, "
+            "weight_norm, spectral_norm); make it a parameter first, as prune.remove does"
+        )
+    if "forward" in vars(one.place.module):
+        raise ConfigError(
+            f"the forward of {one.called} was replaced on the object, which a crossbar would "
+            "bypass; restore it, or exclude the layer"
+        )
+    for name, weight in one.parameters.items():
+        if weight.dtype is not torch.float32 or weight.device.type != "cpu":
+            raise ConfigError(
+                f"{name} of {one.called} is {weight.dtype} on {weight.device}; "
+                "convert a float32 model on the CPU"
+            )
+        if not torch.isfinite(weight).all():
+            raise ConfigError(
+                f"{name} of {one.called} holds a NaN or an infinity; convert finite weights"
+            )
 
 
 def _refuse_traced(model: nn.Module) -> None:
@@ -23,46 +190,143 @@ def _refuse_traced(model: nn.Module) -> None:
     from torch.fx import GraphModule
 
     for name, module in model.named_modules():
-        if isinstance(module, GraphModule):
+        if isinstance(module, (GraphModule, torch.jit.ScriptModule)):
             raise ConfigError(
                 f"module {name or 'model'!r} is a traced graph, which bypasses analog updates; "
                 "convert the original module and cut it with pulseline.pipeline"
             )
 
 
-def _refuse_computed(model: nn.Module) -> None:
-    """A weight that torch computes before every forward pass has no place on a crossbar."""
-    for name, layer in model.named_modules():
-        if type(layer) is nn.Linear and "weight" not in layer._parameters:
-            raise ConfigError(
-                f"the weight of {name or 'model'!r} is computed from others (pruning, weight_norm, "
-                "spectral_norm); make it a parameter first, as prune.remove does"
-            )
+def _refuse_empty(plans: list[_Plan]) -> None:
+    """A model of which nothing becomes analog, unless somebody asked for just that."""
+    if any(plan.builder or plan.matrices.cells for plan in plans):
+        return
+    left = [plan for plan in plans if plan.choice.crossbar is not None]
+    if plans and not left:
+        return
+    kinds = sorted({type(plan.matrices.place.module).__name__ for plan in left})
+    held = f"has no nn.Linear but {', '.join(kinds)}" if kinds else "has no nn.Linear"
+    raise ConfigError(f"model {held}; give a model with at least one")
 
 
-def _numbers(model: nn.Module) -> dict[int, int]:
-    """Id of every digital parameter that holds matrices -> number of its first."""
-    held = dict(model.named_parameters())
-    return {id(held[name]): first for name, first, _ in tile_ids(model) if name in held}
+def _refuse_shared(model: nn.Module, plans: list[_Plan]) -> None:
+    """A parameter of a layer that becomes analog and of another module would be untied."""
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append((name, module))
+    for plan in plans:
+        if plan.builder is None:
+            continue
+        inside = set(map(id, plan.matrices.place.module.modules()))
+        for name, parameter in plan.matrices.place.module.named_parameters():
+            for other, module in owners[id(parameter)]:
+                if id(module) not in inside:
+                    raise ConfigError(
+                        f"{plan.matrices.called} shares its {name} with {other or 'model'!r}, which"
+                        " a crossbar would untie; share the layer instead, or keep it digital by "
+                        f"exclude={plan.matrices.place.names[0]!r}"
+                    )
 
 
-def _layers(model: nn.Module) -> list[tuple[nn.Linear, int]]:
-    """Every nn.Linear in module order with the number of its matrix, each checked."""
-    order = [m for m in model.modules() if type(m) is nn.Linear]
-    if not order:
-        raise ConfigError("model has no nn.Linear; give a model with at least one")
-    numbers, found = _numbers(model), {}
-    for layer in order:
-        weight = layer.weight
-        if weight.dtype is not torch.float32 or weight.device.type != "cpu":
-            raise ConfigError(
-                f"a weight of {layer} is {weight.dtype} on {weight.device}; "
-                "convert a float32 model on the CPU"
-            )
-        if id(weight) in found:
-            raise ConfigError(f"{layer} shares its weight with another; share the layer instead")
-        found[id(weight)] = numbers[id(weight)]
-    return list(zip(order, found.values(), strict=True))
+def _refuse_twins(model: nn.Module, plans: list[_Plan], first: Identity) -> None:
+    held = [(f"layer {name}", one.identity) for name, one in arrays_of(model.named_parameters())]
+    made = [
+        (plan.matrices.called, identity)
+        for plan in plans
+        if plan.builder
+        for identity in _identities(plan.matrices, first).values()
+    ]
+    refuse_twins([*held, *made])
+
+
+# ---- doing it ----
+
+
+def _identities(one: Matrices, first: Identity) -> dict[str, Identity]:
+    return {name: replace(first, tile_id=part.first) for name, part in one.ids.items()}
+
+
+def _convert(plan: _Plan, first: Identity) -> tuple[nn.Module | None, LayerReport]:
+    """The counterpart of a module, if it gets one, and what is to be said of it."""
+    one, crossbar, builder = plan.matrices, plan.choice.crossbar, plan.builder
+    said = LayerReport(
+        one.place.names[0],
+        type(one.place.module).__name__,
+        one.shapes,
+        min(part.first for part in one.ids.values()),
+    )
+    if one.cells:
+        return None, _described(said, one.cells, {})
+    if builder is None or crossbar is None:
+        asked = crossbar is None or one.lookup
+        why = plan.choice.why if crossbar is None else one.why
+        return None, replace(said, why=why, asked=asked)
+    analog = builder(one.place.module, crossbar, _identities(one, first))
+    cells = [module for module in analog.modules() if isinstance(module, Cell)]
+    return analog, _described(said, cells, one.targets())
+
+
+def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor]) -> LayerReport:
+    """``said`` of an analog layer with these cells, programmed with the matrices of these ids."""
+    tiles = room = 0
+    for cell in cells:
+        mapping, (rows, cols) = cell.crossbar.mapping, cell.shape
+        number = -(-rows // mapping.tile_out) * -(-cols // mapping.tile_in)
+        tiles += number
+        room += number * mapping.tile_out * mapping.tile_in
+    pairs = [(targets.get(cell.identity.tile_id), cell) for cell in cells]
+    known = [(w, cell) for w, cell in pairs if w is not None and w.shape == cell.shape]
+    held = [*(p for c in cells for p in c.parameters()), *(b for c in cells for b in c.buffers())]
+    return replace(
+        said,
+        device=", ".join(dict.fromkeys(cell.crossbar.device.name for cell in cells)),
+        tiles=tiles,
+        utilisation=said.weights / room if room else 0.0,
+        bytes=sum(t.numel() * t.element_size() for t in held),
+        out_scale=max((cell.array.out_scale for cell in cells), default=1.0),
+        clipping=Clipping.of(known),
+    )
+
+
+def _apply(
+    model: nn.Module, plans: list[_Plan], first: Identity, inplace: bool
+) -> tuple[nn.Module, ConversionReport]:
+    said: list[LayerReport] = []
+    memo: dict[int, Any] = {}
+    slots = _slots(model)
+    made: list[tuple[nn.Module, nn.Module]] = []
+    for plan in plans:
+        analog, layer = _convert(plan, first)
+        said.append(layer)
+        module = plan.matrices.place.module
+        if analog is None:
+            continue
+        if inplace:
+            hand_over(module, analog, None)
+            for parent, name in slots.get(id(module), ()):
+                parent._modules[name] = analog
+            if module is model:
+                model = analog
+        else:
+            memo[id(module)] = analog
+            made.append((module, analog))
+    if not inplace:
+        model = copy.deepcopy(model, memo)
+        for module, analog in made:
+            hand_over(module, analog, memo)
+    return model, ConversionReport(tuple(said), first.seed)
+
+
+def _slots(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Where each module hangs: (parent, attribute)."""
+    found: dict[int, list[tuple[nn.Module, str]]] = {}
+    for parent in model.modules():
+        for name, child in parent._modules.items():
+            if child is not None:
+                found.setdefault(id(child), []).append((parent, name))
+    return found
 
 
 def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -70,70 +334,3 @@ def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
     for name, layer in module.named_modules():
         if isinstance(layer, AnalogLinear):
             layer.check_state(state, f"{prefix}{name}." if name else prefix)
-
-
-def _slots(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """(parent, attribute, layer) of every nn.Linear in module order; a shared one each time."""
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if type(child) is nn.Linear:
-                yield parent, name, child
-
-
-def to_analog(
-    model: nn.Module,
-    crossbar: Crossbar | Device | None = None,
-    *,
-    seed: int | None = None,
-    **settings: Any,
-) -> nn.Module:
-    """A copy of ``model`` in which every ``nn.Linear`` is an :class:`AnalogLinear`.
-
-    Weights are programmed (clipped to each crosspoint's bounds), biases stay digital. ``tile_id``
-    is the number of the matrix in the digital model (:func:`pulseline.nn.tile_ids`), whatever stays
-    digital and whatever is cut later, so that a model draws the same devices on one stage or on
-    many. Subclasses of nn.Linear stay digital: what owns them (nn.MultiheadAttention) reads their
-    weights itself. If a layer cannot take its part of a state_dict, nothing is loaded.
-
-    Args:
-        model: float32, on the CPU.
-        crossbar: of all layers, or a device.
-        settings: fields of the crossbar by name, see :class:`pulseline.Crossbar`.
-        seed: of all layers: a request for certain devices, the same ones when asked again, which a
-            state_dict must then be of. None: the next of the process, see
-            :func:`pulseline.manual_seed`; a state_dict's identities are then taken over.
-
-    Raises:
-        ConfigError: there is no nn.Linear, a weight is not float32, is no parameter or belongs to
-            two layers, the model was traced, or an analog layer of it has a new one's devices.
-    """
-    _refuse_traced(model)
-    _refuse_computed(model)
-    holder = nn.ModuleList([copy.deepcopy(model)])
-    order = _layers(holder)
-    crossbar = Crossbar.of(crossbar, **settings)
-    requested = () if seed is None else ("seed", "tile_id")
-    seed = identify(seed).seed
-    made: dict[int, AnalogLinear] = {}
-    for layer, number in order:
-        analog = AnalogLinear(
-            layer.in_features,
-            layer.out_features,
-            layer.bias is not None,
-            crossbar,
-            seed=Identity(seed, number, requested=requested),
-        )
-        analog.cell.program(layer.weight.data)
-        if layer.bias is not None and analog.bias is not None:
-            analog.bias.data.copy_(layer.bias.data)
-        analog.cell.requires_grad_(layer.weight.requires_grad)
-        if layer.bias is not None and analog.bias is not None:
-            analog.bias.requires_grad_(layer.bias.requires_grad)
-        analog.train(layer.training)
-        made[id(layer)] = analog
-    for parent, name, layer in _slots(holder):
-        parent._modules[name] = made[id(layer)]
-    converted = holder[0]
-    refuse_twin_arrays((f"layer {name}", p) for name, p in converted.named_parameters())
-    converted.register_load_state_dict_pre_hook(_check_state)
-    return converted

@@ -1,0 +1,103 @@
+"""Which modules have an analog counterpart, and what builds it.
+
+A builder takes over one module: its matrices on crossbars, everything else as it was. What owns no
+builder stays digital, and the report of the conversion says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from ..configs import Crossbar
+from ..errors import ConfigError
+from ..identity import Identity
+from .linear import AnalogLinear
+
+__all__ = ["Builder", "builder_of", "register"]
+
+# (module, its crossbar, {parameter: identity of its first matrix}) -> its counterpart
+Builder = Callable[[Any, Crossbar, Mapping[str, Identity]], nn.Module]
+
+
+def register(kind: type[nn.Module], builder: Builder) -> None:
+    """Say what conversion makes of modules of one class, subclasses not included.
+
+    Args:
+        kind: class of digital modules; a second builder replaces the first.
+        builder: called with a module, its crossbar and, for each of the module's parameters that
+            hold matrices (names as in ``named_parameters()``), the :class:`pulseline.Identity` of
+            the first; further matrices of a parameter have the ``tile_id`` that follow. It returns
+            the analog module, weights programmed, and leaves the given one alone.
+
+    Raises:
+        ConfigError: ``kind`` is no class of modules or ``builder`` cannot be called.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ConfigError(f"kind is {kind!r:.60}; use a class of torch.nn modules")
+    if not callable(builder):
+        raise ConfigError(f"builder is {builder!r:.60}; use a function")
+    _BUILDERS[kind] = builder
+
+
+def builder_of(module: nn.Module) -> Builder | None:
+    """What builds the counterpart of a module; None: it has none."""
+    kind = type(module)
+    if is_parametrized(module):  # torch gives it a class of its own
+        kind = kind.__base__ or kind
+    return _BUILDERS.get(kind)
+
+
+def analog_linear(
+    layer: nn.Linear, crossbar: Crossbar, identities: Mapping[str, Identity]
+) -> AnalogLinear:
+    """The :class:`AnalogLinear` of a linear layer: weights programmed, bias digital."""
+    bias = layer.bias is not None
+    analog = AnalogLinear(
+        layer.in_features, layer.out_features, bias, crossbar, seed=identities["weight"]
+    )
+    analog.cell.program(layer.weight.data)
+    analog.cell.requires_grad_(layer.weight.requires_grad)
+    if layer.bias is not None and analog.bias is not None:
+        analog.bias.data.copy_(layer.bias.data)
+        analog.bias.requires_grad_(layer.bias.requires_grad)
+    analog.train(layer.training)
+    return analog
+
+
+_BUILDERS: dict[type[nn.Module], Builder] = {nn.Linear: analog_linear}
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def hand_over(module: nn.Module, analog: nn.Module, memo: dict[int, Any] | None) -> None:
+    """Hooks of a module, and attributes that others set on it, to its counterpart.
+
+    Args:
+        memo: of the deep copy that makes the model; None: the model is changed in place.
+    """
+    held, taken = vars(module), vars(analog)
+
+    def copied(value: Any) -> Any:
+        return value if memo is None else copy.deepcopy(value, memo)
+
+    for name in _HOOKS:
+        if held[name]:
+            taken[name].update(copied(held[name]))
+    if held["_is_full_backward_hook"] is not None:
+        taken["_is_full_backward_hook"] = held["_is_full_backward_hook"]
+    for name in held:
+        if name not in taken:
+            taken[name] = copied(held[name])
