@@ -44,7 +44,7 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
       device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
   py::gil_scoped_acquire gil;
   if (s.source == 0) *counter += batch;
-  return bind::code_of(s.source, s.sample);
+  return bind::code_of(s.source, s.sample) - s.saturated;  // which nothing is if something is wrong
 }
 
 int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,

@@ -12,6 +12,7 @@ namespace pulseline::cpu {
 struct Status {  // where a value is not finite; source 0: none, 1: x, 2: d
   int32_t source = 0;
   int64_t sample = 0;
+  int64_t saturated = 0;  // lines that an update asks to fire more often than in every slot
 };
 
 // Pulsed update by device model `device` (index in PULSELINE_DEVICES) with `params` in the order of

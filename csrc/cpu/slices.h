@@ -34,16 +34,30 @@ struct AnyDevice {
   }
 };
 
-// Management of every sample; returns where a value is not finite.
+// A line saturates where its probability would be above 1; a thousandth more is no loss.
+constexpr float kSaturates = 1.001f;
+
+inline int64_t saturated_lines(const float* values, int64_t count, float scale) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < count; ++i) n += scale * absolute(values[i]) > kSaturates;
+  return n;
+}
+
+// Management of every sample; returns where a value is not finite, and how many lines saturate.
 inline Status manage_trains(const UpdateArgs& a, Train* trains) {
+  int64_t saturated = 0;
   for (int64_t b = 0; b < a.batch; ++b) {
     const uint32_t x = table().absmax(a.x + b * a.cols, a.cols);
     const uint32_t d = table().absmax(a.d + b * a.rows, a.rows);
     if (x >= kInfinity) return {1, b};
     if (d >= kInfinity) return {2, b};
-    trains[b] = manage_train(a.train, as_float(x), as_float(d));
+    const Train t = trains[b] = manage_train(a.train, as_float(x), as_float(d));
+    if (t.scale_x * as_float(x) > kSaturates)
+      saturated += saturated_lines(a.x + b * a.cols, a.cols, t.scale_x);
+    if (t.scale_d * as_float(d) > kSaturates)
+      saturated += saturated_lines(a.d + b * a.rows, a.rows, t.scale_d);
   }
-  return {};
+  return {0, 0, saturated};
 }
 
 // Cursor over the train words of a batch: words of a sample in order, silent samples left out.

@@ -152,13 +152,13 @@ Status update(const UpdateArgs& a, int device, const float* params, int threads)
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
   if (a.fidelity == kExpected) {
     run_expected(a, device, model.bytes, trains, threads);
-    return {};
+    return status;
   }
   if (a.fidelity == kGrouped || a.fidelity == kMoments)
     run_relaxed(a, device, model.bytes, trains, threads, scratch);
   else
     run_ordered(a, device, model.bytes, trains, threads, scratch);
-  return {};
+  return status;
 }
 
 }  // namespace pulseline::cpu

@@ -16,6 +16,7 @@ from ..identity import Identity, changed, check_integer, identify
 from .crosspoints import Crosspoints
 from .packed import Packed
 from .parameter import AnalogParameter, check_lr
+from .saturation import Saturation
 from .state import Saved, check, pack
 
 __all__ = ["Array"]
@@ -76,7 +77,7 @@ class Array(nn.Module):
         self._identity = identify(seed, tile_id)
         self.age_count = 0  # on the host, which cuts calls at events
         self.out_scale = 1.0
-        self._outcomes = ops.Outcomes()
+        self._outcomes, self._saturation = ops.Outcomes(), Saturation()
         zeros = torch.zeros(rows, cols, dtype=torch.float32, device="cpu")
         self.weight = AnalogParameter(zeros)
         device = self.crossbar.device
@@ -333,11 +334,14 @@ class Array(nn.Module):
         weight = self._parameters["weight"]
         assert weight is not None
         assert counters is not None
-        ops.update_(
+        lines = ops.update_(
             weight if hidden is None else hidden,
             *(cells["step"], cells["slope"], cells["bound"], x, d, rate, self._name, self._params),
             *(packed.pulses, counters, packed.update, fired, batch, self._outcomes),
         )
+        if lines:
+            width, lr = sum(weight.shape), rate * self.out_scale
+            self._saturation.add(lines, self.counts().update, width, self.crossbar, lr)
         if hidden is not None and cells["step"] is not None:
             ops.redraw_(
                 *(weight.data, hidden, cells["step"], x, d, rate, packed.pulses),

@@ -6,6 +6,7 @@ Checks raise :class:`ConfigError` before anything is written. On CUDA see :mod:`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,12 +50,15 @@ def update_cpu(
     counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
-) -> None:
+) -> int:
     """``pulseline::update_`` of CPU tensors.
 
     Args:
         weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired: see
             :func:`update_`.
+
+    Returns:
+        See :func:`update_`.
 
     Raises:
         ConfigError: see :func:`update_`.
@@ -94,6 +98,11 @@ def update_cpu(
     )
     if code >= 0:
         refuse_value(code % 2 + 1, code // 2)
+    return -1 - code
+
+
+def _update_cpu(*arguments: Any, **named: Any) -> None:
+    update_cpu(*arguments, **named)
 
 
 def update_cuda(
@@ -163,7 +172,7 @@ def _device_arguments(
     return index, pairs
 
 
-LIBRARY.impl("update_", update_cpu, "CPU")
+LIBRARY.impl("update_", _update_cpu, "CPU")
 LIBRARY.impl("update_", update_cuda, "CUDA")
 
 
@@ -199,7 +208,7 @@ def update_(
     fired: Tensor | None = None,
     batch: Batch | None = None,
     outcomes: Outcomes | None = None,
-) -> None:
+) -> int:
     """``pulseline::update_``: pulse the weight in place, samples in order.
 
     Args:
@@ -214,17 +223,22 @@ def update_(
         outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
             who waits.
 
+    Returns:
+        How many lines of samples saturated: would have had to fire in more slots than there are, so
+        that less than ``lr d x^T`` arrives. Counted on the CPU, and 0 where torch's dispatcher or a
+        GPU stands between.
+
     Raises:
         ConfigError: shapes, dtypes, devices, settings out of their range, or a value that is not
             finite; nothing was written.
     """
     if direct(x):
-        update_cpu(
+        return update_cpu(
             weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired
         )
-        return
     arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired)
     if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
         update_cuda(*arguments, batch, outcomes)
     else:
         _update_op(*arguments)
+    return 0
