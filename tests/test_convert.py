@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import pulseline as pl
+from pulseline.configs import IOConfig, Mapping
 from pulseline.devices import ExpStep, Ideal, LinearStep, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping
 from pulseline.nn import AnalogLinear, conversion, register, tile_ids, to_analog
 from pulseline.nn.registry import _BUILDERS, analog_linear
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import pulseline as pl
 from pulseline.arrays.crosspoints import FITTING_LOSS
+from pulseline.configs import IOConfig, Mapping
 from pulseline.devices import PulsedDevice, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.io import IOConfig, Mapping
 from pulseline.nn import conversion, to_analog
 
 AUTO = Mapping(omega="auto")

@@ -13,8 +13,8 @@ from torch import Tensor
 import pulseline as pl
 from operators import update_arguments
 from pulseline import ops
+from pulseline.configs import UpdateConfig
 from pulseline.devices import ConstantStep, Ideal
-from pulseline.io import UpdateConfig
 from pulseline.reference.trains import manage
 
 ROWS, COLS, SAMPLES = 10, 64, 64
@@ -125,7 +125,7 @@ def test_an_older_state_begins_again() -> None:
 def test_ideal_devices_and_layers_in_units_of_their_own() -> None:
     ideal = pl.Array(ROWS, COLS, Ideal())
     ideal.pulse(*pairs(), 10.0)
-    scaled = pl.Array(ROWS, COLS, FINE, seed=0, mapping=pl.io.Mapping(omega=0.1))
+    scaled = pl.Array(ROWS, COLS, FINE, seed=0, mapping=pl.configs.Mapping(omega=0.1))
     scaled.program(torch.full((ROWS, COLS), 0.2))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
