@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,14 @@ from ..arrays import AnalogParameter, Array, check_lr
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity, identify
-from ..ops import Batch, Counters, check_tensor, refuse_matrix, refuse_value
+from ..ops import (
+    Batch,
+    Counters,
+    check_tensor,
+    refuse_matrix,
+    refuse_traced,
+    refuse_value,
+)
 
 __all__ = ["Cell"]
 
@@ -247,8 +254,13 @@ class Cell(nn.Module):
         """What an algorithm was made with, as plain values: a state of others is refused."""
         return {}
 
+    def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script asks of every module
+        refuse_traced("compiled by torch.jit.script")
+
     def get_extra_state(self) -> dict[str, Any]:
         """Algorithm, its settings and count, and the state of every array."""
+        if torch.onnx.is_in_onnx_export():  # which would take this for a tensor
+            refuse_traced("exported to ONNX")
         return {
             "algorithm": type(self).__name__,
             "settings": dict(self.settings()),

@@ -7,7 +7,7 @@ object of the caller, a :class:`Batch` or :class:`Outcomes`.
 
 from __future__ import annotations
 
-from .checks import check_tensor, refuse_matrix, refuse_value
+from .checks import check_tensor, refuse_matrix, refuse_traced, refuse_value
 from .crosspoints import (
     DEVICE_INDEX,
     FIELDS,
@@ -62,6 +62,7 @@ __all__ = [
     "read_chain_",
     "redraw_",
     "refuse_matrix",
+    "refuse_traced",
     "refuse_value",
     "reset_",
     "retain_",

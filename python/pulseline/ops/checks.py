@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,14 @@ COUNTERS = len(Counters._fields)
 _MOST_TILE = (1 << 32) - 1
 
 
+def refuse_traced(what: str = "traced into a graph") -> NoReturn:
+    """Raise ConfigError: a graph of torch holds no crossbar."""
+    raise ConfigError(
+        f"an analog layer is {what}, which would bypass its noise and its pulses; run the module "
+        "itself, torch.compile is fine"
+    )
+
+
 def check_tensor(value: object) -> None:
     """Refuse anything but a tensor.
 
@@ -40,6 +50,8 @@ def check_tensor(value: object) -> None:
         ConfigError: the value is none.
     """
     if not isinstance(value, Tensor):
+        if type(value).__module__ == "torch.fx.proxy":
+            refuse_traced()
         raise ConfigError(
             f"got a {type(value).__name__} where a tensor is needed; convert it with "
             "torch.as_tensor(x, dtype=torch.float32)"
