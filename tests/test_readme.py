@@ -56,8 +56,16 @@ def test_pipeline_example() -> None:
 
 
 def test_layer_example() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     assert run(EXAMPLES[1]) == ""
+
+
+def test_conversion_example() -> None:
+    """Its table, and the 32 x 64 weights of the one layer that is analog among all three."""
+    *table, share = run(EXAMPLES[2]).splitlines()
+    assert [line.split()[0] for line in table] == ["layer", "0", "1", "3", "1"]
+    assert "1 of 3 matrices analog" in table[-1]
+    assert float(share) == 32 * 64 / (50 * 32 + 32 * 64 + 64 * 50)
 
 
 @pytest.mark.parametrize("fidelity", pl.configs.FIDELITIES)
