@@ -77,7 +77,7 @@ class Array(nn.Module):
         self._identity = identify(seed, tile_id)
         self.age_count = 0  # on the host, which cuts calls at events
         self.out_scale = 1.0
-        self._outcomes, self._saturation = ops.Outcomes(), Saturation()
+        self._outcomes, self._saturation = ops.Outcomes(), Saturation(rows + cols)
         zeros = torch.zeros(rows, cols, dtype=torch.float32, device="cpu")
         self.weight = AnalogParameter(zeros)
         device = self.crossbar.device
@@ -339,9 +339,8 @@ class Array(nn.Module):
             *(cells["step"], cells["slope"], cells["bound"], x, d, rate, self._name, self._params),
             *(packed.pulses, counters, packed.update, fired, batch, self._outcomes),
         )
-        if lines:
-            width, lr = sum(weight.shape), rate * self.out_scale
-            self._saturation.add(lines, self.counts().update, width, self.crossbar, lr)
+        if lines and self._saturation.suspect(lines):
+            self._saturation.judge(self.counts().update, self.crossbar, rate * self.out_scale)
         if hidden is not None and cells["step"] is not None:
             ops.redraw_(
                 *(weight.data, hidden, cells["step"], x, d, rate, packed.pulses),

@@ -7,6 +7,7 @@ of ``lr d x^T``. With update management that begins where ``lr max|x| max|d|`` e
 
 from __future__ import annotations
 
+import math
 import warnings
 
 from ..configs import Crossbar
@@ -18,30 +19,36 @@ SAMPLES = 64  # at least, so that one odd sample of a long run is none of them
 
 
 class Saturation:
-    """What an array has seen of it since it last looked; see :meth:`add`."""
+    """What an array has seen of it since it last looked.
 
-    def __init__(self) -> None:
-        self._lines, self._since, self._said = 0, 0, False
+    Args:
+        width: lines of a sample, rows and columns.
+    """
 
-    def add(self, lines: int, samples: int, width: int, crossbar: Crossbar, lr: float) -> None:
-        """Count saturated lines; warn, once, if they are more than 1 % of all.
+    def __init__(self, width: int) -> None:
+        self._width, self._lines, self._since = width, 0, 0
+        self._enough: float = SHARE * SAMPLES * width  # infinite once it is said
+
+    def suspect(self, lines: int) -> bool:
+        """Count lines that saturated in an update; whether :meth:`judge` should look at it."""
+        self._lines += lines
+        return self._lines > self._enough
+
+    def judge(self, samples: int, crossbar: Crossbar, lr: float) -> None:
+        """Warn, once, if more than 1 % of the lines saturate since the last look.
 
         Args:
-            lines: that saturated in an update. samples: updated so far, these included.
-            width: lines of a sample. crossbar: of the array. lr: learning rate of the update.
+            samples: updated so far. crossbar: of the array. lr: learning rate of the last update.
         """
-        if self._said:
-            return
-        if samples < self._since:  # it began again: another identity, or an older state
-            self._lines, self._since = 0, 0
-        self._lines += lines
         seen = samples - self._since
-        if seen < SAMPLES:
+        if 0 <= seen < SAMPLES:
             return
-        share, self._lines, self._since = self._lines / (seen * width), 0, samples
+        # A counter that fell began again: with another identity, or an older state.
+        share = self._lines / ((seen if seen > 0 else max(samples, SAMPLES)) * self._width)
+        self._lines, self._since = 0, samples
         if share <= SHARE:
             return
-        self._said = True
+        self._enough = math.inf
         warnings.warn(
             f"more than 1 % of the pulse trains saturate at lr {lr:g}, so that updates fall short "
             f"of lr d x^T; use a smaller lr, an UpdateConfig with desired_bl above "
