@@ -73,16 +73,13 @@ def to_analog(
 ) -> nn.Module | ConversionReport:
     """``model`` with its matrices on crossbars, today those of every ``nn.Linear``.
 
-    Weights are programmed: what exceeds a crosspoint's bounds is clipped, and more than 10 % of a
-    matrix's norm is a warning; ``mapping=Mapping(omega="auto")`` scales instead. Biases and all
-    other modules stay digital. ``tile_id`` is the number of the matrix in the digital model
-    (:func:`pulseline.nn.tile_ids`), whatever stays digital and whatever is cut later, so that a
-    model draws the same devices on one stage or on many. Subclasses of nn.Linear stay digital: what
-    owns them (nn.MultiheadAttention) reads their weights itself. If a layer cannot take its part of
-    a state_dict, nothing is loaded.
-
-    What became of each matrix is in :func:`pulseline.nn.conversion` of the result, which prints as
-    a table. Matrices that stay digital although no rule says so are a warning.
+    Weights are programmed, which clips what exceeds a crosspoint's bounds (see
+    ``Mapping(omega="auto")``); biases and all other modules stay digital. ``tile_id`` is the number
+    of the matrix in the digital model (:func:`pulseline.nn.tile_ids`), whatever stays digital and
+    however the model is cut later. Subclasses of nn.Linear stay digital: what owns them
+    (nn.MultiheadAttention) reads their weights itself. :func:`pulseline.nn.conversion` of the
+    result says what became of each matrix; norms clipped by more than 10 % and what stays digital
+    unasked are warnings. If a layer cannot take its part of a state_dict, nothing is loaded.
 
     Args:
         model: float32, on the CPU.
@@ -95,10 +92,8 @@ def to_analog(
             :func:`pulseline.manual_seed`; a state_dict's identities are then taken over.
         include, exclude: patterns or classes, one or several: what is not included or is excluded
             stays digital, whatever the rules say.
-        inplace: replace layers in ``model`` itself instead of in a copy; a model that is itself
-            such a layer comes back as a new one.
-        dry_run: make nothing that stays; return the report of what would be done, with the devices
-            of the next call.
+        inplace: replace layers in ``model`` itself; one that is such a layer comes back new.
+        dry_run: return the report of the next call, nothing else.
         settings: fields of all crossbars by name, see :class:`pulseline.Crossbar`.
 
     Returns:
@@ -106,22 +101,16 @@ def to_analog(
 
     Raises:
         ConfigError: nothing can become analog, a rule is about no module with a matrix or about one
-            without analog counterpart, a weight is not float32, not finite, no parameter or also
-            another module's, the model was traced, or an analog layer of it has a new one's
-            devices. Nothing was changed then.
+            without analog counterpart, a weight is not finite float32, no parameter or also another
+            module's, the model was traced, or two layers would be one device. Nothing is changed.
     """
-    chosen = Rules(rules, settings, include, exclude)
-    _refuse_traced(model)
-    plans = _plans(model, chosen)
-    if not dry_run:
-        _refuse_empty(plans)
-    _refuse_shared(model, plans)
-    requested = () if seed is None else ("seed", "tile_id")
-    number = upcoming() if dry_run and seed is None else identify(seed).seed
-    first = Identity(number, requested=requested)
-    _refuse_twins(model, plans, first)
+    plans = _plans(model, Rules(rules, settings, include, exclude))
+    _refuse_twins(model, plans, _first(seed, keep=True))
     if dry_run:
-        return ConversionReport(tuple(_convert(plan, first)[1] for plan in plans), number)
+        first = _first(seed, keep=True)
+        return ConversionReport(tuple(_convert(one, first)[1] for one in plans), first.seed)
+    _refuse_empty(plans)
+    first = _first(seed)
     converted, report = _apply(model, plans, first, inplace)
     if keep(converted, report):
         converted.register_load_state_dict_pre_hook(_check_state)
@@ -130,10 +119,19 @@ def to_analog(
     return converted
 
 
+def _first(seed: int | None, keep: bool = False) -> Identity:
+    """Seed of the new layers; ``keep``: without drawing it."""
+    if seed is None:
+        return Identity(upcoming() if keep else identify(None).seed)
+    return identify(seed)
+
+
 # ---- what is to be done ----
 
 
 def _plans(model: nn.Module, rules: Rules) -> list[_Plan]:
+    """What becomes of each module with matrices; refuses what cannot be."""
+    _refuse_traced(model)
     found = list(find(model))
     rules.refuse_idle(one.place for one in found)
     plans = []
@@ -145,6 +143,7 @@ def _plans(model: nn.Module, rules: Rules) -> list[_Plan]:
             _refuse_unfit(one)
         plans.append(_Plan(one, choice, builder))
     _refuse_in_vain(plans)
+    _refuse_shared(model, plans)
     return plans
 
 
