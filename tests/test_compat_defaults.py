@@ -45,3 +45,11 @@ def test_bound_management_takes_the_first_scale_above_the_limit() -> None:
         limits = test_compat.IOParameters(max_bm_factor=most, max_bm_res=0.0)
         found = from_aihwkit(test_compat.SingleRPUConfig(forward=limits))
         assert found.io.forward.max_rounds == rounds
+
+
+def test_what_comes_back_is_a_crossbar() -> None:
+    found = from_aihwkit(test_compat.SingleRPUConfig(device=test_compat.SoftBoundsDevice()))
+    crossbar = pl.Crossbar(*found)
+    assert (crossbar.device, crossbar.io) == (found.device, found.io)
+    assert (crossbar.update, crossbar.mapping) == (found.update, found.mapping)
+    pl.to_analog(torch.nn.Linear(3, 3), crossbar)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -298,6 +299,23 @@ def test_in_place_replaces_every_slot_and_a_copy_leaves_the_model_alone() -> Non
     assert pl.digest(other.state_dict()) == pl.digest(model.state_dict())
     layer = nn.Linear(3, 3)
     assert isinstance(to_analog(layer, inplace=True), AnalogLinear)
+
+
+def test_in_place_holds_one_digital_layer_less_with_every_analog_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(3)))
+    alive = [weakref.ref(layer) for layer in model]
+    counts: list[int] = []
+
+    def build(*arguments: Any) -> nn.Module:
+        counts.append(sum(one() is not None for one in alive))
+        return analog_linear(*arguments)
+
+    monkeypatch.setitem(_BUILDERS, nn.Linear, build)
+    to_analog(model, "ideal", inplace=True)
+    assert counts == [3, 2, 1]
+    assert all(one() is None for one in alive)
 
 
 def test_a_second_conversion_goes_on_where_the_first_ended() -> None:

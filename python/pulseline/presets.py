@@ -177,6 +177,9 @@ def list() -> tuple[str, ...]:
 def get(name: str) -> Device:
     """The preset of this name.
 
+    Args:
+        name: one of :func:`list`.
+
     Raises:
         ConfigError: there is none; the sentence proposes others.
     """

@@ -18,6 +18,8 @@ from .. import devices
 from ..configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from ..errors import ConfigError
 
+__all__ = ["MODELS", "Configuration", "differences", "from_aihwkit"]
+
 _NOISE_MANAGEMENT = {
     "None": "none",
     "AbsMax": "abs_max",
@@ -98,7 +100,7 @@ _OFF_PARTS = {"modifier": "type", "clip": "type", "remap": "type"}
 
 
 class Configuration(NamedTuple):
-    """What :class:`pulseline.Tile` and :class:`pulseline.nn.AnalogLinear` take."""
+    """The first fields of a :class:`pulseline.Crossbar`: ``Crossbar(*configuration)`` is one."""
 
     device: devices.Device
     io: IOConfig
@@ -118,6 +120,9 @@ def from_aihwkit(rpu_config: object, batch: int | None = None) -> Configuration:
         rpu_config: a configuration of a single device.
         batch: samples of a mini-batch in the training that it is for; needed where weights decay or
             diffuse, which happens once per mini-batch there and per ``batch`` samples here.
+
+    Returns:
+        What they are here; ``pl.Crossbar(*found)`` is what layers and models take.
 
     Raises:
         ConfigError: a field has no counterpart here (the message names it), or its value is bad.
@@ -163,6 +168,9 @@ def differences(configuration: Configuration, name: str = "") -> list[str]:
     Args:
         configuration: what :func:`from_aihwkit` made.
         name: the class of their device.
+
+    Returns:
+        The sentences; none where all means the same.
     """
     found = []
     device, io = configuration.device, configuration.io

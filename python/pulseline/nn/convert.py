@@ -292,25 +292,29 @@ def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor])
 def _apply(
     model: nn.Module, plans: list[_Plan], first: Identity, inplace: bool
 ) -> tuple[nn.Module, ConversionReport]:
+    """Do what is planned, and forget each plan when it is done."""
     said: list[LayerReport] = []
     memo: dict[int, Any] = {}
     slots = _slots(model)
     made: list[tuple[nn.Module, nn.Module]] = []
-    for plan in plans:
+    plans.reverse()
+    while plans:  # taken from the list, so that in place nobody holds what was replaced
+        plan = plans.pop()
         analog, layer = _convert(plan, first)
         said.append(layer)
-        module = plan.matrices.place.module
         if analog is None:
             continue
-        if inplace:
-            hand_over(module, analog, None)
-            for parent, name in slots.get(id(module), ()):
-                parent._modules[name] = analog
-            if module is model:
-                model = analog
-        else:
+        module = plan.matrices.place.module
+        if not inplace:
             memo[id(module)] = analog
             made.append((module, analog))
+            continue
+        hand_over(module, analog, None)
+        for parent, name in slots.get(id(module), ()):
+            parent._modules[name] = analog
+        if module is model:
+            model = analog
+        del plan, module
     if not inplace:
         model = copy.deepcopy(model, memo)
         for module, analog in made:
