@@ -207,7 +207,7 @@ def test_twins_meet_nowhere(make: Callable[[], list[nn.Module]]) -> None:
     refused(lambda: AnalogSGD(model.parameters()))
     refused(lambda: AnalogSGD([{"params": [*part.parameters()]} for part in twins]))
     refused(
-        lambda: Pipeline.from_model(
+        lambda: Pipeline(
             nn.Sequential(*(nn.Sequential(part, nn.Tanh()) for part in twins)),
             stages=2,
             schedule="sequential",
