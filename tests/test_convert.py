@@ -189,9 +189,25 @@ def test_everything_that_stays_digital_is_named_with_its_reason() -> None:
     (text,) = (str(one.message) for one in said)
     # 4 projections of 8 x 8 and a kernel of 8 x 24 of all weights
     every = 80 + 4 * 64 + 2 * 128 + 192 + 3 * 64 + 32
-    assert text.startswith(f"5 matrices with {(4 * 64 + 192) / every:.1%} of the weights stay")
+    assert text.startswith(f"{(4 * 64 + 192) / every:.1%} of the weights stay digital")
     assert report.share == (128 + 3 * 64) / every
     assert "Conv1d, MultiheadAttention" in text
+
+
+def test_a_matrix_of_a_users_own_module_is_named() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.gain = nn.Linear(3, 3), nn.Parameter(torch.ones(3, 3))
+
+    with pytest.warns(UserWarning, match=r"50\.0% of the weights .* for Scaled; print"):
+        report = conversion(to_analog(nn.Sequential(Scaled()), "ideal"))
+    (one,) = report.digital
+    assert (one.name, one.tile_id, one.shapes) == ("0", 0, ((3, 3),))
+    assert one.why == "parameters of Scaled itself, for which nothing is registered"
+    for key in ("0.gain", "*gain"):
+        asked = conversion(to_analog(nn.Sequential(Scaled()), {key: None, "*": "ideal"}))
+        assert [one.asked for one in asked.digital] == [True]
 
 
 def test_what_is_asked_to_stay_digital_is_no_warning() -> None:

@@ -62,6 +62,8 @@ class Matrices(NamedTuple):
             return "a table, no product"
         if isinstance(module, nn.Linear):
             return f"{kind} is a subclass of nn.Linear, whose owner may read its weight itself"
+        if not type(module).__module__.startswith("torch."):
+            return f"parameters of {kind} itself, for which nothing is registered"
         return f"no analog layer for {kind}"
 
     def targets(self) -> dict[int, Tensor]:

@@ -155,10 +155,9 @@ class ConversionReport:
             part = sum(one.weights for one in left) / every
             kinds = ", ".join(sorted({one.kind for one in left}))
             found.append(
-                f"{sum(len(one.shapes) for one in left)} matrices with {part:.1%} of the weights "
-                f"stay digital: there is no analog layer for {kinds:.80}; print "
-                "pulseline.nn.conversion(model) for names and reasons, and exclude them to silence "
-                "this"
+                f"{part:.1%} of the weights stay digital: there is no analog layer for "
+                f"{kinds:.80}; print pulseline.nn.conversion(model) for names and reasons, and "
+                "exclude them to silence this"
             )
         return found
 
