@@ -84,17 +84,17 @@ class StashingStage(Stage):
 
     def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
         tile = self.module[0].cell.array  # type: ignore[index]
-        self.copies = {**getattr(self, "copies", {}), k: tile.weight.data.clone()}
+        self.copies = {**getattr(self, "copies", {}), k: tile.held.clone()}
         return super().forward(k, x, target)
 
     def backward(self, k: int, grad: Tensor | None = None) -> Tensor | None:
         tile = self.module[0].cell.array  # type: ignore[index]
-        now = tile.weight.data.clone()
-        tile.weight.data.copy_(self.copies.pop(k))
+        now = tile.held.clone()
+        tile.held.copy_(self.copies.pop(k))
         try:
             return super().backward(k, grad)
         finally:
-            tile.weight.data.copy_(now)
+            tile.held.copy_(now)
 
 
 class Analog:
@@ -111,18 +111,18 @@ class Analog:
         return StashingStage(module, AnalogSGD(module.parameters(), lr), loss)
 
     def weights(self, layer: Any) -> Tensor:
-        return layer.cell.array.weight.data.clone()  # type: ignore[no-any-return]
+        return layer.cell.array.held.clone()  # type: ignore[no-any-return]
 
     def read(self, layer: Any, w: Tensor, x: Tensor) -> Tensor:
-        layer.cell.array.weight.data.copy_(w)
+        layer.cell.array.held.copy_(w)
         return layer.cell.array.read(x)  # type: ignore[no-any-return]
 
     def read_transposed(self, layer: Any, w: Tensor, d: Tensor) -> Tensor:
-        layer.cell.array.weight.data.copy_(w)
+        layer.cell.array.held.copy_(w)
         return layer.cell.array.read(d, True)  # type: ignore[no-any-return]
 
     def moved(self, layer: Any, w: Tensor, x: Tensor, d: Tensor, lr: float) -> Tensor:
-        layer.cell.array.weight.data.copy_(w)
+        layer.cell.array.held.copy_(w)
         layer.cell.array.pulse(x, d, lr)
         return self.weights(layer)
 

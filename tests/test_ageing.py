@@ -65,7 +65,7 @@ def test_updates_under_any_cut(batch: int, cuts: tuple[int, ...], write_noise: f
             aged = spec.age(cells, pairs, drawn, drift_log2(event + 1), event, 3, 0)
             by_hand.pulsed.copy_(aged)
             if by_hand.hidden is not None:  # the noise of the last write stays
-                by_hand.weight.data.add_(aged - cells)
+                by_hand.held.add_(aged - cells)
     cut = tile(device)
     for part in pieces(cuts):
         cut.pulse(X[part], D[part], 0.05)

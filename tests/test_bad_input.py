@@ -124,9 +124,10 @@ def test_program(tile: pl.Array) -> None:
 
 @pytest.mark.parametrize("change", ["double", "half", "bfloat16"])
 def test_a_converted_layer(change: str) -> None:
-    layer = AnalogLinear(COLS, ROWS)
-    getattr(layer, change)()
-    refused(lambda: layer(normals(3, COLS)), "weight", "float32")
+    model = nn.Sequential(nn.ReLU(), AnalogLinear(COLS, ROWS))
+    refused(getattr(model, change), {"double": "float64", "half": "float16"}.get(change, change))
+    assert {t.dtype for t in model.state_dict().values() if torch.is_tensor(t)} == {torch.float32}
+    model(normals(3, COLS))
 
 
 def test_a_layer_on_another_device() -> None:

@@ -1,6 +1,7 @@
 """Settings of the process change nothing in a tile: every buffer names its dtype and device.
 
-The same bits under every default dtype and default device, and a guard over the sources.
+The same bits under every default dtype and default device, number of threads, deterministic mode,
+autocast and inference mode, and a guard over the sources.
 """
 
 from __future__ import annotations
@@ -43,11 +44,33 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 SETTINGS: dict[str, Callable[[], object]] = {
     "float64": lambda: default_dtype(torch.float64),
     "bfloat16": lambda: default_dtype(torch.bfloat16),
     "float16": lambda: default_dtype(torch.float16),
     "meta": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "deterministic": deterministic,
+    "threads": two_threads,
 }
 
 
@@ -63,6 +86,10 @@ def trained(device: pl.devices.Device) -> tuple[dict[str, Tensor], str]:
 
     Tensors by name, and the digest of the state, counters and settings included.
     """
+    return train(made(device))
+
+
+def made(device: pl.devices.Device) -> nn.Sequential:
     io = pl.configs.IOConfig(AVERAGE, WIRES)
     mapping = pl.configs.Mapping(tile_in=40, tile_out=30)
     sizes = ((70, 50), (50, 3))
@@ -70,7 +97,10 @@ def trained(device: pl.devices.Device) -> tuple[dict[str, Tensor], str]:
         pl.nn.AnalogLinear(n, m, device=device, io=io, mapping=mapping, seed=5, tile_id=i)
         for i, (n, m) in enumerate(sizes)
     ]
-    net = nn.Sequential(layers[0], nn.ReLU(), layers[1])
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+
+
+def train(net: nn.Sequential) -> tuple[dict[str, Tensor], str]:
     optimizer = pl.optim.AnalogSGD(net.parameters(), lr=0.1)
     x = numbers(4, 70)
     for _ in range(6):
@@ -93,6 +123,22 @@ def test_same_bits_under_any_default(setting: str, device: str) -> None:
     assert got.keys() == want.keys()
     for name, t in want.items():
         assert got[name].dtype == t.dtype, name
+        assert torch.equal(got[name], t), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_made_and_loaded_in_inference_mode(device: str) -> None:
+    """Its tensors cannot be trained: none of a layer's is one."""
+    want, digest = trained(DEVICES[device])
+    with torch.inference_mode():
+        net = made(DEVICES[device])
+        net.load_state_dict(made(DEVICES[device]).state_dict())
+        y = net.eval()(numbers(4, 70)).clone()
+    assert torch.equal(net.eval()(numbers(4, 70)), y)
+    got, its_digest = train(net.train())
+    assert its_digest == digest
+    assert got.keys() == want.keys()
+    for name, t in want.items():
         assert torch.equal(got[name], t), name
 
 

@@ -8,11 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arrays import AnalogParameter, cells_of, check_lr, refuse_twin_arrays
+from .arrays import AnalogParameter, cells_of, check_lr, refuse_dense, refuse_twin_arrays
 from .devices import Ideal
 from .errors import ConfigError
 from .identity import changes
 from .ops import Batch
+from .torch_private import PlainTensors, grad_in_slot
+
+# What groups of other optimizers ask for; labels and what schedulers keep there are nobody's.
+_FOREIGN = frozenset(
+    ("weight_decay", "momentum", "nesterov", "maximize", "betas", "alpha", "rho", "lambd", "etas")
+)
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    """Raise ConfigError if a group asks for what pulses do not do."""
+    for key, value in group.items():
+        if key in _FOREIGN and value:
+            raise ConfigError(
+                f"{key} is {value!r:.60} in a group of AnalogSGD, which is plain SGD; leave it out"
+            )
 
 
 class AnalogSGD(torch.optim.Optimizer):
@@ -21,6 +36,8 @@ class AnalogSGD(torch.optim.Optimizer):
     ``step()`` pulses the pairs (x, d) that backward left on each tile, in order, and moves every
     other parameter by ``p <- p - lr grad`` through ``.data``: autograd does not see the change, so
     a step between forward and backward of another micro-batch is legal and nothing is stashed.
+    Pairs are what torch sees as the gradient of a weight: they stay until ``zero_grad()``, of this
+    optimizer or of the model, and who scales the gradient scales them.
 
     Args:
         params: as for torch optimizers; parameters of analog layers are recognised.
@@ -39,9 +56,11 @@ class AnalogSGD(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses tiles that are the same devices as others, nothing added then."""
+        _check_group(param_group)
         super().add_param_group(param_group)
         try:
             self._refuse_twins()
+            self._refuse_shares()
         except ConfigError:
             self.param_groups.pop()
             raise
@@ -50,6 +69,17 @@ class AnalogSGD(torch.optim.Optimizer):
         now = changes()
         refuse_twin_arrays(self._named())
         self._compared = now
+
+    def _refuse_shares(self) -> None:
+        """The arrays of a cell are moved together, at one learning rate."""
+        seen: dict[int, int] = {}
+        for g, group in enumerate(self.param_groups):
+            for cell in cells_of(group["params"]):
+                if seen.setdefault(id(cell), g) != g:
+                    raise ConfigError(
+                        f"arrays of matrix {cell.identity.tile_id} are in groups {seen[id(cell)]} "
+                        f"and {g}; an algorithm moves them together, put them into one group"
+                    )
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         """(name, parameter) of all groups; without names, what it is and where."""
@@ -71,16 +101,22 @@ class AnalogSGD(torch.optim.Optimizer):
             self._refuse_twins()
         for group in self.param_groups:
             check_lr(group["lr"])
-        for group in self.param_groups:  # before anything is moved
-            for p in group["params"]:
-                if isinstance(p, AnalogParameter):
-                    p.cell.check_updates(wait=False)
+            if len(group) > 2:
+                _check_group(group)
+        with PlainTensors():
+            for group in self.param_groups:  # before anything is moved
+                for p in group["params"]:
+                    if isinstance(p, AnalogParameter):
+                        if grad_in_slot(p) is not None:
+                            refuse_dense(p)
+                        p.cell.check_updates(wait=False)
         with Batch() as batch:  # arrays on a GPU share launches
             for group in self.param_groups:
                 lr = group["lr"]
                 for p in group["params"]:
                     if isinstance(p, AnalogParameter):
-                        p.cell.update_pending(lr, batch)  # once: then nothing is pending
+                        if p.read:  # the arrays of a cell are moved together
+                            p.cell.apply_pending(lr, batch)
                     elif p.grad is not None:
                         p.data.sub_(p.grad, alpha=lr)
         for after in self._optimizer_step_post_hooks.values():
@@ -93,14 +129,15 @@ class AnalogSGD(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients and pending pairs."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if isinstance(p, AnalogParameter):
-                    p.cell.pending.clear()
-                elif set_to_none:
-                    p.grad = None
-                elif p.grad is not None:
-                    p.grad.zero_()
+        with PlainTensors():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if isinstance(p, AnalogParameter):
+                        p.forget()
+                    elif set_to_none:
+                        p.grad = None
+                    elif p.grad is not None:
+                        p.grad.zero_()
 
 
 def check_averaging(parameters: Iterable[Tensor]) -> None:
@@ -125,7 +162,7 @@ def average_pending(parameters: Iterable[Tensor], micro_batches: float) -> None:
     """
     parameters = list(parameters)
     for cell in cells_of(parameters):
-        cell.pending[:] = [(x, d / micro_batches) for x, d in cell.pending]
+        cell.forget([(x, d / micro_batches) for x, d in cell.pending])
     for p in parameters:
         if not isinstance(p, AnalogParameter) and p.grad is not None:
             p.grad.div_(micro_batches)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import ops
 from ..configs import Crossbar, UpdateConfig
@@ -18,6 +18,7 @@ from .packed import Packed
 from .parameter import AnalogParameter, check_lr
 from .saturation import Saturation
 from .state import Saved, check, pack
+from .weight import Weighted
 
 __all__ = ["Array"]
 
@@ -26,7 +27,7 @@ _EVALUATED = ops.Counters._fields.index("evaluation")
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
 
 
-class Array(nn.Module):
+class Array(Weighted):
     """One matrix ``W[rows, cols]`` on crosspoints of one device population.
 
     Every random number is a function of its identity and running counters: the same bits on any
@@ -44,7 +45,8 @@ class Array(nn.Module):
         settings: ``io``, ``update``, ``mapping`` of the crossbar, instead of its own.
 
     Attributes:
-        weight: (rows, cols) float32 parameter, in normalised conductance units.
+        weight: (rows, cols) float32 parameter, see :class:`pulseline.arrays.AnalogParameter`.
+        held: what it holds, in normalised conductance units: what is read.
         hidden: what pulses move where the weight, which is read, carries write noise; else None.
         counters: samples so far, see :class:`pulseline.ops.Counters`: operators advance them.
         averages: running averages of the inputs, forward and backward; 0: none yet.
@@ -73,13 +75,20 @@ class Array(nn.Module):
         super().__init__()
         check_integer("rows", rows, 31)
         check_integer("cols", cols, 31)
-        self.crossbar = Crossbar.of(crossbar, **settings)
+        self._made_with = Crossbar.of(crossbar, **settings)
         self._identity = identify(seed, tile_id)
         self.age_count = 0  # on the host, which cuts calls at events
         self.out_scale = 1.0
         self._outcomes, self._saturation = ops.Outcomes(), Saturation(rows + cols)
-        zeros = torch.zeros(rows, cols, dtype=torch.float32, device="cpu")
-        self.weight = AnalogParameter(zeros)
+        with torch.inference_mode(False):
+            zeros = torch.zeros(rows, cols, dtype=torch.float32, device="cpu")
+            self._hold(AnalogParameter(zeros))
+            self._register(zeros)
+        self.crosspoints = Crosspoints(self.crossbar.device, (rows, cols), self._identity.key)
+        self._pack()
+        self.crossbar.update.warn(self.crossbar.device)
+
+    def _register(self, zeros: Tensor) -> None:
         device = self.crossbar.device
         noisy = isinstance(device, PulsedDevice) and device.write_noise_std > 0
         self.register_buffer("hidden", torch.zeros_like(zeros) if noisy else None)
@@ -87,9 +96,6 @@ class Array(nn.Module):
         self.register_buffer("counters", counters, persistent=False)
         self.register_buffer("averages", zeros.new_zeros(2), persistent=False)
         self.register_buffer("fired", None, persistent=False)
-        self.crosspoints = Crosspoints(device, (rows, cols), self._identity.key)
-        self._pack()
-        self.crossbar.update.warn(device)
 
     # ---- configuration ----
 
@@ -110,7 +116,7 @@ class Array(nn.Module):
 
     def take_update(self, config: UpdateConfig) -> None:
         """Take other settings of the update; the devices stay as they were drawn."""
-        self.crossbar = replace(self.crossbar, update=config)
+        self._made_with = replace(self.crossbar, update=config)
         self._pack()
         config.warn(self.crossbar.device)
 
@@ -142,7 +148,7 @@ class Array(nn.Module):
 
     def _redraw(self) -> None:
         changed()
-        self.crosspoints.draw(self._identity.key, self.weight.device)
+        self.crosspoints.draw(self._identity.key, self.held.device)
         self._pack()
 
     def counts(self) -> ops.Counters:
@@ -152,20 +158,25 @@ class Array(nn.Module):
     @property
     def shape(self) -> torch.Size:
         """(rows, cols) of the matrix."""
-        return self.weight.shape
+        return self.held.shape
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """(lo, hi) of every crosspoint as float32; infinite for the ideal device."""
-        return self.crosspoints.bounds(self.weight.data)
+        return self.crosspoints.bounds(self.held)
 
     # ---- weights ----
 
     @property
     def pulsed(self) -> Tensor:
         """What pulses move: the hidden weight of devices with write noise, else the weight."""
+        self.settle()
+        return self._pulsed
+
+    @property
+    def _pulsed(self) -> Tensor:
         hidden = self._buffers["hidden"]
-        return self.weight.data if hidden is None else hidden
+        return self.held if hidden is None else hidden
 
     @torch.no_grad()
     def program(self, target: Tensor) -> None:
@@ -181,12 +192,12 @@ class Array(nn.Module):
         Raises:
             ConfigError: wrong shape, or a value that is not finite.
         """
-        if target.shape != self.weight.shape:
-            shape = tuple(self.weight.shape)
+        if target.shape != self.held.shape:
+            shape = tuple(self.held.shape)
             raise ConfigError(f"weights have shape {tuple(target.shape)}; this array holds {shape}")
-        if target.device != self.weight.device:
-            raise ConfigError(f"weights are on {target.device}; move them to {self.weight.device}")
-        target = target.to(self.weight.dtype)
+        if target.device != self.held.device:
+            raise ConfigError(f"weights are on {target.device}; move them to {self.held.device}")
+        target = target.to(self.held.dtype)
         if not torch.isfinite(target).all():
             raise ConfigError("weights hold a NaN or an infinity; program finite float32 values")
         largest = float(target.abs().max()) if target.numel() else 0.0
@@ -195,38 +206,32 @@ class Array(nn.Module):
             self._set_scale(self.crosspoints.fitting_scale(target))
         elif float(omega) > 0 and largest > 0:
             self._set_scale(largest / float(omega))
-        self.pulsed.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
+        self._pulsed.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
         self.clip()
+        self._watch()
         if self.hidden is not None:
             ops.disturb_(
-                *(self.weight.data, self.hidden, self.crosspoints.step),
+                *(self.held, self.hidden, self.crosspoints.step),
                 *(self._deviation, self.counters, self._packed.draws),
             )
 
     @torch.no_grad()
     def clip(self) -> None:
         """Bring every weight into its crosspoint's bounds (as programming does)."""
-        self.pulsed.copy_(self.crosspoints.clipped(self.pulsed))
+        self._pulsed.copy_(self.crosspoints.clipped(self._pulsed))
 
     def initialise(self) -> None:
         """Program normals of standard deviation 1/sqrt(cols), a function of the identity."""
-        rows, cols = self.weight.shape
+        rows, cols = self.held.shape
         normals = ops.initial_normals(rows, cols, *self._identity.key)
-        self.program((normals / max(cols, 1) ** 0.5).to(self.weight.device))
-
-    def effective_weight(self) -> Tensor:
-        """``out_scale W``: a copy in the units of the layer."""
-        return self.weight.data * self.out_scale
+        self.program((normals / max(cols, 1) ** 0.5).to(self.held.device))
 
     # ---- reads: (samples, features) in, (samples, features) out ----
 
     def _read(self, v: Tensor, transposed: bool, key: ops.ReadKey) -> Tensor:
-        packed, weight, counters = (
-            self._packed,
-            self._parameters["weight"],
-            self._buffers["counters"],
-        )
-        assert weight is not None
+        if self._watched._version != self._seen:
+            self.settle()
+        packed, weight, counters = self._packed, self.held, self._buffers["counters"]
         assert counters is not None
         settings, options = packed.reads[transposed], packed.converters[transposed]
         if options is None:
@@ -281,10 +286,10 @@ class Array(nn.Module):
         Raises:
             ConfigError: there is no such column.
         """
-        cols = self.weight.shape[1]
+        cols = self.held.shape[1]
         if not 0 <= j < cols:
             raise ConfigError(f"column is {j}; this array has columns 0 to {cols - 1}")
-        one = self.weight.data.new_zeros(1, cols)
+        one = self.held.new_zeros(1, cols)
         one[0, j] = 1.0
         return self.read(one)[0]
 
@@ -329,13 +334,13 @@ class Array(nn.Module):
 
     def _pulse(self, x: Tensor, d: Tensor, rate: float, batch: ops.Batch | None) -> None:
         """Pulses of samples between which nothing else happens."""
+        if self._watched._version != self._seen:
+            self.settle()
         packed, held, cells = self._packed, self._buffers, self._stored
         hidden, fired, counters = held["hidden"], held["fired"], held["counters"]
-        weight = self._parameters["weight"]
-        assert weight is not None
         assert counters is not None
         lines = ops.update_(
-            weight if hidden is None else hidden,
+            self.held if hidden is None else hidden,
             *(cells["step"], cells["slope"], cells["bound"], x, d, rate, self._name, self._params),
             *(packed.pulses, counters, packed.update, fired, batch, self._outcomes),
         )
@@ -343,7 +348,7 @@ class Array(nn.Module):
             self._saturation.judge(self.counts().update, self.crossbar, rate * self.out_scale)
         if hidden is not None and cells["step"] is not None:
             ops.redraw_(
-                *(weight.data, hidden, cells["step"], x, d, rate, packed.pulses),
+                *(self.held, hidden, cells["step"], x, d, rate, packed.pulses),
                 *(self._deviation, counters, packed.update, batch),
             )
         if fired is not None:
@@ -364,7 +369,7 @@ class Array(nn.Module):
     def count_pulses(self) -> None:
         """Count from now on: ``fired`` holds coincidences, slots and samples of pulsed updates."""
         counts = self._params and self._packed.update.fidelity != _EXPECTED
-        where = self.weight.device
+        where = self.held.device
         self.fired = torch.zeros(3, dtype=torch.int64, device=where) if counts else None
 
     # ---- between pulses ----
@@ -401,7 +406,7 @@ class Array(nn.Module):
         before = None if self.hidden is None else held.clone()
         ops.retain_(*(held, cells.step, cells.bound, cells.words, drift, event, self._packed.draws))
         if before is not None:  # the noise of the last write stays as it is
-            self.weight.data.add_(held - before)
+            self.held.add_(held - before)
 
     def _until_events(self, samples: int) -> list[slice]:
         """The samples of a call, cut where an event falls between two of them."""
@@ -428,14 +433,14 @@ class Array(nn.Module):
             raise ConfigError("device is Ideal, which has no reset; program the weights instead")
         words = cells.words
         if words is None:
-            words = cells.draw_retention(self._identity.key).to(self.weight.device)
+            words = cells.draw_retention(self._identity.key).to(self.held.device)
         fresh = self.pulsed.clone()
         ops.reset_(
             *(fresh, cells.step, cells.bound, words),
             *(device.reset_std, self.age_count, self._packed.draws),
         )
         where = slice(None) if columns is None else columns
-        for held in {id(t): t for t in (self.pulsed, self.weight.data)}.values():
+        for held in {id(t): t for t in (self.pulsed, self.held)}.values():
             held[:, where] = fresh[:, where]
 
     # ---- state ----
@@ -451,7 +456,7 @@ class Array(nn.Module):
         counts = {name: getattr(numbers, name) for name in _COUNTERS} | {"age": self.age_count}
         return Saved(
             ops.NUMBERING,
-            tuple(self.weight.shape),
+            tuple(self.held.shape),
             self._identity,
             self.crossbar.settings(),
             counts,
@@ -485,11 +490,7 @@ class Array(nn.Module):
         if moved:
             self._redraw()
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        super()._load_from_state_dict(*arguments)
-        self.clip()
-
     def extra_repr(self) -> str:
         """Shape, device and identity."""
-        (rows, cols), one = self.weight.shape, self._identity
+        (rows, cols), one = self.held.shape, self._identity
         return f"{rows}, {cols}, {self.crossbar.device}, seed={one.seed}, tile_id={one.tile_id}"

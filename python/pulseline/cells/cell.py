@@ -20,14 +20,14 @@ Numbers of arrays: :mod:`pulseline.identity`. What else a cell keeps are buffers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from ..arrays import AnalogParameter, Array, check_lr
+from ..arrays import AnalogParameter, Array, Settings, check_lr, collect, refuse_conversion
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity, identify
@@ -43,7 +43,7 @@ from ..ops import (
 __all__ = ["Cell"]
 
 
-class Cell(nn.Module):
+class Cell(Settings, nn.Module):
     """A (rows, cols) matrix and the algorithm that trains it.
 
     Args:
@@ -53,7 +53,10 @@ class Cell(nn.Module):
 
     Attributes:
         arrays: in order of their numbers; the first one is read.
-        pending: pairs (x, d) that backward passes left.
+        pending: pairs (x, d) that backward passes left; ``weight.grad`` is their sum.
+        applied: how many of them a step has pulsed; as torch's gradients they stay, and are pulsed
+            by the next one again, until they are forgotten.
+        hooked: whether hooks on the weight want to see them.
         samples: seen by updates so far.
 
     Raises:
@@ -64,13 +67,14 @@ class Cell(nn.Module):
 
     def __init__(self, rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> None:
         super().__init__()
-        self.crossbar, self._identity = crossbar, identity
+        self._made_with, self._identity = crossbar, identity
         self.pending: list[tuple[Tensor, Tensor]] = []
+        self.applied = 0
+        self.hooked = False
         self.samples = 0
         self.arrays = nn.ModuleList()
         self._sizes = (rows, cols)
         self.add_array()
-        self.register_load_state_dict_post_hook(_own_after_loading)  # type: ignore[no-untyped-call]
 
     def add_array(self, crossbar: Crossbar | None = None, number: int | None = None) -> Array:
         """Make the next array, on devices of ``crossbar`` or of the cell's.
@@ -89,11 +93,8 @@ class Cell(nn.Module):
     def _own(self) -> None:
         """Parameters lead to their cell, whoever made them."""
         for array in self.arrays:
-            parameter = array._parameters["weight"]
-            if not isinstance(parameter, AnalogParameter):
-                parameter = AnalogParameter(parameter.data, parameter.requires_grad)
-                array._parameters["weight"] = parameter
-            parameter.cell = self
+            array._parameters["weight"].cell = self
+            array._parameters["weight"].read = array is self.array
 
     # ---- what a layer, an optimizer and a pipeline call ----
 
@@ -209,11 +210,21 @@ class Cell(nn.Module):
             yield slice(first, last), border
             first = last
 
+    @property
+    def waits(self) -> bool:
+        """Whether a pair is pending that no step has pulsed."""
+        return len(self.pending) > self.applied
+
     def update_pending(self, lr: float, batch: Batch | None = None) -> None:
         """:meth:`update` with every pair that backward left, in order, and forget them.
 
         If a pair is refused nothing of it is written and all pairs stay.
         """
+        self.apply_pending(lr, batch)
+        self.forget()
+
+    def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
+        """As :meth:`update_pending`, but pairs stay, as gradients do behind a step of torch."""
         pending = self.pending
         if not pending:
             return
@@ -222,7 +233,13 @@ class Cell(nn.Module):
         else:
             x, d = torch.cat([p[0] for p in pending]), torch.cat([p[1] for p in pending])
         self.update(x, d, lr, batch)
-        pending.clear()
+        self.__dict__["applied"] = len(pending)
+
+    def forget(self, pairs: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+        """Drop what is pending; ``pairs`` instead of it. Who took ``.grad`` keeps what it was."""
+        held = self.__dict__  # not by attribute, which torch looks up in Python
+        held["pending"] = list(pairs)
+        held["applied"] = 0
 
     def counts(self) -> list[Counters]:
         """Samples that each array has read and pulsed, see :meth:`pulseline.Array.counts`."""
@@ -276,7 +293,7 @@ class Cell(nn.Module):
         """
         self._check_extra_state(state, "cell")
         self.samples = state["samples"]
-        self.pending.clear()
+        self.forget()
         for array, saved in zip(self.arrays, state["arrays"], strict=True):
             array.load_state(saved)
         self._identity = replace(self.array.identity, array=0)
@@ -335,12 +352,21 @@ class Cell(nn.Module):
         self.check_state(state, prefix, False, f"layer {prefix[:-6]}" if prefix[:-5] else "layer")
         super()._load_from_state_dict(state, prefix, *rest)
 
-    # ---- torch makes new parameters when it moves or assigns ----
+    # ---- moves and copies ----
 
     def _apply(self, fn: Any, recurse: bool = True) -> Cell:
+        refuse_conversion(fn)
+        collect(self.weight)
+        self.pending[:] = [(fn(x), fn(d)) for x, d in self.pending]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._own()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "pending": [],
+            "applied": 0,
+        }  # as torch copies parameters without gradients
 
 
 def check_entry(name: str, value: Any, held: Tensor) -> None:
@@ -352,7 +378,3 @@ def check_entry(name: str, value: Any, held: Tensor) -> None:
         )
     if not torch.isfinite(value).all():
         raise ConfigError(f"state holds a NaN or an infinity in {name}; load another")
-
-
-def _own_after_loading(cell: Cell, _keys: Any) -> None:
-    cell._own()

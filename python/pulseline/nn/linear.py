@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arrays import AnalogParameter
+from ..arrays import AnalogParameter, Fixed, Settings, refuse_conversion
 from ..cells import make_cell
 from ..cells.cell import check_entry
 from ..configs import Crossbar
@@ -17,10 +17,41 @@ from ..devices import Device
 from ..errors import ConfigError
 from ..identity import Identity, check_integer, identify
 from ..ops import check_tensor
+from ..torch_private import functorch_is_active
 from .function import Read
 
+_F32 = torch.float32
+_HERE = (
+    "the weight of an analog layer is on its crossbar: it cannot be replaced, computed from others "
+    "(pruning, spectral_norm, parametrizations, functional_call) or shared with another module; "
+    "write its values with layer.cell.program(values), or share the whole layer"
+)
+_TRACED = (
+    "an analog layer is traced or transformed (torch.jit.trace, torch.export, torch.func), which "
+    "would bypass its noise and its pulses; run the module itself, torch.compile is fine"
+)
 
-class AnalogLinear(nn.Module):
+
+class _Parameters(dict[str, Any]):
+    """The bias; who looks for a weight here would exchange it behind the crossbar's back."""
+
+    def __contains__(self, name: object) -> bool:
+        if name == "weight":
+            raise ConfigError(_HERE)
+        return super().__contains__(name)
+
+    def __missing__(self, name: str) -> Any:
+        if name == "weight":
+            raise ConfigError(_HERE)
+        raise KeyError(name)
+
+    def __delitem__(self, name: str) -> None:
+        if name == "weight":
+            raise ConfigError(_HERE)
+        super().__delitem__(name)
+
+
+class AnalogLinear(Settings, nn.Module):
     """``y = read(W, x) + b``: the product is analog, the bias digital.
 
     Shapes as torch.nn.Linear: (*, in_features) to (*, out_features), float32. In ``eval()`` mode
@@ -53,34 +84,65 @@ class AnalogLinear(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
+        self.__dict__["_parameters"] = _Parameters()
         self.in_features, self.out_features = in_features, out_features
         check_integer("out_features", out_features, 31)
         check_integer("in_features", in_features, 31)
         crossbar = Crossbar.of(crossbar, **settings)
         self.cell = make_cell(out_features, in_features, crossbar, identify(seed, tile_id))
-        zeros = torch.zeros(out_features, dtype=torch.float32, device="cpu")
-        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+        with torch.inference_mode(False):
+            zeros = torch.zeros(out_features, dtype=torch.float32, device="cpu")
+            self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
         self.cell.initialise()
+
+    crossbar = Fixed(lambda layer: layer.cell.crossbar, "build the layer anew")
+
+    @property
+    def identity(self) -> Identity:
+        """Whose random numbers the layer draws."""
+        return self.cell.identity
 
     @property
     def weight(self) -> AnalogParameter:
-        """What is read, in normalised conductance units."""
+        """What is read, in the units of the layer; what is written to it is programmed."""
         return self.cell.weight
 
+    @weight.setter
+    def weight(self, value: object) -> None:
+        if value is not self.cell.weight:
+            raise ConfigError(_HERE)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's, but for the weight and what would compute it."""
+        if name == "weight" or isinstance(param, AnalogParameter):
+            if name != "weight" or param is not self.cell.weight:
+                raise ConfigError(_HERE)
+            return
+        super().register_parameter(name, param)
+
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            raise ConfigError(
-                "an analog layer is traced into a graph, which would bypass its noise and its "
-                "pulses; run the module itself, torch.compile is fine"
-            )
+        if (
+            torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        ):
+            raise ConfigError(_TRACED)
         check_tensor(x)
+        if x.dtype is not _F32 and torch.is_autocast_enabled(x.device.type):
+            x = x.float()  # a crossbar has its own precision: its converters'
         flat = x if x.dim() == 2 else self._flat(x)
         cell: Any = self._modules["cell"]  # not by attribute: torch looks those up in Python
         training = self.training
-        if torch.is_grad_enabled():
-            y: Tensor = Read.apply(flat, cell.weight, cell, training)
-        else:
-            y = cell.read(flat) if training else cell.evaluate(flat)
+        weight: Any = cell.weight
+        if getattr(weight, "cell", weight) is not cell:
+            raise ConfigError(_HERE)
+        try:
+            if torch.is_grad_enabled():
+                y: Tensor = Read.apply(flat, weight, cell, training)
+            else:
+                y = cell.read(flat) if training else cell.evaluate(flat)
+        except RuntimeError:
+            if functorch_is_active():  # which torch.func is
+                raise ConfigError(_TRACED) from None
+            raise
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         b = self._parameters["bias"]
@@ -91,6 +153,11 @@ class AnalogLinear(nn.Module):
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ConfigError(f"x has shape {tuple(x.shape)}; use (..., {self.in_features})")
         return x.reshape(math.prod(x.shape[:-1]), self.in_features)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> AnalogLinear:
+        refuse_conversion(fn)
+        super()._apply(fn, recurse)
+        return self
 
     def train(self, mode: bool = True) -> AnalogLinear:
         """Switch mode; entering evaluation restarts its draws."""

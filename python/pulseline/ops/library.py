@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..torch_private import dispatch_modes
 from .checks import check_tensor
 
 __all__ = ["LIBRARY", "direct", "eager"]
@@ -38,15 +39,13 @@ for schema in (
 ):
     LIBRARY.define(schema)
 
-_modes = torch._C._len_torch_dispatch_stack
-
 
 def eager(t: Tensor) -> bool:
     """Whether nobody but the kernel wants to see a call with this tensor."""
     if type(t) is not Tensor:
         check_tensor(t)
         return False
-    return not torch.compiler.is_compiling() and not _modes()
+    return not torch.compiler.is_compiling() and not dispatch_modes()
 
 
 def direct(t: Tensor) -> bool:
@@ -54,4 +53,4 @@ def direct(t: Tensor) -> bool:
     if type(t) is not Tensor:
         check_tensor(t)
         return False
-    return not torch.compiler.is_compiling() and t.is_cpu and not _modes()
+    return not torch.compiler.is_compiling() and t.is_cpu and not dispatch_modes()

@@ -1,0 +1,175 @@
+"""PendingGradient: the gradient of an array, kept as the pairs that will pulse it.
+
+``G = sum over samples of d x^T``, in the units of the layer. Whoever reads it (norms, histograms,
+copies) gets the numbers of the dense matrix; whoever multiplies it by a number scales the errors d,
+which is what reaches the crossbar; anything else that would write it is refused, since pulses could
+not follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..torch_private import no_torch_function, tree_map, without_storage
+
+__all__ = ["Pairs", "PendingGradient", "refuse_gradient"]
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+_SCALED = {"mul": 1, "div": -1, "true_divide": -1}  # power of the factor
+_SUMS = {"add": 1, "sub": -1}
+_SAME = ("detach", "alias")
+
+
+class PendingGradient(Tensor):
+    """``sum of d x^T`` of pairs (x, d); see the module.
+
+    Attributes:
+        pairs: the very list that a cell keeps pending, or one of its own.
+        shape: (rows, cols) of the matrix.
+    """
+
+    pairs: Pairs
+    __torch_function__ = no_torch_function
+
+    @staticmethod
+    def __new__(cls, pairs: Pairs, shape: torch.Size, device: torch.device) -> PendingGradient:
+        made: PendingGradient = without_storage(cls, shape, device)
+        made.pairs = pairs
+        return made
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def _like(self, pairs: Pairs) -> PendingGradient:
+        return PendingGradient(pairs, self.shape, self.device)
+
+    def dense(self) -> Tensor:
+        """The matrix."""
+        if not self.pairs:
+            return torch.zeros(self.shape, dtype=torch.float32, device=self.device)
+        x, d = (torch.cat([pair[n] for pair in self.pairs]) for n in (0, 1))
+        return d.T @ x
+
+    def scaled(self, factor: float | Tensor) -> Pairs:
+        """The pairs of the gradient times a number."""
+        return [(x, d * factor) for x, d in self.pairs]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        first = args[0] if args else None
+        if isinstance(first, PendingGradient):
+            done = first._own(name, args[1:], kwargs)
+            if done is not NotImplemented:
+                return done
+        elif name.startswith("_foreach") and name.endswith("_"):
+            if _each(name, args):
+                return None
+        elif name == "_amp_foreach_non_finite_check_and_unscale_":
+            return _unscale(*args)
+        return _as_matrices(func, args, kwargs)
+
+    def _own(self, name: str, rest: Any, kwargs: Any) -> Any:
+        """What keeps pairs; NotImplemented: this is not it."""
+        if name in _SAME:
+            return self._like(self.pairs)
+        if name == "clone":
+            return self._like(list(self.pairs))
+        if name == "new_empty_strided" and tuple(rest[0]) == self.shape:
+            return self._like([])  # autograd copies into it a gradient that somebody keeps
+        if name == "copy_" and isinstance(rest[0], PendingGradient):
+            self.pairs[:] = rest[0].pairs
+            return self
+        if name == "neg":
+            return self._like(self.scaled(-1.0))
+        if name == "zero_":
+            self.pairs.clear()
+            return self
+        base = name.rstrip("_")
+        if base in _SCALED and not kwargs and (factor := _number(rest[0])) is not None:
+            pairs = self.scaled(factor if _SCALED[base] > 0 else 1 / factor)
+        elif base in _SUMS and isinstance(rest[0], PendingGradient):
+            alpha = _SUMS[base] * kwargs.get("alpha", 1)
+            pairs = [*self.pairs, *(rest[0].pairs if alpha == 1 else rest[0].scaled(alpha))]
+        else:
+            return NotImplemented
+        if base == name:
+            return self._like(pairs)
+        self.pairs[:] = pairs
+        return self
+
+    # Python reads these without an operator.
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The matrix as a numpy array: a copy."""
+        return self.dense().numpy(force=force)
+
+    def tolist(self) -> Any:
+        """The matrix as nested lists."""
+        return self.dense().tolist()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"{self.dense()!r} of {len(self.pairs)} pending pairs"
+
+    def __deepcopy__(self, _: Any) -> PendingGradient:
+        return self._like([(x.clone(), d.clone()) for x, d in self.pairs])
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return PendingGradient, (self.pairs, self.shape, self.device)
+
+
+def _number(value: Any) -> float | Tensor | None:
+    """A factor of the whole matrix, or None."""
+    if isinstance(value, Tensor):
+        plain = value.dim() == 0 and not isinstance(value, PendingGradient)
+        return value if plain else None
+    return value if isinstance(value, (int, float)) else None
+
+
+def _each(name: str, args: Any) -> bool:
+    """A scaling of many tensors, one by one; whether it was one of those."""
+    single: Any = getattr(Tensor, name.removeprefix("_foreach_"), None)
+    if name not in ("_foreach_mul_", "_foreach_div_", "_foreach_zero_"):
+        return False
+    for n, one in enumerate(args[0]):
+        rest = [value[n] if isinstance(value, (list, tuple)) else value for value in args[1:]]
+        single(one, *rest)
+    return True
+
+
+def _unscale(grads: Iterable[Tensor], found_inf: Tensor, inv_scale: Tensor) -> None:
+    """What GradScaler does: divide by the scale, and look for what is not finite."""
+    for grad in grads:
+        matrix = grad.dense() if isinstance(grad, PendingGradient) else grad
+        if not torch.isfinite(matrix).all():
+            found_inf.fill_(1.0)
+        grad.mul_(inv_scale)
+
+
+def refuse_gradient(name: str) -> None:
+    """Raise ConfigError: torch's function ``name`` does with a gradient what pulses cannot do."""
+    raise ConfigError(
+        f"torch's {name} would combine the gradient of a crossbar with its weight, overwrite it or "
+        "send it, which pulses cannot follow; move analog layers by pulseline.optim.AnalogSGD, "
+        "change gradients only by a factor (clip_grad_norm_, GradScaler), and take .grad.dense() "
+        "for the values alone"
+    )
+
+
+def _as_matrices(func: Any, args: Any, kwargs: Any) -> Any:
+    """Any other function, of the dense matrices; writes are refused."""
+    if func._schema.is_mutable or func.namespace != "aten":  # others communicate
+        refuse_gradient(func.overloadpacket.__name__)
+    args, kwargs = tree_map(
+        lambda leaf: leaf.dense() if isinstance(leaf, PendingGradient) else leaf, (args, kwargs)
+    )
+    return func(*args, **kwargs)

@@ -1,0 +1,79 @@
+"""Every name of torch that begins with an underscore and that the package relies on.
+
+Each has a test of what is expected of it (``tests/test_torch_private.py``), so that a torch which
+changes one says so there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter, tree_map
+
+__all__ = [
+    "PlainTensors",
+    "dispatch_modes",
+    "functorch_is_active",
+    "grad_in_slot",
+    "grad_slot",
+    "no_torch_function",
+    "not_compiled",
+    "set_data",
+    "tree_iter",
+    "tree_map",
+    "will_accumulate",
+    "without_storage",
+]
+
+# In this scope an AnalogParameter is any tensor, and shows what it holds.
+PlainTensors: Any = torch._C.DisableTorchFunctionSubclass
+
+dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+# Where autograd puts gradients: used in the scope of PlainTensors.
+grad_slot: Any = torch._C.TensorBase.grad
+grad_in_slot: Callable[[Tensor], Tensor | None] = grad_slot.__get__
+_data: Any = torch._C.TensorBase.data
+set_data: Callable[[Tensor, Tensor], None] = _data.__set__
+no_torch_function: Any = torch._C._disabled_torch_function_impl
+
+_will_execute = torch._C._will_engine_execute_node
+
+_frames: Any = torch._C._dynamo.eval_frame
+_DEFAULT = _frames._FrameAction.DEFAULT  # what it calls
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def not_compiled(function: F) -> F:
+    """A function that torch.compile leaves as it is: what it is called with need not be guarded.
+
+    Without the import of torch's compiler that ``torch.compiler.disable`` brings, nor its wrapper.
+    """
+    _frames.set_code_exec_strategy(
+        function.__code__, _frames._FrameExecStrategy(_frames._FrameAction.SKIP, _DEFAULT)
+    )
+    return function
+
+
+def will_accumulate(node: Any) -> bool | None:
+    """Whether the backward pass that is running adds to the gradient of a leaf.
+
+    Args:
+        node: the leaf's, one of ``ctx.next_functions``.
+
+    Returns:
+        None: ``torch.autograd.grad`` asked for the leaf's gradient, which it returns to its caller.
+    """
+    try:
+        return _will_execute(node)
+    except RuntimeError:  # it says that a leaf is asked for
+        return None
+
+
+def without_storage(kind: type[Tensor], shape: torch.Size, device: torch.device) -> Any:
+    """A float32 tensor of a subclass that computes its values itself."""
+    return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=torch.float32, device=device)
