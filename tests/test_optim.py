@@ -314,3 +314,30 @@ def test_a_refused_pair_leaves_the_tile_and_its_pairs() -> None:
     assert torch.equal(t.weight.data, before)
     assert len(t.pending) == 2
     assert t.array.counts().update == 0
+
+
+@pytest.mark.parametrize("lr", [torch.tensor([0.1]), torch.tensor(0.1), 0.1])
+def test_a_rate_of_any_kind_moves_everything_or_nothing(lr: object) -> None:
+    """A tensor as torch's optimizers take one: the same step as the number it holds."""
+    moved = []
+    for rate in (lr, float(lr)):  # type: ignore[arg-type]
+        layer = AnalogLinear(3, 2, device=Ideal(), io=IOConfig.perfect(), seed=1)
+        optimizer = AnalogSGD(layer.parameters(), lr=0.1)
+        optimizer.param_groups[0]["lr"] = rate
+        layer(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+        assert layer.bias is not None
+        moved.append((layer.cell.effective_weight(), layer.bias.detach().clone()))
+    assert all(torch.equal(a, b) for a, b in zip(*moved, strict=True))
+
+
+def test_errors_are_owned() -> None:
+    """Who calls backward with a buffer of his own may use it again."""
+    layer = AnalogLinear(3, 2, False, device=Ideal(), io=IOConfig.perfect(), seed=1)
+    before = layer.cell.effective_weight()
+    x, buffer = torch.ones(1, 3), torch.ones(1, 2)
+    layer(x).backward(buffer)
+    buffer.zero_()
+    x.zero_()
+    AnalogSGD(layer.parameters(), lr=0.5).step()
+    assert torch.equal(before - layer.cell.effective_weight(), torch.full((2, 3), 0.5))

@@ -99,8 +99,9 @@ class AnalogSGD(torch.optim.Optimizer):
             before(self, (), {})
         if self._compared != changes():  # a state was loaded, or a tile reseeded
             self._refuse_twins()
+        rates = []
         for group in self.param_groups:
-            check_lr(group["lr"])
+            rates.append(check_lr(group["lr"]))
             if len(group) > 2:
                 _check_group(group)
         with PlainTensors():
@@ -111,8 +112,7 @@ class AnalogSGD(torch.optim.Optimizer):
                             refuse_dense(p)
                         p.cell.check_updates(wait=False)
         with Batch() as batch:  # arrays on a GPU share launches
-            for group in self.param_groups:
-                lr = group["lr"]
+            for group, lr in zip(self.param_groups, rates, strict=True):
                 for p in group["params"]:
                     if isinstance(p, AnalogParameter):
                         if p.read:  # the arrays of a cell are moved together

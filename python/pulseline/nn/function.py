@@ -49,6 +49,7 @@ class Read(Function):
                 g = (cell.read if ctx.training else cell.evaluate)(d, transposed=True)
         if ctx.needs_input_grad[1]:
             (x,) = ctx.saved_tensors
+            d = d.clone() if d is given else d  # the caller may reuse its buffer
             return g, _leave(cell, ctx.next_functions[1][0], x, d, g is not None), None, None
         return g, None, None, None
 
@@ -105,7 +106,7 @@ def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tens
             "create_graph=True asks for derivatives of the gradient of a crossbar's weight, which "
             "has none; ask torch.autograd.grad for inputs or digital parameters alone"
         )
-    # Copies: the caller may reuse its buffers before the optimizer comes.
+    # A copy: the caller may reuse its buffer before the optimizer comes.
     pair = (x.detach().clone(), d)
     if wanted is None or cell.hooked:
         return PendingGradient([pair], cell.shape, d.device)
