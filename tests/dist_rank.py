@@ -100,7 +100,7 @@ def sleeps() -> None:
 
 def refuses() -> None:
     """Not as many processes as stages; what only rank 0 finds out."""
-    with pytest.raises(ConfigError, match=f"stages={WORLD + 1} and {WORLD} processes"):
+    with pytest.raises(ConfigError, match=f"stages is {WORLD + 1} and there are {WORLD} processes"):
         cases.build(WORLD + 1, asynchronous(), executor="dist")
 
     def complain() -> None:

@@ -111,12 +111,12 @@ def test_text_prints_the_imbalance_it_leaves() -> None:
 @pytest.mark.parametrize(
     ("times", "stages", "replicate", "message"),
     [
-        ([1.0, 2.0], 3, 0, "stages=3 must be from 1 to the 2 layers"),
-        ([1.0], 0, 0, "stages=0 must be"),
-        ([], 1, 0, "must be from 1 to the 0 layers"),
-        ([1.0], 1, -1, "replicate=-1 must be"),
-        ([1.0, -1.0], 1, 0, "times must be finite numbers >= 0"),
-        ([float("nan")], 1, 0, "times must be finite"),
+        ([1.0, 2.0], 3, 0, "stages is 3; use 1 to 2, the number of layers"),
+        ([1.0], 0, 0, "stages is 0; use"),
+        ([], 1, 0, "stages is 1; use 1 to 0"),
+        ([1.0], 1, -1, "replicate is -1; use"),
+        ([1.0, -1.0], 1, 0, "times hold -1.0; use finite numbers >= 0"),
+        ([float("nan")], 1, 0, "times hold nan; use finite"),
     ],
 )
 def test_errors(times: list[LayerTime], stages: int, replicate: int, message: str) -> None:
@@ -161,7 +161,7 @@ def test_split_by_modelled_time() -> None:
     assert [len(part) for part in split(deep, 3, cost.balance(deep, 3).counts)] == [2, 2, 2]
     with pytest.raises(ConfigError, match="balance is 'fair'; use layers per stage, such as"):
         split(deep, 3, "fair")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="stages=7 must be from 1 to the 6 layers"):
+    with pytest.raises(ConfigError, match="stages is 7; use 1 to 6, the number of layers"):
         cost.balance(deep, 7)
     with pytest.raises(ConfigError, match="give an example input"):
         cost.balance(cnn(), 3)

@@ -172,7 +172,7 @@ def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --lr -0.1", "--lr: must be a positive number, got '-0.1'"),
         ("train --lr nan", "--lr: must be a positive number, got 'nan'"),
         ("train --batch-size 0", "--batch-size: must be an integer >= 1"),
-        ("train --stages 5", "stages=5 is more than the 4 layers with parameters"),
+        ("train --stages 5", "stages is 5, more than the 4 layers with parameters"),
         ("train --device wood", "device is 'wood'; use one of constant_step, "),
         ("train --schedule fast", "invalid choice: 'fast'"),
         ("train --data mnist", "invalid choice: 'mnist'"),

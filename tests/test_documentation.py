@@ -45,11 +45,6 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
-    @property
-    def house(self) -> bool:
-        """An ``__init__.py``: it exports what it imports from the rooms of the package."""
-        return self.path.rpartition("/")[2] == "__init__.py"
-
     @cached_property
     def exported(self) -> list[str] | None:
         """``__all__``; None if there is none, or if it is not written out."""
@@ -60,7 +55,7 @@ class Module:
 
     @cached_property
     def defined(self) -> set[str]:
-        """Public names that the module makes; in a house also those that it brings together."""
+        """Public names that the module makes."""
         found: set[str] = set()
         for node in self.tree.body:
             if isinstance(node, Documented):
@@ -69,8 +64,6 @@ class Module:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 names = (n for target in targets for n in ast.walk(target))
                 found |= {n.id for n in names if isinstance(n, ast.Name)}
-            elif isinstance(node, ast.ImportFrom) and node.level == 1 and self.house:
-                found |= {alias.asname or alias.name for alias in node.names}
         return set(filter(public, found))
 
     @cached_property
@@ -120,6 +113,16 @@ def modules() -> list[Module]:
 
 MODULES = modules()
 CLASSES = [(m, n) for m in MODULES for n in ast.walk(m.tree) if isinstance(n, ast.ClassDef)]
+
+
+# Parts that nobody builds on; what other parts import from them are their entry points.
+INNER = ("lab", "cli")
+ENTRIES = {
+    name
+    for m in MODULES
+    for name, origin in m.origins.items()
+    if origin.startswith(INNER) and not m.path.startswith(origin.partition(".")[0] + "/")
+}
 
 
 def waits(module: Module) -> bool:
@@ -199,6 +202,12 @@ def inherits(module: Module, owner: ast.ClassDef | None, name: str) -> bool:
     return False
 
 
+def called_within(module: Module, name: str) -> bool:
+    """Whether nobody outside the lab, or the command line, calls what is theirs."""
+    room = module.path.partition("/")[0]
+    return room in INNER and name.partition(".")[0] not in ENTRIES
+
+
 def made_with(module: Module, node: ast.ClassDef) -> tuple[list[str], list[ast.AST]]:
     """What making an instance takes, and the code that runs then."""
     bodies = [n for n in node.body if isinstance(n, Function)]
@@ -206,11 +215,9 @@ def made_with(module: Module, node: ast.ClassDef) -> tuple[list[str], list[ast.A
     init = next((n for n in bodies if n.name == "__init__"), None)
     names = parameters(init) if init else []
     if decorated(node, "dataclass"):
-        fields = (n for n in node.body if isinstance(n, ast.AnnAssign))
-        names = [
-            ast.unparse(n.target) for n in fields if "ClassVar" not in ast.unparse(n.annotation)
-        ]
-        names = list(filter(public, names))
+        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+        taken = (n for n in fields if "ClassVar" not in ast.unparse(n.annotation))
+        names = list(filter(public, (ast.unparse(n.target) for n in taken)))
     return names, list(code)
 
 
@@ -225,8 +232,8 @@ def raised(code: list[ast.AST]) -> set[str]:
     return found
 
 
-def lacks(module: Module, node: Documented, owner: ast.ClassDef | None) -> list[str]:
-    """What the docstring does not say."""
+def lacks(module: Module, name: str, node: Documented, owner: ast.ClassDef | None) -> list[str]:
+    """What the docstring of a public function or class does not say."""
     text = ast.get_docstring(node)
     if text is None:
         if not isinstance(node, ast.ClassDef) and inherits(module, owner, node.name):
@@ -238,7 +245,8 @@ def lacks(module: Module, node: Documented, owner: ast.ClassDef | None) -> list[
         return []
     else:
         names, code = parameters(node), [node]
-    if not isinstance(node, ast.ClassDef) and inherits(module, owner, node.name):
+    described = not isinstance(node, ast.ClassDef) and inherits(module, owner, node.name)
+    if described or called_within(module, name):
         names = []
     said = sections(text)
     missing = []
@@ -250,3 +258,143 @@ def lacks(module: Module, node: Documented, owner: ast.ClassDef | None) -> list[
     found = raised([*code] if isinstance(node, ast.ClassDef) else list(node.body))
     missing += [f"{e} in Raises" for e in sorted(found) if e not in said.get("Raises", "")]
     return missing
+
+
+def finished() -> list[Module]:
+    return [module for module in MODULES if not waits(module)]
+
+
+def test_every_module_says_what_it_exports() -> None:
+    """What it defines, and of what it imports what is meant for others."""
+    for module in finished():
+        if len(module.tree.body) == 1:
+            continue  # a docstring alone
+        assert module.exported is not None, f"{module.path} has no __all__"
+        names = set(module.exported)
+        assert len(names) == len(module.exported), f"{module.path}: __all__ names something twice"
+        assert module.defined <= names, f"{module.path}: __all__ lacks {module.defined - names}"
+        ghosts = names - module.defined - set(module.origins)
+        assert not ghosts, f"{module.path}: __all__ names {ghosts}, which is not there"
+
+
+def test_docstrings_say_what_a_user_needs() -> None:
+    found = [
+        f"{module.path}:{node.lineno} {name} lacks {', '.join(missing)}"
+        for module in finished()
+        for name, node, owner in module.documented()
+        if (missing := lacks(module, name, node, owner))
+    ]
+    assert not found, "\n".join(found)
+
+
+# ---- messages ----
+
+
+def literal(node: ast.expr) -> str:
+    """A string as it is written; what is filled in is ``{}``."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(literal, node.values))
+    return "{}"
+
+
+def messages(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """(line, error, text) of every message that is written out where it is raised."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            error = ast.unparse(node.func)
+            if error in ERRORS and (text := literal(node.args[-1])) != "{}":
+                yield node.lineno, error, text
+
+
+def faults(error: str, text: str) -> list[str]:
+    """What is not of the dialect "x is V; use F"."""
+    found = [f"{word!r}" for word in (" must be ", " got ", "\n") if word in f" {text}"]
+    if re.search(r"[.!]$", text):
+        found.append("a full stop")
+    # The end of a StageFailed is a reason; the beginning says where.
+    if error != "StageFailed" and "; " not in text:
+        found.append("no remedy after a semicolon")
+    return found
+
+
+def test_messages_are_of_one_dialect() -> None:
+    found = [
+        f"{module.path}:{line} {text!r} has {', '.join(wrong)}"
+        for module in finished()
+        for line, error, text in messages(module.tree)
+        if (wrong := faults(error, text))
+    ]
+    assert not found, "\n".join(found)
+
+
+# ---- the searches find what they look for ----
+
+SOURCE = '''
+"""A module."""
+from torch import nn
+from .errors import ConfigError
+
+__all__ = ["Layer", "both", "ghost"]
+
+T = TypeVar("T")
+a, _b = 1, 2
+
+def both(x, y):
+    """What both do.
+
+    Args:
+        x: one. xy: another.
+    """
+    raise ConfigError(f"x must be {x}, got {y}")
+
+def _hidden(x, y):
+    raise ConfigError("x")
+
+@dataclass
+class Settings:
+    """Two fields."""
+    kind: ClassVar[int]
+    first: int
+    second: int
+
+    def __post_init__(self):
+        raise ConfigError("first is 1; use 2")
+
+class Layer(nn.Linear):
+    """A layer."""
+
+    def forward(self, x):
+        return x
+
+    def backward(self, d):
+        return d
+'''
+
+
+def test_the_search_for_names_finds_them() -> None:
+    module = Module("layer.py", SOURCE)
+    assert module.defined == {"a", "both", "Settings", "Layer"}
+    assert module.exported == ["Layer", "both", "ghost"]
+    assert module.origins["ConfigError"] == "errors.ConfigError"
+    assert Module("empty.py", "").exported is None
+
+
+def test_the_search_for_docstrings_finds_what_they_lack() -> None:
+    module = Module("layer.py", SOURCE)
+    found = {name: lacks(module, name, node, owner) for name, node, owner in module.documented()}
+    assert found == {
+        "both": ["y in Args", "ConfigError in Raises"],
+        "Settings": ["first in Args", "second in Args", "ConfigError in Raises"],
+        "Layer": [],
+        "Layer.forward": [],
+        "Layer.backward": ["a docstring"],
+    }
+
+
+def test_the_search_for_messages_finds_them() -> None:
+    found = [text for _, _, text in messages(ast.parse(SOURCE))]
+    assert sorted(found) == ["first is 1; use 2", "x", "x must be {}, got {}"]
+    assert [len(faults("ConfigError", text)) for text in sorted(found)] == [0, 1, 3]
+    assert not faults("StageFailed", "its output is NaN")

@@ -195,7 +195,7 @@ def test_every_number_has_a_source_and_recalled_ones_are_marked() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: preset("abacus"), "hardware 'abacus' does not exist: use one of pcm_14nm"),
+        (lambda: preset("abacus"), "hardware is 'abacus'; use one of pcm_14nm"),
         (lambda: replace(PLAIN, t_conv_ns=-1), "t_conv_ns of plain is -1"),
         (lambda: replace(PLAIN, bl=0), "bl of plain is 0; use a number >= 1"),
         (lambda: replace(PLAIN, mac_fj=float("nan")), "mac_fj of plain is nan"),

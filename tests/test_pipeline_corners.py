@@ -238,7 +238,7 @@ def test_a_loss_of_several_parts_gets_a_sentence() -> None:
         optimizer=lambda p: AnalogSGD(p, lr=LR),
         loss=lambda out, y: {"loss": nn.functional.mse_loss(out, y)},  # type: ignore[arg-type]
     )
-    with pytest.raises(StageFailed, match=r"loss must return a scalar.*got dict"):
+    with pytest.raises(StageFailed, match=r"loss returns a dict; return a scalar"):
         trained(pipe, *samples(2))
 
 
@@ -379,7 +379,7 @@ def test_recomputed_dropout_is_the_same(executor: str) -> None:
             ),
             "stages belongs to a model",
         ),
-        (lambda: build(network()).step([1.0], torch.zeros(1)), "must be tensors, got a list"),
+        (lambda: build(network()).step([1.0], torch.zeros(1)), "x is a list; stack the samples"),
     ],
 )
 def test_arguments_get_one_sentence(make: Any, message: str) -> None:

@@ -106,8 +106,8 @@ def test_a_run_uses_the_rates() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Rates(anneal=-1), "anneal must be an integer >= 0, got -1"),
-        (lambda: Rates(warmup=0.5), "warmup must be an integer >= 0, got 0.5"),  # type: ignore[arg-type]
+        (lambda: Rates(anneal=-1), "anneal is -1; use an integer >= 0"),
+        (lambda: Rates(warmup=0.5), "warmup is 0.5; use an integer >= 0"),  # type: ignore[arg-type]
         (lambda: set_stage_lrs(build(asynchronous()), [0.1]), "1 entries for 4 stages"),
     ],
 )

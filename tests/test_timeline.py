@@ -183,8 +183,8 @@ def test_schedule_command_options(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         ("--inflight 4,x", "--inflight is '4,x'; use numbers like 4,3,2,1 or auto"),
-        ("--inflight auto", "inflight='auto' needs times="),
-        ("--inflight 1,2,3,4", "must not grow towards the last stage"),
+        ("--inflight auto", "inflight is 'auto'"),
+        ("--inflight 1,2,3,4", "do not grow towards the last stage"),
         ("--schedule sync --warmup 3", "belong to --schedule async, not to sync"),
         ("--times 1,2", "--times is '1,2'; use F,B,U in ns"),
         ("--times 1,2,3/4,5,6", "one for all stages or 4 with / between"),

@@ -146,11 +146,11 @@ def test_spans_keep_versions_and_order() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: asynchronous(inflight="auto"), "inflight='auto' needs times="),
-        (lambda: asynchronous(True, "auto", times=[EQUAL]), "and half duplex"),
+        (lambda: asynchronous(inflight="auto"), "inflight is 'auto'"),
+        (lambda: asynchronous(True, "auto", times=[EQUAL]), "use half duplex"),
         (lambda: asynchronous(inflight="deep"), "use 'auto' or one number per stage"),
         (lambda: auto_depths([(1.0, -1.0, 0.0)]), "times of stage 1 are"),
-        (lambda: auto_depths([EQUAL, (0.0, 0.0, 0.0)]), "at least one must be > 0"),
+        (lambda: auto_depths([EQUAL, (0.0, 0.0, 0.0)]), "use at least one that is > 0"),
         (lambda: auto_depths([EQUAL], float("nan")), "latency is nan"),
         (lambda: timed([FORWARD_FIRST, NEEDS_BOTH], [EQUAL] * 2), "waiting at 1B0, 2F1"),
     ],

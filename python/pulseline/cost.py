@@ -114,7 +114,7 @@ def _shape(layer: Any) -> tuple[int, int]:
 def _matrix(layer: nn.Module, positions: float, counted: Counted, known: bool = False) -> Matrix:
     if not known and not hasattr(layer, "in_features"):
         raise ConfigError(
-            f"{type(layer).__name__} takes one product per output position: give an example input"
+            f"{type(layer).__name__} takes one product per output position; give an example input"
         )
     cell = _cell(layer)
     return Matrix(*_shape(layer), positions, None if cell is None else slots(cell, counted))

@@ -55,7 +55,7 @@ def _flatten(prefix: str, state: Mapping[Any, object]) -> dict[str, object]:
             flat[name] = value
         else:
             raise ConfigError(
-                f"state entry {name} has type {type(value).__name__}: only tensors, numbers and "
-                "strings have a digest"
+                f"state entry {name} is a {type(value).__name__}; use tensors, numbers and "
+                "strings, which have a digest"
             )
     return flat

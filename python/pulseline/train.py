@@ -229,12 +229,15 @@ def _resume(pipe: Pipeline, run: Run, saving: Saving, epochs: int, notice: Notic
     if not saving.resume:
         if pipe.once(lambda: checkpoint.steps(root)):
             raise ConfigError(
-                f"{root} holds a checkpoint: add --resume to continue from it, or use another "
+                f"{root} holds a checkpoint; add --resume to continue from it, or use another "
                 "directory"
             )
         return
     if any(step > epochs for step in pipe.once(lambda: checkpoint.steps(root))):
-        raise ConfigError(f"{root} holds a checkpoint of a later epoch than --epochs {epochs}")
+        raise ConfigError(
+            f"{root} holds a checkpoint of a later epoch than {epochs}; raise --epochs, or use "
+            "another directory"
+        )
     loaded = checkpoint.load(pipe, root, config=saving.config)
     if loaded is None:
         notice(f"no checkpoint in {root}: starting with epoch 1")

@@ -124,10 +124,10 @@ class ReadConfig:
                 getattr(self, field) == 0 or self.mv_type != "one_pass",
                 self,
                 field,
-                "it acts on the pass of negative inputs: choose a pos_neg_separate mv_type",
+                "use a pos_neg_separate mv_type, on whose negative pass it acts",
             )
         ok = self.out_nonlinearity == 0 or self.out_bound > 0
-        require(ok, self, "out_nonlinearity", "it is relative to out_bound: use a bound > 0")
+        require(ok, self, "out_nonlinearity", "use an out_bound > 0, to which it is relative")
         ok = self.ir_drop == "none" or self.wire_resistance > 0
         require(ok, self, "wire_resistance", 'use a value > 0 or ir_drop="none"')
         ok = 1e-12 <= self.ir_tolerance < 1

@@ -39,6 +39,6 @@ def load_digits(samples: int | None = None) -> Digits:
         (images / 16).astype(np.float32), labels, test_size=0.2, random_state=0, stratify=labels
     )
     if samples is not None and samples > len(x_train):
-        raise ConfigError(f"samples is {samples}; there are {len(x_train)} training images")
+        raise ConfigError(f"samples is {samples}; use at most the {len(x_train)} training images")
     x_train, y_train = x_train[:samples], y_train[:samples]
     return Digits(*(torch.from_numpy(a) for a in (x_train, y_train, x_test, y_test)))

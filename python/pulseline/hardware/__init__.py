@@ -1,7 +1,7 @@
 """Time and energy of the modelled hardware, from geometry, converters and pulse length.
 
 No torch, no simulation: numbers in, numbers out. What a network costs on it is computed by
-``pulseline.pipeline.modelled``.
+``pulseline.cost``.
 """
 
 from __future__ import annotations

@@ -122,12 +122,13 @@ def balance(times: Sequence[LayerTime], stages: int, replicate: int = 0) -> Bala
         ConfigError: counts that do not fit, or a negative time.
     """
     if isinstance(stages, bool) or not 1 <= stages <= len(times):
-        raise ConfigError(f"stages={stages} must be from 1 to the {len(times)} layers")
+        raise ConfigError(f"stages is {stages}; use 1 to {len(times)}, the number of layers")
     if replicate < 0:
-        raise ConfigError(f"replicate={replicate} must be an integer >= 0")
+        raise ConfigError(f"replicate is {replicate}; use an integer >= 0")
     layers = [_parts(time) for time in times]
-    if any(not (0 <= part < float("inf")) for parts in layers for part in parts):
-        raise ConfigError("times must be finite numbers >= 0")
+    for time, parts in zip(times, layers, strict=True):
+        if not all(0 <= part < float("inf") for part in parts):
+            raise ConfigError(f"times hold {time}; use finite numbers >= 0")
     n = len(layers)
     table = [[_with_copies(layers[a:b], replicate) for b in range(a + 1, n + 1)] for a in range(n)]
     limits = sorted({time for row in table for cell in row for time in cell})

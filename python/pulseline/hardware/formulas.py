@@ -1,7 +1,7 @@
 """Time per sample of M equal stages, closed forms; all times in one unit.
 
 Sources: costs of the three schedules of Analog-SGD-AP (arXiv 2410.15155), one micro-batch = one
-sample. Unequal stages, link latency and short runs: ``pulseline.pipeline.timing``.
+sample. Unequal stages, link latency and short runs: ``pulseline.schedules.timing``.
 """
 
 from __future__ import annotations

@@ -188,5 +188,5 @@ def preset(name: str | Hardware = DEFAULT) -> Hardware:
     if isinstance(name, Hardware):
         return name
     if name not in PRESETS:
-        raise ConfigError(f"hardware {name!r} does not exist: use one of {', '.join(PRESETS)}")
+        raise ConfigError(f"hardware is {name!r}; use one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -193,14 +193,17 @@ class Accuracy(Settings):
 
     @property
     def stale(self) -> Method:
+        """The asynchronous method on all stages."""
         return Method("asynchronous", self.stages)
 
     @property
     def plain(self) -> Method:
+        """The sequential method."""
         return Method("sequential", 1)
 
     @property
     def synchronous(self) -> list[Method]:
+        """The synchronous methods, one per number of micro-batches."""
         return [one for one in self.methods() if one.schedule == "synchronous"]
 
     # ---- what they say ----

@@ -204,7 +204,7 @@ def rows_of(experiment: Experiment, out: Path) -> Rows:
     for run in runs_of([experiment], out):
         kept = load(run, lambda _: None)
         if kept is None:
-            raise ConfigError(f"{run.path} is missing: run the experiment again")
+            raise ConfigError(f"{run.path} is missing; run the experiment again")
         rows += kept
     return rows
 
@@ -225,4 +225,4 @@ def finish(runs: Sequence[Run], jobs: int, progress: Progress, notice: Notice) -
         for run in pool(delayed(compute)(run) for run in left):
             progress(run.experiment.name, len(run.seeds) * run.experiment.steps())
     except TerminatedWorkerError:
-        raise BackendError("a process of the lab was killed: run it again") from None
+        raise BackendError("a process of the lab was killed; run it again") from None

@@ -47,14 +47,14 @@ def check_tensor(value: object) -> None:
     """Refuse anything but a tensor.
 
     Raises:
-        ConfigError: the value is none.
+        ConfigError: it is something else.
     """
     if not isinstance(value, Tensor):
         if type(value).__module__ == "torch.fx.proxy":
             refuse_traced()
         raise ConfigError(
-            f"got a {type(value).__name__} where a tensor is needed; convert it with "
-            "torch.as_tensor(x, dtype=torch.float32)"
+            f"an argument is a {type(value).__name__}; convert it with "
+            "torch.as_tensor(argument, dtype=torch.float32)"
         )
 
 

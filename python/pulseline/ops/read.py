@@ -41,14 +41,11 @@ def read_cpu(
     converters: Sequence[float] | None = None,
     average: Tensor | None = None,
 ) -> Tensor:
-    """Both reads of CPU tensors.
+    """Both reads of CPU tensors, see :func:`read_` and :func:`read_chain_`.
 
     Args:
-        x, weight, transposed, counters, key, settings: see :func:`read_`.
-        converters, average: see :func:`read_chain_`; None: the plain read.
-
-    Returns:
-        (samples, outputs) float32.
+        x, weight, transposed, counters, key, settings: as there.
+        converters, average: None: the plain read.
 
     Raises:
         ConfigError: dtype, shape or device, or a value that is not finite.

@@ -79,16 +79,16 @@ def check_stages(stages: list[Stage]) -> None:
             not the last one alone has a loss.
     """
     if not stages:
-        raise ConfigError("stages is empty: give at least one Stage")
+        raise ConfigError("stages is empty; give at least one Stage")
     for m, stage in enumerate(stages, start=1):
         if (stage.loss is not None) != (m == len(stages)):
             raise ConfigError(
-                f"stage {m} of {len(stages)} {'has a' if stage.loss else 'needs a'} loss: the last "
-                "stage and no other computes it"
+                f"stage {m} of {len(stages)} has {'a' if stage.loss else 'no'} loss; give one to "
+                "the last stage and to no other"
             )
         if not has_parameters(stage.module):
-            raise ConfigError(f"stage {m} has no parameters: give it at least one layer to train")
+            raise ConfigError(f"stage {m} has no parameters; give it at least one layer to train")
     parameters = [id(p) for stage in stages for p in stage.module.parameters()]
     optimizers = [id(stage.optimizer) for stage in stages]
     if len({*parameters}) < len(parameters) or len({*optimizers}) < len(optimizers):
-        raise ConfigError("two stages share a parameter or an optimizer: give each stage its own")
+        raise ConfigError("two stages share a parameter or an optimizer; give each stage its own")

@@ -75,7 +75,7 @@ def save(
     """
     pipe.check_flushed("a checkpoint")
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        raise ConfigError(f"step must be an integer >= 0, got {step!r}")
+        raise ConfigError(f"step is {step!r}; use an integer >= 0")
     root, run = Path(directory), _run(pipe, config)
     kept = _json("state", state or {})
     _together(pipe, lambda: _prepare(pipe, root, step, run))
@@ -130,7 +130,9 @@ def load(
             return Loaded(body["step"], body["state"], tuple(skipped))
         skipped += damage
     if skipped:
-        raise ConfigError(f"no checkpoint in {root} is complete: {skipped[0]}")
+        raise ConfigError(
+            f"no checkpoint in {root} is complete ({skipped[0]}); use another directory"
+        )
     return None
 
 
@@ -157,7 +159,9 @@ def _json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return dict(json.loads(json.dumps(value)))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be JSON: {error}") from None
+        raise ConfigError(
+            f"{name} cannot be JSON ({error}); use numbers, strings, lists and mappings"
+        ) from None
 
 
 def _run(pipe: Pipeline, config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -171,12 +175,12 @@ def _prepare(pipe: Pipeline, root: Path, step: int, run: dict[str, Any]) -> None
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{root} cannot be a directory: {error.strerror}") from None
+        raise ConfigError(f"{root} cannot be a directory ({error.strerror}); use another") from None
     if pipe.rank == 0:
         _candidates(root, run)
         if (there := steps(root)) and there[0] > step:
             raise ConfigError(
-                f"{root} holds the later step {there[0]}: load it, or use another directory"
+                f"{root} holds the later step {there[0]}; load it, or use another directory"
             )
 
 
@@ -222,7 +226,7 @@ def _candidates(root: Path, run: dict[str, Any]) -> tuple[list[dict[str, Any]], 
             was, now = body["run"].get(name), run.get(name)
             if was != now:
                 raise ConfigError(
-                    f"{path} was written with {name}={was!r} and this run has {now!r}: use the "
+                    f"{path} was written with {name}={was!r} and this run has {now!r}; use the "
                     "same, or another directory"
                 )
         found.append(body)
@@ -264,7 +268,10 @@ def _apply(pipe: Pipeline, root: Path, body: dict[str, Any]) -> None:
                 _take(stage, torch.load(path, weights_only=True))
             except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
                 text = str(error).splitlines()[0]
-                raise ConfigError(f"{path} does not fit stage {stage.index}: {text}") from None
+                raise ConfigError(
+                    f"{path} does not fit stage {stage.index} ({text}); use the model that it was "
+                    "saved from"
+                ) from None
 
     try:
         _together(pipe, take)

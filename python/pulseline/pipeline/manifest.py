@@ -74,7 +74,9 @@ def write(path: Path, data: bytes) -> None:
             finally:
                 os.close(handle)
     except OSError as error:
-        raise BackendError(f"checkpoint {path} cannot be written: {error.strerror}") from None
+        raise BackendError(
+            f"checkpoint {path} cannot be written ({error.strerror}); use another directory"
+        ) from None
 
 
 def _sha_of(body: Mapping[str, Any]) -> str:
@@ -101,12 +103,12 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise Damaged(f"{path.name} is damaged") from None
     if not isinstance(body, dict) or body.get("kind") != _KIND:
-        raise ConfigError(f"{path} is no checkpoint of pulseline: use another directory")
+        raise ConfigError(f"{path} is no checkpoint of pulseline; use another directory")
     form, numbering = body.get("format"), body.get("numbering")
     if form != FORMAT or numbering != ops.NUMBERING:
         raise ConfigError(
             f"{path} has format {form} and draw numbering {numbering}, this version of pulseline "
-            f"reads {FORMAT} and {ops.NUMBERING}: use the version that wrote it"
+            f"reads {FORMAT} and {ops.NUMBERING}; use the version that wrote it"
         )
     if body.get("sha256") != _sha_of(body):
         raise Damaged(f"{path.name} is damaged")

@@ -53,7 +53,7 @@ class Options:
         """Options by name.
 
         Raises:
-            ConfigError: a name is none, or a value out of its range.
+            ConfigError: there is no such option, or a value is out of its range.
         """
         known = [one.name for one in fields(cls)]
         for name in given:

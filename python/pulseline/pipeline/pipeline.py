@@ -151,15 +151,17 @@ class Pipeline:
             StageFailed: from a stage.
         """
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            found = type(y if isinstance(x, Tensor) else x).__name__
-            raise ConfigError(f"x and y must be tensors, got a {found}: stack the samples")
+            name, found = ("y", y) if isinstance(x, Tensor) else ("x", x)
+            raise ConfigError(f"{name} is a {type(found).__name__}; stack the samples to a tensor")
         if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
             raise ConfigError(
-                f"x {tuple(x.shape)} and y {tuple(y.shape)} must have the same number of samples "
-                "in their first dimension"
+                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; use as many samples of "
+                "each in the first dimension"
             )
         if len(x) and not (is_finite(x) and is_finite(y)):
-            raise ConfigError("x and y must be finite: remove NaN and infinity from the batch")
+            raise ConfigError(
+                "x or y holds a NaN or an infinity; remove such samples from the batch"
+            )
         if torch.is_inference_mode_enabled():
             raise ConfigError("step came in inference mode, where nothing can be trained; leave it")
         with self._alone("step"):
@@ -279,7 +281,7 @@ class Pipeline:
             ConfigError: some are.
         """
         if not self.flushed:
-            raise ConfigError(f"{what} needs a flush point: call drain() first")
+            raise ConfigError(f"{what} needs a flush point; call drain() first")
 
     @property
     def flushed(self) -> bool:

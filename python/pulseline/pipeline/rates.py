@@ -101,7 +101,7 @@ def set_stage_lrs(pipe: Pipeline, lrs: Sequence[float]) -> list[float]:
     pipe.check_flushed("setting learning rates")
     if len(lrs) != len(pipe.stages):
         raise ConfigError(
-            f"lrs has {len(lrs)} entries for {len(pipe.stages)} stages: one per stage"
+            f"lrs has {len(lrs)} entries for {len(pipe.stages)} stages; use one per stage"
         )
     for stage, lr in zip(pipe.stages, lrs, strict=True):
         for group in stage.optimizer.param_groups:

@@ -37,7 +37,7 @@ def refuse_traced(model: nn.Module) -> None:
         if isinstance(part, torch.fx.GraphModule) or _is_torch_pipe(part):
             raise ConfigError(
                 f"{name or 'model'} is a traced {type(part).__name__}, which bypasses the tiles in "
-                "backward: give the original module"
+                "backward; give the original module"
             )
 
 
@@ -57,11 +57,11 @@ def split(model: nn.Module, stages: int, balance: Balance = None) -> list[nn.Seq
     refuse_traced(model)
     if not isinstance(model, nn.Sequential):
         raise ConfigError(
-            f"model must be an nn.Sequential to be cut into stages, got {type(model).__name__}: "
-            "build Stage objects by hand"
+            f"model is a {type(model).__name__}; use an nn.Sequential, which can be cut into "
+            "stages, or build Stage objects by hand"
         )
     if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
-        raise ConfigError(f"stages must be an integer >= 1, got {stages!r}")
+        raise ConfigError(f"stages is {stages!r}; use an integer >= 1")
     layers = list(model)  # a layer used twice counts twice, unlike in children()
     starts = [i for i, layer in enumerate(layers) if has_parameters(layer)]
     if isinstance(balance, str):
@@ -82,14 +82,14 @@ def _counts(layers: int, stages: int, balance: Sequence[int] | None) -> list[int
     if balance is None:
         if stages > layers:
             raise ConfigError(
-                f"stages={stages} is more than the {layers} layers with parameters: use fewer"
+                f"stages is {stages}, more than the {layers} layers with parameters; use fewer"
             )
         each, rest = divmod(layers, stages)
         return [each + (m < rest) for m in range(stages)]
     counts = list(balance)
     if len(counts) != stages or sum(counts) != layers or min(counts) < 1:
         raise ConfigError(
-            f"balance={counts} must give each of {stages} stages at least one of the {layers} "
-            "layers with parameters and use all of them"
+            f"balance is {counts}; give each of {stages} stages at least one of the {layers} "
+            "layers with parameters, and use all of them"
         )
     return counts

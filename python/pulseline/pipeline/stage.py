@@ -112,7 +112,7 @@ class Stage:
     ) -> None:
         if isinstance(module, torch.fx.GraphModule):
             raise ConfigError(
-                "module is a traced torch.fx.GraphModule, which bypasses the tiles in backward: "
+                "module is a traced torch.fx.GraphModule, which bypasses the tiles in backward; "
                 "give the original nn.Module"
             )
         self.module = module
@@ -195,12 +195,13 @@ class Stage:
         if self.loss is None:
             return out
         if target is None:
-            raise ConfigError("target is missing: the last stage needs one to compute its loss")
+            raise ConfigError("target is missing; the last stage needs one to compute its loss")
         out = self.loss(out, target)
         if not isinstance(out, Tensor) or out.dim():
-            what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            shaped = isinstance(out, Tensor)
+            what = f"shape {tuple(out.shape)}" if shaped else f"a {type(out).__name__}"
             raise ConfigError(
-                f"loss must return a scalar, the mean over the micro-batch, got {what}"
+                f"loss returns {what}; return a scalar, the mean over the micro-batch"
             )
         return out
 
@@ -237,7 +238,7 @@ class Stage:
             self._run_backward(out, grad)
         elif not self.first:
             raise StageFailed(
-                self.index, "B", k, "its output does not depend on its input: it is detached"
+                self.index, "B", k, "its output does not depend on its input, it is detached"
             )
         self._unapplied += self.weights.get(k, 1.0)
         self._records.append((k, version, self.version, time, self.time))

@@ -86,7 +86,8 @@ def asynchronous(
     if inflight == "auto":
         if times is None or full_duplex:
             raise ConfigError(
-                "inflight='auto' needs times=, one (t_F, t_B, t_U) per stage, and half duplex"
+                "inflight is 'auto' in full duplex or without times; use half duplex and times=, "
+                "one (t_F, t_B, t_U) per stage"
             )
         inflight = auto_depths(times, latency)
     elif isinstance(inflight, str):

@@ -54,7 +54,7 @@ def count_of(name: str, value: int, least: int = 1) -> int:
         ConfigError: it is no integer >= ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be an integer >= {least}, got {value!r}")
+        raise ConfigError(f"{name} is {value!r}; use an integer >= {least}")
     return value
 
 
@@ -68,7 +68,7 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         ConfigError: the value is none of them.
     """
     if value not in known:
-        raise ConfigError(f"{name} {value!r} does not exist: use one of {', '.join(known)}")
+        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,13 @@ class Plan:
         own = self.full_duplex or self.warmup or (self.depths, self.flush_every) != (None, None)
         if self.kind != "asynchronous" and own:
             raise ConfigError(
-                f"full_duplex, inflight, flush_every and warmup belong to the asynchronous "
-                f"schedule, not to the {self.kind} one"
+                f"schedule is {self.kind!r} with full_duplex, inflight, flush_every or warmup; use "
+                "them with 'asynchronous'"
             )
         if self.kind == "asynchronous" and self.update != "pulsed":
             raise ConfigError(
-                "update='averaged' needs a mini-batch to average over: use the synchronous schedule"
+                "update is 'averaged' without mini-batches to average over; use the synchronous "
+                "schedule"
             )
         if self.flush_every is not None:
             count_of("flush_every", self.flush_every)
@@ -125,8 +126,8 @@ class Plan:
             count_of("every entry of inflight", depth)
         if any(here < later for here, later in pairwise(depths)):
             raise ConfigError(
-                f"inflight must not grow towards the last stage or the pipeline deadlocks, "
-                f"got {list(depths)}"
+                f"inflight is {list(depths)}, which deadlocks; use numbers that do not grow "
+                "towards the last stage"
             )
 
     @property
@@ -172,7 +173,7 @@ class Plan:
         count_of("stages", stages)
         if self.depths is not None and len(self.depths) != stages:
             raise ConfigError(
-                f"inflight has {len(self.depths)} entries for {stages} stages: give one per stage"
+                f"inflight has {len(self.depths)} entries for {stages} stages; use one per stage"
             )
         return stages
 
@@ -180,7 +181,7 @@ class Plan:
         self.check_stages(stages)
         count_of("stage", m)
         if m > stages:
-            raise ConfigError(f"stage must be 1..{stages}, got {m!r}")
+            raise ConfigError(f"stage is {m!r}; use 1 to {stages}")
         return stages - m
 
     def depth(self, stages: int, m: int) -> int:

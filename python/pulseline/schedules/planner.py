@@ -130,7 +130,10 @@ class Planner:
                 idle = 0
                 yield planned
             if idle > plan.interval:
-                raise BackendError(f"the pipeline stalled in clock cycle {self.cycles}")
+                raise BackendError(
+                    f"the planner stalled in clock cycle {self.cycles}, a fault of pulseline; "
+                    "report it with the schedule"
+                )
             self.cycles += 1
         if not closed:
             return False

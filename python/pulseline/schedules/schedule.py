@@ -92,9 +92,11 @@ class Schedule(Plan):
         """
         below = self._below(stages, op.stage)
         if self.depths is not None or self.warmup or op.kind not in ("F", "B"):
-            raise ConfigError(f"operation {op} has no closed form: take its cycle from events()")
+            raise ConfigError(f"operation {op} has no closed form; take its cycle from events()")
         if not 0 <= op.mb < micro_batches:
-            raise ConfigError(f"operation {op} is not part of a run of {micro_batches}")
+            raise ConfigError(
+                f"operation {op} is not part of the run; use micro-batches below {micro_batches}"
+            )
         size = self.segment or micro_batches
         before, k = divmod(op.mb, size)
         size = min(size, micro_batches - before * size)

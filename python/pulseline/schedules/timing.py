@@ -40,7 +40,7 @@ def check_times(times: Sequence[Times], latency: float = 0.0) -> None:
         if len(stage) != 3 or not all(math.isfinite(t) and t >= 0 for t in stage):
             raise ConfigError(f"times of stage {m} are {stage}; use three finite numbers >= 0")
         if sum(stage) <= 0:
-            raise ConfigError(f"times of stage {m} are {stage}; at least one must be > 0")
+            raise ConfigError(f"times of stage {m} are {stage}; use at least one that is > 0")
 
 
 def loop_time(times: Sequence[Times], i: int, j: int, latency: float) -> float:
@@ -144,7 +144,7 @@ class _TimedClock:
         heads = [p[n] for n, p, end in zip(self.next, self.programs, ended, strict=True) if not end]
         if any(ended) or any(op.kind != "flush" for op in heads):
             stuck = ", ".join(map(str, heads))
-            raise ConfigError(f"the schedule deadlocks, waiting at {stuck}")
+            raise ConfigError(f"the programs deadlock, waiting at {stuck}; use those of a Schedule")
         self.free = [max(self.free)] * len(self.free)
         self.next = [n + 1 for n in self.next]
 

@@ -25,7 +25,7 @@ def make(name: str, stages: list[Stage], schedule: Schedule, timeout: float) -> 
         BackendError: it cannot run here.
     """
     if not timeout > 0:
-        raise ConfigError(f"timeout must be a positive number of seconds, got {timeout!r}")
+        raise ConfigError(f"timeout is {timeout!r}; use a positive number of seconds")
     if name == "sim":
         return Simulator(stages)
     if name == "threads":

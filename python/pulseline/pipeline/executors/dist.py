@@ -66,7 +66,7 @@ class Distributed:
         self._device = device
         link = link or ("lockstep" if device.type == "cuda" else "free")
         if link not in ("free", "gloo", "lockstep"):
-            raise ConfigError(f"link {link!r} does not exist: use 'free', 'gloo' or 'lockstep'")
+            raise ConfigError(f"link is {link!r}; use 'free', 'gloo' or 'lockstep'")
         self._control = dist.new_group(timeout=wait, backend="gloo")
         self._lockstep: LockStep | None = None
         if link == "lockstep":
@@ -201,7 +201,7 @@ class Distributed:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BackendError(f"the pipeline is closed ({self._closed}): start the run again")
+            raise BackendError(f"the pipeline is closed ({self._closed}); start the run again")
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Tell the others, close, and raise what failed first."""

@@ -129,7 +129,7 @@ def reason(error: Exception) -> str:
     if "modified by an inplace operation" in text:
         return (
             "the optimizer's step tells autograd, which then refuses the gradients of what is in "
-            "flight: use AnalogSGD"
+            "flight; use AnalogSGD"
         )
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
 

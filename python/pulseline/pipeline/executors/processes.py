@@ -44,16 +44,18 @@ def join(stages: int, timeout: timedelta) -> Any:
         BackendError: they do not come together, or this torch cannot.
     """
     if not dist.is_available():
-        raise BackendError("executor 'dist' needs torch.distributed, which this torch lacks")
+        raise BackendError(
+            "executor 'dist' needs torch.distributed, which this torch lacks; use 'threads'"
+        )
     processes = world_size()
     if not processes:
         raise ConfigError(
-            "executor 'dist' needs one process per stage, and RANK and WORLD_SIZE are not set: "
+            "executor 'dist' needs one process per stage, and RANK and WORLD_SIZE are not set; "
             f"start it with torchrun --nproc-per-node {stages}"
         )
     if processes != stages:
         raise ConfigError(
-            f"stages={stages} and {processes} processes: executor 'dist' runs one stage per process"
+            f"stages is {stages} and there are {processes} processes; run one process per stage"
         )
     if not dist.is_initialized():
         try:
@@ -66,7 +68,9 @@ def join(stages: int, timeout: timedelta) -> Any:
             )
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise BackendError(f"the processes cannot reach each other: {reason}") from error
+            raise BackendError(
+                f"the processes cannot reach each other ({reason}); start all of them with torchrun"
+            ) from error
     common = _c10d.distributed_c10d._get_default_store()
     return _c10d.PrefixStore(f"pulseline/pipeline{next(_numbers)}", common)
 

@@ -69,7 +69,7 @@ class Streams(Local):
     def __init__(self, stages: Sequence[Stage]) -> None:
         if not torch.cuda.is_available():
             raise BackendError(
-                "executor 'streams' needs CUDA, which torch does not find on this machine: use "
+                "executor 'streams' needs CUDA, which torch does not find on this machine; use "
                 "'sim' or 'threads'"
             )
         super().__init__(stages, StreamLink)
@@ -77,7 +77,7 @@ class Streams(Local):
         if len(devices) > 1 or next(iter(devices)).type != "cuda":
             found = ", ".join(sorted(map(str, devices)))
             raise ConfigError(
-                f"executor 'streams' needs all stages on one CUDA device, got {found}: move the "
+                f"stages are on {found} and executor 'streams' needs one CUDA device; move the "
                 "model with .cuda()"
             )
         self._device = devices.pop()
