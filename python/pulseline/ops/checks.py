@@ -36,7 +36,14 @@ _MOST_TILE = (1 << 32) - 1
 
 
 def refuse_traced(what: str = "traced into a graph") -> NoReturn:
-    """Raise ConfigError: a graph of torch holds no crossbar."""
+    """Refuse an analog layer in a graph of torch, which holds no crossbar.
+
+    Args:
+        what: happens to the layer, for the message.
+
+    Raises:
+        ConfigError: always.
+    """
     raise ConfigError(
         f"an analog layer is {what}, which would bypass its noise and its pulses; run the module "
         "itself, torch.compile is fine"

@@ -185,7 +185,7 @@ class Threads(Local):
         if self._workers.alive and self._unsettled:
             self.abandon()
         if not self._workers.alive:
-            raise BackendError("the pipeline is closed: build a new one")
+            raise BackendError("the pipeline is closed; build a new one")
 
     def close(self) -> None:
         """End the workers, each after the operation that it is at."""
