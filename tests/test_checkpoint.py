@@ -365,8 +365,8 @@ def test_the_command_refuses_to_overwrite(
         (root, "holds a checkpoint; add --resume"),
         ([*root, "--resume", "--seed", "1"], "seed=0 and this run has 1"),
         ([*root, "--resume", "--epochs", "2"], "later epoch than 2; raise --epochs"),
-        (["--resume"], "--resume needs --checkpoint DIR"),
-        (["--checkpoint-every", "2"], "--checkpoint-every needs --checkpoint DIR"),
+        (["--resume"], "--resume comes without a directory; add --checkpoint DIR"),
+        (["--checkpoint-every", "2"], "--checkpoint-every comes without a directory"),
         (["--samples", "2000"], "samples is 2000; use at most the 1437"),
         (["--checkpoint", f"{__file__}/below"], "cannot be a directory"),
     ):

@@ -165,13 +165,16 @@ def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("", "the following arguments are required: command"),
         ("fly", "invalid choice: 'fly'"),
-        ("train --epochs 0", "--epochs: must be an integer >= 1, got '0'"),
-        ("train --epochs two", "--epochs: must be an integer >= 1, got 'two'"),
-        ("train --seed -1", "--seed: must be an integer >= 0 and <= 4294967295, got '-1'"),
-        ("train --seed 4294967296", "--seed: must be an integer >= 0 and <= 4294967295"),
-        ("train --lr -0.1", "--lr: must be a positive number, got '-0.1'"),
-        ("train --lr nan", "--lr: must be a positive number, got 'nan'"),
-        ("train --batch-size 0", "--batch-size: must be an integer >= 1"),
+        ("train --epochs 0", "--epochs: is '0'; use an integer >= 1"),
+        ("train --epochs two", "--epochs: is 'two'; use an integer >= 1"),
+        ("train --seed -1", "--seed: is '-1'; use an integer >= 0 and <= 4294967295"),
+        (
+            "train --seed 4294967296",
+            "--seed: is '4294967296'; use an integer >= 0 and <= 4294967295",
+        ),
+        ("train --lr -0.1", "--lr: is '-0.1'; use a positive number"),
+        ("train --lr nan", "--lr: is 'nan'; use a positive number"),
+        ("train --batch-size 0", "--batch-size: is '0'; use an integer >= 1"),
         ("train --stages 5", "stages is 5, more than the 4 layers with parameters"),
         ("train --device wood", "device is 'wood'; use one of constant_step, "),
         ("train --schedule fast", "invalid choice: 'fast'"),
@@ -179,7 +182,7 @@ def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --colour red", "unrecognized arguments: --colour red"),
         (f"train --out {__file__}", "cannot be a directory"),
         (f"demo --out {__file__}/below", "cannot be a directory"),
-        ("schedule --stages 0", "--stages: must be an integer >= 1"),
+        ("schedule --stages 0", "--stages: is '0'; use an integer >= 1"),
     ],
 )
 def test_bad_arguments_give_one_sentence_and_code_2(

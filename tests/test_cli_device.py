@@ -119,9 +119,9 @@ def test_settings() -> None:
     [
         ("device memristor", "device is 'memristor'; use one of constant_step, "),
         ("device", "the following arguments are required: NAME"),
-        ("device soft_bounds --pulses 0", "must be an integer >= 1, got '0'"),
+        ("device soft_bounds --pulses 0", "is '0'; use an integer >= 1"),
         ("device soft_bounds --out /dev/null/a.png", "--out /dev/null/a.png cannot be written"),
-        ("read --samples x", "must be an integer >= 1, got 'x'"),
+        ("read --samples x", "is 'x'; use an integer >= 1"),
         ("read --set noise=1", "--set is 'noise=1'; use FIELD=VALUE"),
         ("read --set out_noise=much", "--set out_noise is 'much'; use a number"),
         ("read --set out_noise=-1", "ReadConfig: out_noise is -1.0; use a value >= 0"),

@@ -243,8 +243,8 @@ def test_command(lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     [
         ("lab nonsense --out {}", "invalid choice: 'nonsense'"),
         ("lab clock", "required: --out"),
-        ("lab clock --out {} --seeds 0", "must be an integer >= 1 and <= 1000, got '0'"),
-        ("lab clock --out {} --jobs two", "must be an integer >= 1 and <= 1024, got 'two'"),
+        ("lab clock --out {} --seeds 0", "is '0'; use an integer >= 1 and <= 1000"),
+        ("lab clock --out {} --jobs two", "is 'two'; use an integer >= 1 and <= 1024"),
         ("lab clock --out /dev/null", "cannot be a directory"),
     ],
 )

@@ -185,11 +185,14 @@ def test_schedule_command_options(capsys: pytest.CaptureFixture[str]) -> None:
         ("--inflight 4,x", "--inflight is '4,x'; use numbers like 4,3,2,1 or auto"),
         ("--inflight auto", "inflight is 'auto'"),
         ("--inflight 1,2,3,4", "do not grow towards the last stage"),
-        ("--schedule sync --warmup 3", "belong to --schedule async, not to sync"),
+        (
+            "--schedule sync --warmup 3",
+            "--schedule is sync with --inflight, --flush-every or --warmup; use",
+        ),
         ("--times 1,2", "--times is '1,2'; use F,B,U in ns"),
         ("--times 1,2,3/4,5,6", "one for all stages or 4 with / between"),
         ("--times 1,2,-3", "use three finite numbers >= 0"),
-        ("--latency -1", "--latency: must be a number >= 0"),
+        ("--latency -1", "--latency: is '-1'; use a number >= 0"),
     ],
 )
 def test_schedule_command_errors(

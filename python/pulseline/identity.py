@@ -50,7 +50,14 @@ _SEED_BITS, _ID_BITS, _ARRAY_BITS = 32, 24, 8
 
 
 def check_integer(name: str, value: object, bits: int) -> None:
-    """Raise ConfigError unless ``value`` is an integer from 0 to 2^bits - 1."""
+    """Refuse what is no integer of so many bits.
+
+    Args:
+        name: what the message calls it. value: to be looked at. bits: how many.
+
+    Raises:
+        ConfigError: it is no integer from 0 to 2^bits - 1.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << bits:
         raise ConfigError(f"{name} is {value!r}; use an integer from 0 to 2^{bits} - 1")
 
@@ -174,10 +181,13 @@ def changes() -> int:
 
 
 def refuse_twins(named: Iterable[tuple[str, Identity]]) -> None:
-    """Raise ConfigError if two of these draw the same random numbers.
+    """Refuse crossbars that draw the same random numbers.
 
     Args:
         named: (what a user calls it, its identity), each crossbar once.
+
+    Raises:
+        ConfigError: two of them do.
     """
     seen: dict[tuple[int, int], str] = {}
     for name, one in named:

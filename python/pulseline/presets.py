@@ -200,7 +200,14 @@ def models() -> dict[str, Callable[..., PulsedDevice]]:
 
 
 def canonical(name: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that is meant; case, ``_`` and ``-`` do not matter."""
+    """The one of the known names that is meant; case, ``_`` and ``-`` do not matter.
+
+    Args:
+        name: what was given. known: what it could be.
+
+    Returns:
+        The known spelling; None: there is none.
+    """
     return next((one for one in known if _plain(one) == _plain(name)), None)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
+__all__ = ["directory", "not_negative", "positive", "seed_number", "whole"]
+
 
 def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
     """Converter for integers from ``least`` to ``most``."""
@@ -21,7 +23,7 @@ def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
             value = least - 1
         if not least <= value <= most:
             limit = f" and <= {most}" if most < 1 << 62 else ""
-            raise argparse.ArgumentTypeError(f"must be an integer >= {least}{limit}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"is {text!r}; use an integer >= {least}{limit}")
         return value
 
     return convert
@@ -34,7 +36,7 @@ def positive(text: str) -> float:
     """Converter for finite numbers > 0."""
     value = _number(text)
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"is {text!r}; use a positive number")
     return value
 
 
@@ -42,7 +44,7 @@ def not_negative(text: str) -> float:
     """Converter for finite numbers >= 0."""
     value = _number(text)
     if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"is {text!r}; use a number >= 0")
     return value
 
 
@@ -54,12 +56,18 @@ def _number(text: str) -> float:
 
 
 def directory(path: Path) -> Path:
-    """Make the directory of ``--out``; ConfigError if that is impossible."""
+    """Make the directory of ``--out``.
+
+    Raises:
+        ConfigError: that is impossible.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".pulseline-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"--out {path} cannot be a directory: {error.strerror}") from None
+        raise ConfigError(
+            f"--out {path} cannot be a directory ({error.strerror}); use another"
+        ) from None
     return path

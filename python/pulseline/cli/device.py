@@ -21,6 +21,8 @@ from .measured import TABLES, compare
 from .plots_device import Product, Response
 from .pulser import pulse, pulser
 
+__all__ = ["GRID", "add_parser", "product", "read_config", "response"]
+
 GRID = 121  # weights at which the step is shown
 
 
@@ -109,7 +111,9 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
 def _device(args: argparse.Namespace) -> None:
     measured = Path(args.name).suffix.lower() in TABLES
     if measured and args.csv is not None:
-        raise ConfigError(f"--csv writes the response of a device, and {args.name} is a table")
+        raise ConfigError(
+            f"--csv writes the response of a device and {args.name} is a table; leave it out"
+        )
     fit = devices.fit_measurements(args.name) if measured else None
     device = presets.find(args.name) if fit is None else fit.device
     path = _file(args.out, "--out")
@@ -166,7 +170,9 @@ def _file(path: Path, option: str) -> Path:
         with path.open("ab"):
             pass
     except OSError as error:
-        raise ConfigError(f"{option} {path} cannot be written: {error.strerror}") from None
+        raise ConfigError(
+            f"{option} {path} cannot be written ({error.strerror}); use another path"
+        ) from None
     return path
 
 
@@ -179,7 +185,11 @@ def _device_file(path: Path) -> Path:
 
 
 def read_config(settings: list[str]) -> ReadConfig:
-    """The default read with ``FIELD=VALUE`` settings."""
+    """The default read with ``FIELD=VALUE`` settings.
+
+    Raises:
+        ConfigError: a setting is none, or its value cannot be.
+    """
     kinds = {field.name: type(getattr(ReadConfig(), field.name)) for field in fields(ReadConfig)}
     values: dict[str, bool | int | float | str] = {}
     for setting in settings:

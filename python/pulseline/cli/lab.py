@@ -13,6 +13,8 @@ from ..lab.report import Report
 from ..lab.statistics import WORDS
 from .arguments import directory, whole
 
+__all__ = ["add_parser", "run"]
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""

@@ -26,6 +26,8 @@ from .schedule import add_parser as add_schedule
 from .train import add_parser as add_train
 from .train import bar, window
 
+__all__ = ["LAB_PACKAGES", "main"]
+
 LAB_PACKAGES = ("sklearn", "matplotlib", "tqdm")
 
 

@@ -11,6 +11,8 @@ import torch
 from ..devices import MeasuredFit
 from .pulser import pulse, pulser
 
+__all__ = ["BINS", "TABLES", "Floats", "Sweeps", "compare"]
+
 Floats = npt.NDArray[np.floating]
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".asc")
 BINS = 24  # of the range, for measured steps

@@ -8,6 +8,8 @@ from pathlib import Path
 from ..schedules.timeline import COLOURS, gantt
 from ..train import Run
 
+__all__ = ["accuracy_figure", "gantt_figure"]
+
 
 def accuracy_figure(runs: Mapping[str, Run], path: Path) -> None:
     """Two panels, test accuracy in percent against samples and against clock cycles."""

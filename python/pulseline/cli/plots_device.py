@@ -11,6 +11,8 @@ from torch import Tensor
 from ..devices import MeasuredFit
 from .measured import Sweeps
 
+__all__ = ["Product", "Response", "device_figure", "measured_figure", "read_figure"]
+
 _UP, _DOWN, _GREY = "#1f6fb4", "#c8553d", "0.55"
 
 

@@ -10,6 +10,8 @@ from ..arrays import Array
 from ..configs import IOConfig, UpdateConfig
 from ..devices import PulsedDevice
 
+__all__ = ["pulse", "pulser"]
+
 
 def pulser(device: PulsedDevice, count: int, seed: int, fidelity: str) -> Array:
     """A column of devices in which every update is one pulse, and no time passes."""

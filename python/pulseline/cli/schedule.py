@@ -24,6 +24,17 @@ from .arguments import directory, not_negative, whole
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
 
+__all__ = [
+    "TABLE_STAGES",
+    "add_parser",
+    "parse_depths",
+    "parse_times",
+    "run",
+    "schedule_of",
+    "staleness_lines",
+    "table",
+]
+
 TABLE_STAGES = range(1, 17)
 
 
@@ -77,13 +88,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def schedule_of(args: argparse.Namespace, times: list[Times] | None) -> Schedule:
-    """The schedule that the arguments ask for."""
+    """The schedule that the arguments ask for.
+
+    Args:
+        args: of the command line. times: (t_F, t_B, t_U) of every stage; None: not known.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+    """
     name = args.schedule
     if args.inflight is None and args.flush_every is None and not args.warmup:
         return named(name, args.micro_batches)
     if name not in ("async", "duplex"):
         raise ConfigError(
-            f"--inflight, --flush-every and --warmup belong to --schedule async, not to {name}"
+            f"--schedule is {name} with --inflight, --flush-every or --warmup; use them with async"
         )
     return asynchronous(
         name == "duplex",
@@ -97,7 +115,11 @@ def schedule_of(args: argparse.Namespace, times: list[Times] | None) -> Schedule
 
 
 def parse_depths(text: str | None) -> str | list[int] | None:
-    """``4,3,2,1`` or ``auto``."""
+    """``4,3,2,1`` or ``auto``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if text is None or text == "auto":
         return text
     try:
@@ -107,7 +129,14 @@ def parse_depths(text: str | None) -> str | list[int] | None:
 
 
 def parse_times(text: str, stages: int) -> list[Times]:
-    """``F,B,U`` for all stages, or one such triple per stage with ``/`` between them."""
+    """``F,B,U`` for all stages, or one such triple per stage with ``/`` between them.
+
+    Args:
+        text: of the command line, in ns. stages: how many.
+
+    Raises:
+        ConfigError: other numbers of triples or times, or a time that cannot be.
+    """
     try:
         found = [tuple(float(t) for t in part.split(",")) for part in text.split("/")]
     except ValueError:

@@ -22,6 +22,8 @@ from ..train import Progress, Recipe, Saving
 from . import plots
 from .arguments import directory, positive, seed_number, whole
 
+__all__ = ["EXECUTORS", "TrainOptions", "add_parser", "bar", "run_train", "window"]
+
 EXECUTORS = ("sim", "threads", "dist")
 
 
@@ -121,12 +123,16 @@ class TrainOptions:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> TrainOptions:
-        """The options of a parsed command line; ConfigError for those that need each other."""
+        """The options of a parsed command line.
+
+        Raises:
+            ConfigError: options that need each other, or a name that is none.
+        """
         if args.checkpoint is None and (args.resume or args.checkpoint_every):
             name = "--resume" if args.resume else "--checkpoint-every"
-            raise ConfigError(f"{name} needs --checkpoint DIR")
+            raise ConfigError(f"{name} comes without a directory; add --checkpoint DIR")
         if args.timeline and args.out is None:
-            raise ConfigError("--timeline needs --out DIR")
+            raise ConfigError("--timeline comes without a directory; add --out DIR")
         given = {one.name: getattr(args, one.name) for one in fields(cls)}
         return cls(
             **given

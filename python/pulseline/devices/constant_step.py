@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from .pulsed import PulsedDevice
 
+__all__ = ["ConstantStep"]
+
 
 @dataclass(frozen=True)
 class ConstantStep(PulsedDevice):

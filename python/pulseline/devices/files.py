@@ -43,7 +43,9 @@ def save(device: PulsedDevice, path: str | Path) -> None:
     try:
         path.write_text(json.dumps({"model": device.name, **asdict(device)}, indent=2) + "\n")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); use another path"
+        ) from None
 
 
 def read(path: str | Path, models: Mapping[str, type[PulsedDevice]]) -> PulsedDevice:
@@ -62,7 +64,7 @@ def read(path: str | Path, models: Mapping[str, type[PulsedDevice]]) -> PulsedDe
     try:
         values = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); use another path") from None
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path}, line {error.lineno}: {error.msg}; use a file of pl.devices.save"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+__all__ = ["Ideal"]
+
 
 @dataclass(frozen=True)
 class Ideal:

@@ -8,6 +8,8 @@ from ..errors import require
 from ..settings import setting
 from .pulsed import PulsedDevice
 
+__all__ = ["LinearStep"]
+
 
 @dataclass(frozen=True)
 class LinearStep(PulsedDevice):
@@ -25,6 +27,8 @@ class LinearStep(PulsedDevice):
     Attributes:
         gamma_up, gamma_down: relative slope of the up and the down step.
         gamma_up_dtod, gamma_down_dtod: their device-to-device spread, relative.
+        mult_noise: noise multiplies the step; False: it is added inside the bracket.
+        mean_bound_reference: slopes relate to the mean bounds; False: to the crosspoint's own.
 
     Other parameters and errors: see :class:`PulsedDevice`; both bounds must differ from 0.
     """

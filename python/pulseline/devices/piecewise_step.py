@@ -10,6 +10,8 @@ from ..errors import require
 from ..settings import setting
 from .pulsed import PulsedDevice
 
+__all__ = ["MOST_NODES", "PiecewiseStep"]
+
 MOST_NODES = 16
 
 

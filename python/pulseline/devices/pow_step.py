@@ -9,6 +9,8 @@ from ..errors import require
 from ..settings import setting
 from .pulsed import PulsedDevice
 
+__all__ = ["PowStep"]
+
 
 @dataclass(frozen=True)
 class PowStep(PulsedDevice):

@@ -10,6 +10,8 @@ from ..settings import setting
 from .pow_step import PowStep
 from .pulsed import PulsedDevice
 
+__all__ = ["PowStepReference"]
+
 
 @dataclass(frozen=True)
 class PowStepReference(PowStep):

@@ -38,6 +38,8 @@ from typing import ClassVar
 from ..errors import require
 from ..settings import setting
 
+__all__ = ["RETENTION", "PulsedDevice", "nearest_bf16"]
+
 # Fields that act between pulses: not parameters of the compiled pulse model.
 RETENTION = (
     "lifetime",

@@ -10,6 +10,8 @@ from ..errors import ConfigError, require
 from ..settings import setting
 from .pulsed import PulsedDevice
 
+__all__ = ["SoftBounds", "SoftBoundsPmax"]
+
 
 @dataclass(frozen=True)
 class SoftBounds(PulsedDevice):

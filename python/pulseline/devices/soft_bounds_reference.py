@@ -9,6 +9,8 @@ from ..errors import require
 from ..settings import setting
 from .pulsed import PulsedDevice, nearest_bf16
 
+__all__ = ["SoftBoundsReference"]
+
 
 @dataclass(frozen=True)
 class SoftBoundsReference(PulsedDevice):
@@ -26,6 +28,7 @@ class SoftBoundsReference(PulsedDevice):
     Affine in the weight: ``grouped`` and ``moments`` follow its closed form.
 
     Attributes:
+        mult_noise: noise multiplies the step; False: it is added inside the bracket.
         slope_up_dtod, slope_down_dtod: device-to-device spread of the slopes, relative.
         reference_mean, reference_std: the reference, in weight units.
         subtract_symmetry_point: put the symmetry point at w = 0.
@@ -49,7 +52,12 @@ class SoftBoundsReference(PulsedDevice):
         require(self.w_min < 0, self, "w_min", "use a bound < 0: the step vanishes there")
         reference = self.nominal_reference()
         ok = self.w_min < reference < self.w_max
-        require(ok, self, "reference_mean", f"the reference {reference} must lie within the bounds")
+        require(
+            ok,
+            self,
+            "reference_mean",
+            f"use one that puts the reference {reference} within the bounds",
+        )
 
     def nominal_reference(self) -> float:
         """The mean reference, symmetry point included."""

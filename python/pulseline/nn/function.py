@@ -20,6 +20,8 @@ from ..torch_private import will_accumulate
 
 _MANY = 1000  # backward passes that nobody pulsed
 
+__all__ = ["Read"]
+
 
 class Read(Function):
     """``y = W x`` whose backward reads the cell as it is at that moment.

@@ -20,6 +20,8 @@ from ..ops import check_tensor
 from ..torch_private import functorch_is_active
 from .function import Read
 
+__all__ = ["AnalogLinear"]
+
 _F32 = torch.float32
 _HERE = (
     "the weight of an analog layer is on its crossbar: it cannot be replaced, computed from others "

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..identity import Identity
 from .linear import AnalogLinear
 
-__all__ = ["Builder", "builder_of", "register"]
+__all__ = ["Builder", "analog_linear", "builder_of", "hand_over", "register"]
 
 # (module, its crossbar, {parameter: identity of its first matrix}) -> its counterpart
 Builder = Callable[[Any, Crossbar, Mapping[str, Identity]], nn.Module]
@@ -55,7 +55,11 @@ def builder_of(module: nn.Module) -> Builder | None:
 def analog_linear(
     layer: nn.Linear, crossbar: Crossbar, identities: Mapping[str, Identity]
 ) -> AnalogLinear:
-    """The :class:`AnalogLinear` of a linear layer: weights programmed, bias digital."""
+    """The :class:`AnalogLinear` of a linear layer: weights programmed, bias digital.
+
+    Args:
+        layer: stays as it is. crossbar: of the new one. identities: that of "weight".
+    """
     bias = layer.bias is not None
     analog = AnalogLinear(
         layer.in_features, layer.out_features, bias, crossbar, seed=identities["weight"]
@@ -86,6 +90,7 @@ def hand_over(module: nn.Module, analog: nn.Module, memo: dict[int, Any] | None)
     """Hooks of a module, and attributes that others set on it, to its counterpart.
 
     Args:
+        module: that has them. analog: its counterpart.
         memo: of the deep copy that makes the model; None: the model is changed in place.
     """
     held, taken = vars(module), vars(analog)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..cells import Cell
 from ..errors import ConfigError
 
-__all__ = ["Clipping", "ConversionReport", "LayerReport", "conversion"]
+__all__ = ["WORTH_A_WARNING", "Clipping", "ConversionReport", "LayerReport", "conversion", "keep"]
 
 _KEPT = "_pulseline_conversion"  # beside the parameters of a model: what its conversion said
 # Of the norm of a matrix: networks of digits keep their accuracy within a point up to here.
@@ -200,7 +200,14 @@ def _row(one: LayerReport) -> tuple[str, ...]:
 
 
 def keep(model: nn.Module, report: ConversionReport) -> bool:
-    """Leave the report on the model; whether it is its first."""
+    """Leave the report on the model.
+
+    Args:
+        model: that was converted. report: of it.
+
+    Returns:
+        Whether it is the model's first.
+    """
     first = _KEPT not in vars(model)
     vars(model)[_KEPT] = report
     return first

@@ -17,7 +17,7 @@ from ..configs import Crossbar
 from ..errors import ConfigError
 from ..presets import advice
 
-__all__ = ["Choice", "Place", "Rules"]
+__all__ = ["Choice", "Key", "Place", "Rules"]
 
 Key = str | type[nn.Module]
 
@@ -106,7 +106,14 @@ class Rules:
         return Choice(None, "no rule is about it")
 
     def refuse_idle(self, places: Iterable[Place]) -> None:
-        """Raise ConfigError if a key is about none of these modules."""
+        """Refuse keys that are about nothing.
+
+        Args:
+            places: modules with a matrix.
+
+        Raises:
+            ConfigError: a key is about none of them.
+        """
         found = list(places)
         lists: tuple[tuple[str, list[Key]], ...] = (
             ("rules", [key for key, _ in self.rules if key != "*"]),

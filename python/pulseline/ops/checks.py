@@ -22,6 +22,7 @@ __all__ = [
     "refuse_device",
     "refuse_matrix",
     "refuse_mixture",
+    "refuse_traced",
     "refuse_value",
     "refuse_weight",
 ]

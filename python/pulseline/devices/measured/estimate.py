@@ -25,7 +25,18 @@ import numpy.typing as npt
 
 from .noise import Noise, Residuals
 
-__all__ = ["Curves", "Steps", "fit_curves", "hats"]
+__all__ = [
+    "BENT",
+    "LEAST_CYCLE",
+    "STIFFNESS",
+    "Bools",
+    "Curves",
+    "Floats",
+    "Ints",
+    "Steps",
+    "fit_curves",
+    "hats",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]

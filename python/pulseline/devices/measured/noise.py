@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Noise", "Residuals", "fit_noise"]
+__all__ = ["LONGEST", "Bools", "Floats", "Ints", "Noise", "Residuals", "fit_noise"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]

@@ -69,7 +69,7 @@ def load(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); use another path") from None
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     if encoding is None and b"\0" in data[:200]:
         encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"

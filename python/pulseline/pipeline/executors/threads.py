@@ -22,7 +22,7 @@ from ..stage import Stage
 from .execute import Autocast, Ends, Local, autocasts, casting, perform
 from .link import Poisoned, ThreadLink
 
-__all__ = ["Threads"]
+__all__ = ["Answers", "Mark", "Order", "Orders", "Threads"]
 
 
 class Order(NamedTuple):
