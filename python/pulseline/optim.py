@@ -15,6 +15,8 @@ from .identity import changes
 from .ops import Batch
 from .torch_private import PlainTensors, grad_in_slot
 
+__all__ = ["AnalogSGD", "average_pending", "check_averaging"]
+
 # What groups of other optimizers ask for; labels and what schedulers keep there are nobody's.
 _FOREIGN = frozenset(
     ("weight_decay", "momentum", "nesterov", "maximize", "betas", "alpha", "rho", "lambd", "etas")
@@ -141,9 +143,12 @@ class AnalogSGD(torch.optim.Optimizer):
 
 
 def check_averaging(parameters: Iterable[Tensor]) -> None:
-    """Raise ConfigError unless every parameter is digital or lives on an Ideal tile.
+    """Refuse parameters whose updates cannot be averaged: those on tiles that are not Ideal.
 
     A crossbar cannot hold the mean of n updates back and pulse it once: it pulses each of them.
+
+    Raises:
+        ConfigError: one of them is.
     """
     for p in parameters:
         if isinstance(p, AnalogParameter) and not isinstance(p.cell.crossbar.device, Ideal):
@@ -155,10 +160,13 @@ def check_averaging(parameters: Iterable[Tensor]) -> None:
 
 
 def average_pending(parameters: Iterable[Tensor], micro_batches: float) -> None:
-    """Turn what ``micro_batches`` backward passes left, a sum, into their mean; ``step()`` follows.
+    """Turn what backward passes left, a sum, into their mean; ``step()`` follows.
 
     Gradients of digital parameters and errors pending on Ideal tiles are divided in place, as
     torch's pipelines do with ``scale_grads=True``. Costs nothing where it is not called.
+
+    Args:
+        parameters: of the stage. micro_batches: passes, short ones by their share.
     """
     parameters = list(parameters)
     for cell in cells_of(parameters):

@@ -75,5 +75,9 @@ def will_accumulate(node: Any) -> bool | None:
 
 
 def without_storage(kind: type[Tensor], shape: torch.Size, device: torch.device) -> Any:
-    """A float32 tensor of a subclass that computes its values itself."""
+    """A float32 tensor of a subclass that computes its values itself.
+
+    Args:
+        kind: the subclass. shape, device: of the tensor.
+    """
     return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=torch.float32, device=device)

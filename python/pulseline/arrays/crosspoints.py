@@ -41,7 +41,11 @@ class Crosspoints(nn.Module):
         self.draw(key, torch.device("cpu"))
 
     def draw(self, key: tuple[int, int], where: torch.device) -> None:
-        """Draw all crosspoints of the array with this key."""
+        """Draw all crosspoints of the array.
+
+        Args:
+            key: Philox key, seed and stream. where: device of the stored pairs.
+        """
         if not isinstance(self.device, PulsedDevice):
             return
         drawn = ops.construct(self.device.name, self.device.parameters(), *self.shape, *key)

@@ -156,7 +156,14 @@ def _unscale(grads: Iterable[Tensor], found_inf: Tensor, inv_scale: Tensor) -> N
 
 
 def refuse_gradient(name: str) -> None:
-    """Raise ConfigError: torch's function ``name`` does with a gradient what pulses cannot do."""
+    """Refuse what pulses cannot do with a gradient.
+
+    Args:
+        name: of torch's function.
+
+    Raises:
+        ConfigError: always.
+    """
     raise ConfigError(
         f"torch's {name} would combine the gradient of a crossbar with its weight, overwrite it or "
         "send it, which pulses cannot follow; move analog layers by pulseline.optim.AnalogSGD, "

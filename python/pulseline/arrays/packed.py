@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .. import ops
 from ..configs import Crossbar, ReadConfig
 
-__all__ = ["Packed"]
+__all__ = ["Options", "Packed"]
 
 _FORWARD, _BACKWARD, _EVALUATION = (
     ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
@@ -33,7 +33,11 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(cls, key: tuple[int, int], crossbar: Crossbar, out_scale: float) -> Packed:
-        """Those of an array whose Philox key this is: seed and stream."""
+        """Those of an array.
+
+        Args:
+            key: Philox key, seed and stream. crossbar: its settings. out_scale: of its reads.
+        """
         device, io, update = crossbar.device, crossbar.io, crossbar.update
         mapping = crossbar.mapping
         fidelity = ops.FIDELITY_INDEX[update.resolve(device.default_fidelity)]

@@ -29,7 +29,16 @@ from ..torch_private import (
 )
 from .gradient import PendingGradient, refuse_gradient
 
-__all__ = ["AnalogParameter", "check_lr", "collect", "refuse_weight_write"]
+__all__ = [
+    "AnalogParameter",
+    "LayerValues",
+    "check_lr",
+    "collect",
+    "held",
+    "refuse_dense",
+    "refuse_weight_write",
+    "replace_held",
+]
 
 _LARGEST = torch.finfo(torch.float32).max
 _PRODUCTS = re.compile(
@@ -164,7 +173,11 @@ class LayerValues(Tensor):
 
     @classmethod
     def of(cls, array: Any, whole: Tensor, part: Tensor) -> LayerValues:
-        """A view ``part`` of the matrix ``whole``."""
+        """A view of a matrix in the units of its layer.
+
+        Args:
+            array: that holds the matrix. whole: the matrix. part: the view.
+        """
         made: LayerValues = part.as_subclass(cls)
         made.array, made.whole = array, whole
         return made
@@ -213,7 +226,11 @@ def held(p: Tensor) -> Tensor:
 
 @not_compiled
 def replace_held(p: Tensor, values: Tensor) -> None:
-    """Have a parameter hold another tensor, wherever that is."""
+    """Have a parameter hold another tensor, wherever that is.
+
+    Args:
+        p: the parameter. values: of its shape.
+    """
     with PlainTensors():
         set_data(p, values)
 
@@ -237,7 +254,11 @@ def collect(p: AnalogParameter) -> Any:
 
 @not_compiled
 def refuse_dense(p: AnalogParameter) -> None:
-    """Raise ConfigError if autograd has put a matrix into ``grad``; pairs go where they belong."""
+    """Refuse a matrix that autograd has put into ``grad``; pairs go where they belong.
+
+    Raises:
+        ConfigError: ``grad`` is no pair of input and error.
+    """
     with PlainTensors():
         found = grad_in_slot(p)
     if found is None:
@@ -254,7 +275,14 @@ def refuse_dense(p: AnalogParameter) -> None:
 
 
 def refuse_weight_write(array: Any) -> None:
-    """Raise ConfigError: somebody who is not AnalogSGD moves a weight whose update is pending."""
+    """Refuse to move a weight whose update is pending.
+
+    Args:
+        array: of the weight.
+
+    Raises:
+        ConfigError: always.
+    """
     raise ConfigError(
         f"the weight of matrix {array.identity.tile_id} is written while an update is pending for "
         "it; optimizers other than pulseline.optim.AnalogSGD cannot move a crossbar, and other "
@@ -320,7 +348,11 @@ def _answer_scaled(func: Any, args: Any, kwargs: Any, scaled: dict[int, AnalogPa
 
 
 def check_lr(lr: float | Tensor) -> float:
-    """The learning rate as a number; ConfigError unless it is finite (as float32) and >= 0."""
+    """The learning rate as a number.
+
+    Raises:
+        ConfigError: it is negative, or not finite as float32.
+    """
     if not hasattr(lr, "__float__") or not 0 <= float(lr) <= _LARGEST:
         raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
     return float(lr)

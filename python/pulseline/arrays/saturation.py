@@ -12,7 +12,7 @@ import warnings
 
 from ..configs import Crossbar
 
-__all__ = ["Saturation"]
+__all__ = ["SAMPLES", "SHARE", "Saturation"]
 
 SHARE = 0.01  # of the trains
 SAMPLES = 64  # at least, so that one odd sample of a long run is none of them

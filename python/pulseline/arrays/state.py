@@ -96,10 +96,11 @@ def pack(saved: Saved) -> dict[str, Any]:
 
 
 def check(state: object, own: Saved, name: str) -> Saved:
-    """What ``state`` holds, if an array that would save ``own`` can continue from it.
+    """What a state holds, if an array can continue from it.
 
     Args:
         state: of :func:`pack`, or anything.
+        own: what the array itself would save.
         name: what the user calls the array.
 
     Raises:
@@ -188,7 +189,7 @@ def _identity(
     try:
         return Identity(saved["seed"], saved["tile_id"], own.array, own.requested)
     except ConfigError as error:
-        raise ConfigError(f"{name}: its state is damaged: {error}") from None
+        raise ConfigError(f"{name}: its state is damaged ({error}); load another") from None
 
 
 def _counters(saved: Mapping[str, Any], own: Mapping[str, int], name: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .parameter import AnalogParameter, held, refuse_weight_write, replace_held
 
-__all__ = ["Fixed", "Weighted", "refuse_conversion"]
+__all__ = ["Fixed", "Settings", "Weighted", "refuse_conversion"]
 
 _F32 = torch.float32
 
@@ -63,7 +63,14 @@ class Settings:
 
 
 def refuse_conversion(fn: Callable[[Tensor], Tensor]) -> None:
-    """Raise ConfigError if ``fn`` makes another type of a float32 tensor."""
+    """Refuse to make another type of a crossbar's float32.
+
+    Args:
+        fn: what ``_apply`` does to each tensor.
+
+    Raises:
+        ConfigError: it makes another type.
+    """
     made = fn(torch.zeros(1, dtype=_F32, device="cpu")).dtype
     if made is not _F32:
         kind = str(made).removeprefix("torch.")
@@ -117,7 +124,11 @@ class Weighted(Settings, nn.Module):
         return self.held * self.out_scale
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As torch's, but for the weight, which stays the one it is."""
+        """As torch's, but for the weight, which stays the one it is.
+
+        Raises:
+            ConfigError: the name is "weight".
+        """
         if name == "weight":
             raise ConfigError(
                 "the weight of a crossbar is assigned; it cannot be another tensor, nor shared: "

@@ -40,7 +40,7 @@ from ..ops import (
     refuse_value,
 )
 
-__all__ = ["Cell"]
+__all__ = ["Cell", "check_entry"]
 
 
 class Cell(Settings, nn.Module):
@@ -77,10 +77,11 @@ class Cell(Settings, nn.Module):
         self.add_array()
 
     def add_array(self, crossbar: Crossbar | None = None, number: int | None = None) -> Array:
-        """Make the next array, on devices of ``crossbar`` or of the cell's.
+        """Make the next array.
 
         Args:
-            number: of its draws, by default its place.
+            crossbar: its devices; None: the cell's.
+            number: of its draws; None: its place.
         """
         place = len(self.arrays) if number is None else number
         array = Array(
@@ -219,12 +220,25 @@ class Cell(Settings, nn.Module):
         """:meth:`update` with every pair that backward left, in order, and forget them.
 
         If a pair is refused nothing of it is written and all pairs stay.
+
+        Args:
+            lr: learning rate >= 0. batch: on a GPU, whose launches the updates share.
+
+        Raises:
+            ConfigError: a pair holds a NaN or an infinity, or lr < 0.
         """
         self.apply_pending(lr, batch)
         self.forget()
 
     def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
-        """As :meth:`update_pending`, but pairs stay, as gradients do behind a step of torch."""
+        """As :meth:`update_pending`, but pairs stay, as gradients do behind a step of torch.
+
+        Args:
+            lr: learning rate >= 0. batch: on a GPU, whose launches the updates share.
+
+        Raises:
+            ConfigError: a pair holds a NaN or an infinity, or lr < 0.
+        """
         pending = self.pending
         if not pending:
             return
@@ -322,11 +336,11 @@ class Cell(Settings, nn.Module):
     def check_state(self, state: Mapping[str, Any], prefix: str, whole: bool, name: str) -> None:
         """Refuse entries of a state_dict that this cell cannot take over; changes nothing.
 
-        A weight means nothing without its scale and identity, so the entries come together; with
-        ``whole=False`` all of them may be absent.
+        A weight means nothing without its scale and identity, so the entries come together.
 
         Args:
             state: a state_dict. prefix: of this cell's names in it. name: what users call it.
+            whole: False: all entries may be absent.
 
         Raises:
             ConfigError: an entry is missing, misshapen, not finite, or of another configuration.
@@ -370,7 +384,14 @@ class Cell(Settings, nn.Module):
 
 
 def check_entry(name: str, value: Any, held: Tensor) -> None:
-    """Raise ConfigError unless ``value`` has the shape of ``held`` and is finite."""
+    """Refuse an entry of a state_dict that a tensor cannot take over.
+
+    Args:
+        name: what the message calls it. value: the entry. held: the tensor.
+
+    Raises:
+        ConfigError: it has another shape, or is not finite.
+    """
     if not isinstance(value, Tensor) or value.shape != held.shape:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ConfigError(

@@ -14,8 +14,11 @@ __all__ = ["make_cell"]
 def make_cell(rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> Cell:
     """The cell that the algorithm of a crossbar makes; without one, a single array.
 
+    Args:
+        rows, cols: of the matrix. crossbar: its settings. identity: of its array 0.
+
     Raises:
-        ConfigError: it makes something else.
+        ConfigError: the algorithm makes something else.
     """
     made = (crossbar.algorithm or Single)(rows, cols, crossbar, identity)
     if not isinstance(made, Cell):

@@ -20,7 +20,7 @@ from ..torch_private import will_accumulate
 
 _MANY = 1000  # backward passes that nobody pulsed
 
-__all__ = ["Read"]
+__all__ = ["Read", "Transposed"]
 
 
 class Read(Function):

@@ -115,7 +115,11 @@ class AnalogLinear(Settings, nn.Module):
             raise ConfigError(_HERE)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As torch's, but for the weight and what would compute it."""
+        """As torch's, but for the weight and what would compute it.
+
+        Raises:
+            ConfigError: another tensor comes as the weight, or the weight under another name.
+        """
         if name == "weight" or isinstance(param, AnalogParameter):
             if name != "weight" or param is not self.cell.weight:
                 raise ConfigError(_HERE)
