@@ -176,7 +176,7 @@ class Failing(Counting):
     ("how", "error", "message"),
     [
         ("raise", StageFailed, "stage 2 failed at operation F"),
-        ("exit", BackendError, "a process of the lab was killed: run it again"),
+        ("exit", BackendError, "a process of the lab was killed; run it again"),
     ],
 )
 def test_failures_in_processes(

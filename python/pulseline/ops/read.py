@@ -44,7 +44,6 @@ def read_cpu(
     """Both reads of CPU tensors, see :func:`read_` and :func:`read_chain_`.
 
     Args:
-        x, weight, transposed, counters, key, settings: as there.
         converters, average: None: the plain read.
 
     Raises:

@@ -51,17 +51,10 @@ def update_cpu(
     key: Sequence[int],
     fired: Tensor | None = None,
 ) -> int:
-    """``pulseline::update_`` of CPU tensors.
-
-    Args:
-        weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired: see
-            :func:`update_`.
-
-    Returns:
-        See :func:`update_`.
+    """``pulseline::update_`` of CPU tensors, see :func:`update_`.
 
     Raises:
-        ConfigError: see :func:`update_`.
+        ConfigError: shapes, dtypes, devices or settings, or a value that is not finite.
     """
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     check_update(weight, x, d, lr, settings, whose, "cpu")
