@@ -8,6 +8,7 @@ integer hash, settings are written out instead of left to defaults, and what tor
 between (clamps, products and differences of single numbers) has one correct result.
 
     python tests/golden.py                        compare, on this instruction set
+    python tests/golden.py --executor threads     ... one thread per stage
     python tests/golden.py --everywhere           ... on all of them, 1 and 2 threads, two executors
     python tests/golden.py --write                add runs that the file lacks
     python tests/golden.py --write --reason TEXT  replace: bits have changed, and this is why
@@ -184,6 +185,8 @@ def _everywhere() -> Iterator[tuple[str, int, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--everywhere", action="store_true", help="compare on all kernels")
+    parser.add_argument("--executor", choices=("sim", "threads"), default="sim")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th run")
     parser.add_argument("--write", action="store_true", help="add new runs to the file")
     parser.add_argument("--reason", help="with --write: replace runs that differ, and say why")
     args = parser.parse_args()
@@ -193,11 +196,12 @@ def main() -> None:
     if args.write:
         return write(args.reason)
     wrong = 0
-    here = [(str(pl.ops.info()["isa"]), 1, "sim")]
+    here = [(str(pl.ops.info()["isa"]), 1, args.executor)]
     for isa, threads, executor in _everywhere() if args.everywhere else here:
-        found = list(differing(load()[0], executor))
+        found = list(differing(load()[0], executor, args.every))
         wrong += len(found)
-        print(f"{isa}, {threads} threads, {executor}: {len(found)} of {len(cases())} differ")
+        count = len(cases()[:: args.every])
+        print(f"{isa}, {threads} threads, {executor}: {len(found)} of {count} differ", flush=True)
         for name, what in found[:5]:
             print(f"  {what}: {name}")
     return sys.exit(wrong > 0)

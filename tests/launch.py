@@ -57,10 +57,17 @@ def run(*argv: str, **env: str) -> Done:
     return finish([start(*argv, **env)])[0]
 
 
-def ranks(world: int, *argv: str, env: Mapping[str, str] | None = None) -> list[Done]:
+def start_ranks(
+    world: int, *argv: str, env: Mapping[str, str] | None = None
+) -> list[subprocess.Popen[str]]:
     """``python argv`` once per rank, as torchrun starts it, but without an agent."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return finish([start(*argv, **common, **(env or {}), RANK=str(rank)) for rank in range(world)])
+    return [start(*argv, **common, **(env or {}), RANK=str(rank)) for rank in range(world)]
+
+
+def ranks(world: int, *argv: str, env: Mapping[str, str] | None = None) -> list[Done]:
+    """... to their end."""
+    return finish(start_ranks(world, *argv, env=env))

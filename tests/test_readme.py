@@ -45,6 +45,26 @@ def test_continuous_integration_runs_the_same_commands() -> None:
     assert result.stdout.splitlines() == COMMANDS[::-1]
 
 
+def test_the_long_run_names_its_steps() -> None:
+    """``.ci/full --print``: one line a step, each with a function; no other step is accepted."""
+    script = ROOT / ".ci" / "full"
+    assert script.stat().st_mode & 0o111
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", str(script), *words], capture_output=True, text=True)
+
+    printed = call("--print")
+    assert printed.returncode == 0, printed
+    named = re.findall(r"^(\w+): \S.*$", printed.stdout, re.MULTILINE)
+    assert len(named) == len(printed.stdout.splitlines())
+    assert {"wheel", "baseline", "asan", "tsan", "full", "golden", "kills"} <= {*named}
+    functions = re.findall(r"^(\w+)\(\) \{", script.read_text(), re.MULTILINE)
+    assert [name for name in functions if name in named] == named
+    wrong = call("nothing")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == f"nothing is no step; use {' '.join(named)}\n"
+
+
 def test_pipeline_example() -> None:
     """Two passes suffice for far more than chance, on whatever kernels this machine has."""
     assert len(EXAMPLES[0].splitlines()) < 35
