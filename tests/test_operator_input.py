@@ -24,8 +24,8 @@ SETTINGS: dict[str, tuple[type, dict[str, float], str]] = {
     "slots beyond the counter": (PULSES, {"desired_bl": 1e12}, "desired_bl is 1000000000000"),
     "granularity": (PULSES, {"granularity": math.nan}, "granularity is nan"),
     "group": (PULSES, {"group_size": -4.0}, "group_size is -4"),
-    "noise": (PULSES, {"noise": 7.0}, "the number of the noise is 7"),
-    "fidelity": (KEY, {"fidelity": 9}, "the number of the fidelity is 9"),
+    "noise": (PULSES, {"noise": 7.0}, "noise is 7"),
+    "fidelity": (KEY, {"fidelity": 9}, "fidelity is 9"),
     "seed": (KEY, {"seed": -1}, "seed is -1"),
     "tile": (KEY, {"tile_id": 1 << 40}, "tile_id is 1099511627776"),
 }

@@ -1,7 +1,8 @@
-// Reads with options: see core/chain.h. Pointers in, the GIL released; checks live in Python.
+// Reads with options: see core/chain.h. Pointers in, the GIL released; tensors are checked in
+// Python.
 #include "bind/chain.h"
 
-#include "bind/layout.h"
+#include "bind/checks.h"
 #include "cpu/cpu.h"
 #include "cpu/wires.h"
 
@@ -14,6 +15,10 @@ int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, in
                         int64_t cols, int64_t batch, bool transposed, uint64_t counters,
                         const bind::ReadKey& key, const bind::ReadSettings& settings,
                         const bind::ConverterSettings& converters, int threads) {
+  bind::check_chain(settings, converters);
+  bind::check_memory(
+      {bind::counters_at(counters), {"average", average, 4, true}},
+      {{"weight", w, 4 * rows * cols}, {"x", x, 4 * batch * (transposed ? rows : cols)}});
   ReadArgs a = bind::read_args(key, settings);
   int64_t* counter = bind::counter_of(counters, key);
   a.k = uint64_t(*counter);
@@ -28,7 +33,10 @@ int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, in
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read_chain(a, c, threads);
   py::gil_scoped_acquire gil;
-  if (s.source == 0) *counter += batch;
+  if (s.source == cpu::kUnsolved)
+    bind::refuse("ir_tolerance is " + bind::text(converters.ir_tolerance) +
+                 ", which the nodal equations do not reach; use a larger one");
+  if (s.source == 0) bind::advance(counter, batch);
   return bind::code_of(s.source, s.sample);
 }
 
@@ -36,13 +44,23 @@ int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, in
 
 void bind_chain(py::module_ m) {
   m.def("read_chain", &tile_read_chain);
+  m.def("check_wires", [](double r, double tolerance) {
+    bind::check_amount("resistance", r, bind::kNormal);
+    bind::check_amount("tolerance", tolerance, bind::kTolerance);
+  });
   // y = currents of one tile with wires; returns the CG iterations.
   m.def("wire_currents", [](uint64_t w, int64_t rows, int64_t cols, bool transposed, double r,
                             double tolerance, uint64_t q, int64_t samples, uint64_t y) {
-    const cpu::WireSolver solver(reinterpret_cast<const float*>(w), rows, cols, cols, transposed, r,
+    bind::check_memory(
+        {}, {{"weight", w, 4 * rows * cols}, {"q", q, 4 * samples * (transposed ? rows : cols)}});
+    const cpu::WireSolver solver(bind::pointer<const float>(w), rows, cols, cols, transposed, r,
                                  tolerance);
-    return solver.solve(reinterpret_cast<const float*>(q), transposed ? rows : cols, samples,
-                        reinterpret_cast<float*>(y), transposed ? cols : rows);
+    const int most = solver.solve(bind::pointer<const float>(q), transposed ? rows : cols, samples,
+                                  bind::pointer<float>(y), transposed ? cols : rows);
+    if (most > kMostIterations)
+      bind::refuse("tolerance is " + bind::text(tolerance) +
+                   ", which the nodal equations do not reach; use a larger one");
+    return most;
   });
 }
 

@@ -1,4 +1,5 @@
-// Module _cpu: raw pointers in, the GIL released, no torch header. Checks live in Python.
+// Module _cpu: raw pointers in, the GIL released, no torch header. What a tensor is, Python checks;
+// settings and memory are checked here, see limits.h.
 #include "cpu/cpu.h"
 
 #include <pybind11/numpy.h>
@@ -9,7 +10,7 @@
 #include <vector>
 
 #include "bind/chain.h"
-#include "bind/layout.h"
+#include "bind/checks.h"
 #include "cpu/kernels.h"
 
 namespace py = pybind11;
@@ -24,6 +25,9 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
                     uint64_t d, int64_t rows, int64_t cols, int64_t batch, double lr, int device,
                     const std::vector<float>& params, const bind::PulseSettings& pulses,
                     uint64_t counters, const bind::UpdateKey& key, int threads, uint64_t fired) {
+  int64_t* counter = &pointer<bind::Counters>(counters)->update;
+  bind::check_update({w, step, slope, bound, x, d, 0, fired, reinterpret_cast<uint64_t>(counter)},
+                     {rows, cols, batch}, lr, pulses, key, params, device >= 0);
   UpdateArgs a = bind::update_args(lr, pulses);
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
@@ -35,7 +39,6 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
   a.cols = cols;
   a.batch = batch;
   a.stream = bind::stream_of(key);
-  int64_t* counter = &pointer<bind::Counters>(counters)->update;
   a.k = uint64_t(*counter);
   a.fidelity = int32_t(key.fidelity);
   a.fired = pointer<int64_t>(fired);
@@ -43,13 +46,17 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
   const cpu::Status s =
       device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
   py::gil_scoped_acquire gil;
-  if (s.source == 0) *counter += batch;
+  if (s.source == 0) bind::advance(counter, batch);
   return bind::code_of(s.source, s.sample) - s.saturated;  // which nothing is if something is wrong
 }
 
 int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
                   bool transposed, uint64_t counters, const bind::ReadKey& key,
                   const bind::ReadSettings& settings, int threads) {
+  bind::check_plain(settings);
+  bind::check_memory(
+      {bind::counters_at(counters)},
+      {{"weight", w, 4 * rows * cols}, {"x", x, 4 * batch * (transposed ? rows : cols)}});
   ReadArgs a = bind::read_args(key, settings);
   int64_t* counter = bind::counter_of(counters, key);
   a.k = uint64_t(*counter);
@@ -63,22 +70,22 @@ int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols
   py::gil_scoped_release nogil;
   const cpu::Status s = cpu::read(a, threads);
   py::gil_scoped_acquire gil;
-  if (s.source == 0) *counter += batch;
+  if (s.source == 0) bind::advance(counter, batch);
   return bind::code_of(s.source, s.sample);
 }
 
 // What happens between pulses: see core/retention.h.
 void bind_retention(py::module_& m) {
-  m.def("construct_retention",
-        [](const bind::RetentionSettings& settings, uint64_t seed, uint32_t tile, int64_t rows,
-           int64_t cols, uint64_t words, int threads) {
-          py::gil_scoped_release nogil;
-          cpu::construct_retention(bind::retention_params(settings), {seed, tile}, rows, cols,
-                                   pointer<uint32_t>(words), threads);
-        });
+  m.def("construct_retention", [](const bind::RetentionSettings& settings, const bind::DrawKey& key,
+                                  int64_t rows, int64_t cols, uint64_t words, int threads) {
+    py::gil_scoped_release nogil;
+    cpu::construct_retention(bind::retention_params(settings), bind::stream_of(key), rows, cols,
+                             pointer<uint32_t>(words), threads);
+  });
   m.def("retain",
         [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
-           bool reset, float amount, uint64_t k, const bind::DrawKey& key, int threads) {
+           bool reset, double amount, int64_t k, const bind::DrawKey& key, int threads) {
+          bind::check_retain({w, step, bound, words, rows, cols}, amount, k);
           const RetentionArgs a = {pointer<float>(w),
                                    pointer<const uint32_t>(step),
                                    pointer<const uint32_t>(bound),
@@ -86,23 +93,28 @@ void bind_retention(py::module_& m) {
                                    rows,
                                    cols,
                                    bind::stream_of(key),
-                                   k,
+                                   uint64_t(k),
                                    reset ? kReset : kDiffusion,
-                                   amount};
+                                   float(amount)};
           py::gil_scoped_release nogil;
           cpu::retain(a, threads);
         });
   m.def("disturb", [](uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-                      float deviation, uint64_t counters, const bind::DrawKey& key, int threads) {
+                      double deviation, uint64_t counters, const bind::DrawKey& key, int threads) {
+    bind::check_disturb(hidden, step, visible, rows * cols, deviation, counters);
     py::gil_scoped_release nogil;
     cpu::disturb(pointer<const float>(hidden), pointer<const uint32_t>(step),
                  pointer<float>(visible), rows, cols, bind::stream_of(key),
-                 uint64_t(pointer<const bind::Counters>(counters)->update), deviation, threads);
+                 uint64_t(pointer<const bind::Counters>(counters)->update), float(deviation),
+                 threads);
   });
   m.def("redraw", [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d,
-                     int64_t rows, int64_t cols, int64_t batch, double lr, float deviation,
+                     int64_t rows, int64_t cols, int64_t batch, double lr, double deviation,
                      const bind::PulseSettings& pulses, uint64_t counters,
                      const bind::UpdateKey& key, int threads) {
+    const int64_t* counter = &pointer<const bind::Counters>(counters)->update;
+    bind::check_redraw({visible, step, step, step, x, d, 0, 0, reinterpret_cast<uint64_t>(counter)},
+                       {rows, cols, batch}, lr, pulses, key, hidden, deviation);
     UpdateArgs a = bind::update_args(lr, pulses);
     a.w = pointer<float>(visible);
     a.step = pointer<const uint32_t>(step);
@@ -112,9 +124,11 @@ void bind_retention(py::module_& m) {
     a.cols = cols;
     a.batch = batch;
     a.stream = bind::stream_of(key);
-    a.k = uint64_t(pointer<const bind::Counters>(counters)->update - batch);  // before the update
+    a.fidelity = int32_t(key.fidelity);
+    a.k = uint64_t(*counter) - uint64_t(batch);  // before the update
     py::gil_scoped_release nogil;
-    cpu::redraw(a, pointer<const float>(hidden), deviation, threads);
+    const cpu::Status s = cpu::redraw(a, pointer<const float>(hidden), float(deviation), threads);
+    return bind::code_of(s.source, s.sample);
   });
 }
 
@@ -183,17 +197,28 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("update", &tile_update);
   m.def("read", &tile_read);
   bind_chain(m);
-  m.def("construct",
-        [](int device, const std::vector<float>& params, uint64_t seed, uint32_t tile, int64_t rows,
-           int64_t cols, uint64_t step, uint64_t slope, uint64_t bound, int threads) {
-          py::gil_scoped_release nogil;
-          cpu::construct(device, params.data(), {seed, tile}, rows, cols, pointer<uint32_t>(step),
-                         pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
-        });
+  // What a launch on a GPU will be refused for, asked before it waits for others.
+  m.def("check_update",
+        [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,
+           double lr, const bind::PulseSettings& pulses, const std::vector<float>& params,
+           bool device) { bind::check_update(at, n, lr, pulses, key, params, device); });
+  m.def("check_redraw",
+        [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,
+           double lr, const bind::PulseSettings& pulses, const std::vector<float>&, uint64_t hidden,
+           double deviation) { bind::check_redraw(at, n, lr, pulses, key, hidden, deviation); });
+  m.def("check_key", [](const bind::DrawKey&) {});
+  m.def("construct", [](int device, const std::vector<float>& params, const bind::DrawKey& key,
+                        int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound,
+                        int threads) {
+    bind::check_params(params);
+    py::gil_scoped_release nogil;
+    cpu::construct(device, params.data(), bind::stream_of(key), rows, cols, pointer<uint32_t>(step),
+                   pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
+  });
   m.def("initial_normals",
-        [](uint64_t seed, uint32_t tile, int64_t rows, int64_t cols, uint64_t out, int threads) {
+        [](const bind::DrawKey& key, int64_t rows, int64_t cols, uint64_t out, int threads) {
           py::gil_scoped_release nogil;
-          cpu::initial_normals({seed, tile}, rows, cols, pointer<float>(out), threads);
+          cpu::initial_normals(bind::stream_of(key), rows, cols, pointer<float>(out), threads);
         });
   bind_retention(m);
   bind_core(m.def_submodule("core", "Scalar routines for known-answer tests."));

@@ -1,5 +1,6 @@
 // The read on the GPU: device pointers, the number of the GPU and a stream in. Checks and the
 // products are Python's.
+#include "bind/checks.h"
 #include "bind/cuda.h"
 #include "cuda/read.h"
 
@@ -14,6 +15,7 @@ using Addresses = std::array<uint64_t, 2>;  // per pass
 ReadJob make_read(int64_t rows, int64_t cols, int64_t batch, bool transposed, uint64_t counters,
                   const ReadKey& key, const ReadSettings& settings,
                   const ConverterSettings& converters, uint64_t average) {
+  check_chain(settings, converters);
   ReadArgs a = read_args(key, settings);
   if (counters) a.counter = counter_of(counters, key);
   a.rows = rows;
@@ -25,6 +27,10 @@ ReadJob make_read(int64_t rows, int64_t cols, int64_t batch, bool transposed, ui
 
 void place(ReadJob& j, uint64_t w, uint64_t x, uint64_t y, uint64_t alpha, const Addresses& q,
            const Addresses& square, const Addresses& norm, uint64_t saturated) {
+  const int64_t weights = 4 * j.args.rows * j.args.cols, inputs = 4 * j.args.batch * j.inputs;
+  check_memory({{"average", reinterpret_cast<uint64_t>(j.chain.average), 4, true},
+                {"counters", reinterpret_cast<uint64_t>(j.args.counter), 8, true}},
+               {{"weight", w, weights}, {"x", x, inputs}});
   j.args.w = pointer<const float>(w);
   j.args.x = pointer<const float>(x);
   j.args.y = pointer<float>(y);

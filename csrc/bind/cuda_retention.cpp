@@ -1,4 +1,5 @@
 // What happens between pulses, of module _cuda; `gpu` is the device's number, `stream` a handle.
+#include "bind/checks.h"
 #include "bind/cuda_task.h"
 #include "cuda/retention.h"
 
@@ -9,7 +10,8 @@ namespace {
 
 // w, step, bound, words and visible, hidden, step: addresses of [rows][cols].
 void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
-            bool reset, float amount, uint64_t k, const DrawKey& key, int gpu, uint64_t stream) {
+            bool reset, double amount, int64_t k, const DrawKey& key, int gpu, uint64_t stream) {
+  check_retain({w, step, bound, words, rows, cols}, amount, k);
   PL_CHECK(cudaSetDevice(gpu));
   const RetentionArgs a = {pointer<float>(w),
                            pointer<const uint32_t>(step),
@@ -18,21 +20,23 @@ void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t r
                            rows,
                            cols,
                            stream_of(key),
-                           k,
+                           uint64_t(k),
                            reset ? kReset : kDiffusion,
-                           amount};
+                           float(amount)};
   py::gil_scoped_release nogil;
   PL_CHECK(cuda::launch_retain(a, cuda_stream(stream)));
 }
 
 void disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-             float deviation, uint64_t counters, const DrawKey& key, int gpu, uint64_t stream) {
+             double deviation, uint64_t counters, const DrawKey& key, int gpu, uint64_t stream) {
+  check_disturb(hidden, step, visible, rows * cols, deviation, counters);
   PL_CHECK(cudaSetDevice(gpu));
   const cuda::WrittenCells cells = {pointer<const float>(hidden), pointer<const uint32_t>(step),
                                     pointer<float>(visible), rows, cols};
   const int64_t* counter = &pointer<const Counters>(counters)->update;
   py::gil_scoped_release nogil;
-  PL_CHECK(cuda::launch_disturb(cells, stream_of(key), counter, deviation, cuda_stream(stream)));
+  PL_CHECK(
+      cuda::launch_disturb(cells, stream_of(key), counter, float(deviation), cuda_stream(stream)));
 }
 
 // A task whose w is what is read, the address of the hidden weight, the deviation of the noise.

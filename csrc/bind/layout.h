@@ -1,7 +1,8 @@
 #pragma once
 // Settings of every operator, one struct each: the NamedTuples of ops/layout.py. The order of their
 // fields is written here and there, nowhere else; LAYOUT of a module tells it to Python, which
-// compares at import. Fields of a struct have one type, so that it crosses as a plain sequence.
+// compares at import. Fields of a struct have one type, so that it crosses as a plain sequence;
+// what crosses lies within limits.h, or a sentence says which field does not.
 //   ReadKey, UpdateKey, DrawKey   whose draws: seed, array, purpose
 //   ReadSettings                  converters, noise and management of a plain read, see core/args.h
 //   ConverterSettings             its options, see core/chain.h
@@ -15,12 +16,14 @@
 #include <cstring>
 #include <type_traits>
 
+#include "bind/limits.h"
 #include "core/chain.h"
 #include "core/retention.h"
 
 #define PULSELINE_NAMED(Name, Type, ...)                 \
   struct Name {                                          \
     using Field = Type;                                  \
+    static constexpr const char* kName = #Name;          \
     static constexpr const char* kFields = #__VA_ARGS__; \
     Type __VA_ARGS__;                                    \
   };
@@ -42,6 +45,55 @@ PULSELINE_NAMED(RetentionSettings, double, lifetime, lifetime_dtod, reset, reset
 PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired, counter)
 PULSELINE_NAMED(Counters, int64_t, forward, backward, evaluation, update)
 PULSELINE_NAMED(UpdateSizes, int64_t, rows, cols, batch)
+
+// In the order of the fields.
+template <>
+struct Limits<ReadKey> {
+  static constexpr Limit kOf[] = {kSeeds, kTiles, kAnyWhole, kSizes, kSizes, kFlag};
+};
+template <>
+struct Limits<UpdateKey> {
+  static constexpr Limit kOf[] = {kSeeds, kTiles, whole(0, kMoments)};
+};
+template <>
+struct Limits<DrawKey> {
+  static constexpr Limit kOf[] = {kSeeds, kTiles};
+};
+template <>
+struct Limits<ReadSettings> {
+  static constexpr Limit kOf[] = {kPositive,          kResolution, kPositive, kPositive,
+                                  kResolution,        kPositive,   kPositive, kFinite,
+                                  whole(0, kAverage), whole(0, 15)};
+};
+template <>
+struct Limits<ConverterSettings> {
+  static constexpr Limit kOf[] = {
+      kPositive,        kPart,     kFlag,     kFlag,     kFlag,     whole(0, kDigitalSum),
+      kFinite,          kFinite,   kFlag,     kPositive, kPositive, kPositive,
+      whole(0, kNodal), kPositive, kTolerance};
+};
+template <>
+struct Limits<PulseSettings> {
+  static constexpr Limit kOf[] = {kNormal, whole(1, kMostSlots),    kFlag,     kFlag,
+                                  kFlag,   whole(0, kGroupSamples), kPositive, whole(0, kLowRank)};
+};
+template <>
+struct Limits<RetentionSettings> {
+  static constexpr Limit kOf[] = {kPositive, kPositive, kFinite,   kPositive, kPositive,
+                                  kPositive, kPositive, kPositive, kPositive};
+};
+template <>
+struct Limits<UpdateAddresses> {
+  static constexpr Limit kOf[] = {kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
+};
+template <>
+struct Limits<UpdateSizes> {
+  static constexpr Limit kOf[] = {kAnyWhole, kAnyWhole, kAnyWhole};
+};
+template <>
+struct Limits<Counters> {
+  static constexpr Limit kOf[] = {kAnyWhole, kAnyWhole, kAnyWhole, kAnyWhole};
+};
 
 // Name of a struct: its fields.
 inline pybind11::dict layout() {
@@ -75,7 +127,14 @@ inline int64_t* counter_of(uint64_t counters, const ReadKey& key) {
   if (key.purpose == kForwardOutput) return &c->forward;
   if (key.purpose == kBackwardOutput) return &c->backward;
   if (key.purpose == kEvaluationOutput) return &c->evaluation;
-  throw pybind11::value_error("purpose is none of PURPOSES");
+  refuse("purpose is " + std::to_string(key.purpose) + "; use one of PURPOSES");
+}
+
+inline Span counters_at(uint64_t counters) {
+  return {"counters", counters, int64_t(sizeof(Counters))};
+}
+inline void advance(int64_t* counter, int64_t batch) {
+  *counter = int64_t(uint64_t(*counter) + uint64_t(batch));
 }
 
 // Where a value is not finite, as one number: -1 nowhere, 2 sample + (0: x, 1: d).
@@ -151,7 +210,7 @@ inline RetentionParams retention_params(const RetentionSettings& s) {
 
 namespace pybind11::detail {
 
-// A sequence of as many numbers as the struct has fields.
+// A sequence of as many numbers as the struct has fields, each within its limits.
 template <class S>
 struct type_caster<S, std::void_t<decltype(S::kFields), typename S::Field>> {
   PYBIND11_TYPE_CASTER(S, const_name("Sequence"));
@@ -159,10 +218,8 @@ struct type_caster<S, std::void_t<decltype(S::kFields), typename S::Field>> {
     using T = typename S::Field;
     constexpr Py_ssize_t kCount = sizeof(S) / sizeof(T);
     const auto fields = reinterpret_steal<object>(PySequence_Fast(source.ptr(), ""));
-    if (!fields || PySequence_Fast_GET_SIZE(fields.ptr()) != kCount) {
-      PyErr_Clear();
-      return false;
-    }
+    if (!fields || PySequence_Fast_GET_SIZE(fields.ptr()) != kCount)
+      pulseline::bind::refuse_count(S::kName, S::kFields, kCount, source);
     T numbers[kCount];
     for (Py_ssize_t n = 0; n < kCount; ++n) {
       PyObject* field = PySequence_Fast_GET_ITEM(fields.ptr(), n);
@@ -172,10 +229,11 @@ struct type_caster<S, std::void_t<decltype(S::kFields), typename S::Field>> {
         numbers[n] = PyLong_AsUnsignedLongLong(field);
       else
         numbers[n] = PyLong_AsLongLong(field);
-    }
-    if (PyErr_Occurred()) {
-      PyErr_Clear();
-      return false;
+      constexpr auto& kLimits = pulseline::bind::Limits<S>::kOf;
+      static_assert(std::size(kLimits) == kCount, "as many limits as fields");
+      const bool number = numbers[n] != T(-1) || !PyErr_Occurred();
+      if (!number || !kLimits[n].hold(numbers[n]))
+        pulseline::bind::refuse_field(S::kFields, n, field, kLimits[n]);
     }
     std::memcpy(&value, numbers, sizeof(S));
     return true;

@@ -37,4 +37,10 @@ PL_HD F convert_stochastic(const Converter& c, F v, F u) {
   return v;
 }
 
+// What an ADC says of a sum. Not finite, it is no voltage: the sum passes, and is seen.
+template <class F>
+PL_HD F pass_finite(F sum, F converted) {
+  return select(absolute(sum) < F(kInfinite), converted, sum);
+}
+
 }  // namespace pulseline

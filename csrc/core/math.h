@@ -69,7 +69,8 @@ PL_HD F negate(F x) {
   return as_float(as_bits(x) ^ U(0x80000000u));
 }
 
-PL_HD float lookup(const float* table, uint32_t i) { return table[i]; }  // i < 16
+PL_HD float lookup(const float* table, uint32_t i) { return table[i & 15u]; }
+constexpr float kInfinite = __builtin_huge_valf();
 
 // Nearest integer, ties to even, for |x| < 2^22; larger values move by less than their ulp.
 template <class F>

@@ -25,6 +25,9 @@ struct Train {  // of one sample
   float pulses;  // k = lr x_max d_max / granularity: expected pulses where both are largest
 };
 
+// An overflow is the largest number: times 0 it is 0.
+PL_HD float finite(float x) { return min(x, 0x1.fffffep+127f); }
+
 // x_max, d_max: largest magnitude of the sample's x and d. lr > 0.
 PL_HD Train manage_train(const TrainConfig& c, float x_max, float d_max) {
   if (!(x_max > 0.0f) || !(d_max > 0.0f) || !(c.lr > 0.0f)) return {0, 0.0f, 0.0f, 0.0f};
@@ -46,7 +49,7 @@ PL_HD Train manage_train(const TrainConfig& c, float x_max, float d_max) {
   const float d = k > desired ? d_max * (desired / k) : d_max;
   // Roots first: the quotient of extreme magnitudes would overflow.
   const float x = square_root(x_max), r = square_root(d);
-  return {int32_t(bl), base * (r / x), base * (x / r), k};
+  return {int32_t(bl), finite(base * (r / x)), finite(base * (x / r)), k};
 }
 
 // The mean of n, without trains: mean_rate |x| |d|, where each magnitude counts at most up to where

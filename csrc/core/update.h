@@ -10,10 +10,17 @@
 
 namespace pulseline {
 
-template <class F>
-PL_HD F clip(F w, F hi, F lo) {
-  return max(min(w, hi), lo);
+// Between bounds; a weight that is NaN stays so. The SIMD types have faster ones, which lose a NaN:
+// their kernels look at the weight when they store it.
+#if defined(__CUDA_ARCH__)
+PL_HD float clip(float w, float hi, float lo) {
+  asm("min.NaN.f32 %0, %0, %1;" : "+f"(w) : "f"(hi));
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(w) : "f"(lo));
+  return w;
 }
+#else
+PL_HD float clip(float w, float hi, float lo) { return max(lo, min(hi, w)); }
+#endif
 
 // root = sigma sqrt(n). A crosspoint with n = 0 stays where it is, provided that it lies within its
 // bounds, which programming and every update guarantee: a long step is not even computed then.

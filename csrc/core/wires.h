@@ -30,7 +30,7 @@ namespace pulseline {
 // Of a crosspoint in the array of positive (0) or of negative weights (1), and what that adds to.
 PL_HD double conductance(float w, int array) {
   const double g = array == 0 ? double(w) : -double(w);
-  return g > 0 ? g : 0.0;
+  return g <= 0 ? 0.0 : g;  // NaN stays NaN
 }
 PL_HD double signed_by(int array, double value) { return array == 0 ? value : -value; }
 

@@ -33,6 +33,7 @@ struct ChainPlan {
   int64_t inputs, outputs, segments, blocks, width, stride;  // width: of a row block, padded
   int passes;
   float* alpha;                                      // [batch]
+  float average;                                     // after the last sample
   float *line_noise, *line_bend;                     // [segments][outputs]; nullptr: as in args.h
   float *wires, *magnitudes;                         // effective weights; |w|; nullptr: not asked
   std::vector<std::unique_ptr<WireSolver>> solvers;  // [blocks][segments]
@@ -45,6 +46,7 @@ struct Workspace {
   float *one, *zero;  // [run] of products without converters
   Keys* keys;
   int64_t* sample;
+  bool unsolved;  // the nodal equations of a tile did not converge
 };
 Workspace make_workspace(const ChainPlan& p, int64_t run, Scratch& scratch) {
   Workspace w = {};
@@ -81,7 +83,7 @@ Status manage_inputs(ChainPlan& p) {
     if (bits >= kInfinity) return {1, b};
     p.alpha[b] = manage_input(a, chain, as_float(bits), average);
   }
-  if (a.noise_management == kAverage && chain.advance) *chain.average = average;
+  p.average = average;
   return {};
 }
 
@@ -231,8 +233,8 @@ void read_tile(const ChainPlan& p, const Tile& t, int64_t b0, int64_t b1, Worksp
       if (p.solvers.empty())
         multiply(p, w, t, q, count, result, work);
       else
-        p.solvers[size_t(t.block * p.segments + t.segment)]->solve(q + t.in0, p.stride, count,
-                                                                   result, p.width);
+        work.unsolved |= p.solvers[size_t(t.block * p.segments + t.segment)]->solve(
+                             q + t.in0, p.stride, count, result, p.width) > kMostIterations;
       if (p.chain->pcm)
         multiply(p, p.magnitudes, t, work.square[pass], count, work.variance[pass], work);
     }
@@ -285,9 +287,16 @@ Status read_chain(const ReadArgs& a, const Chain& chain, int threads) {
   threads = int(std::min(int64_t(threads), runs));
   Workspace* works = scratch.take<Workspace>(threads);
   for (int i = 0; i < threads; ++i) works[i] = make_workspace(p, run, scratch);
+  Thrown thrown;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
   for (int64_t n = 0; n < runs; ++n)
-    read_run(p, n * run, std::min((n + 1) * run, a.batch), works[thread_index()]);
+    thrown.run([&] {  // nodal solves allocate
+      read_run(p, n * run, std::min((n + 1) * run, a.batch), works[thread_index()]);
+    });
+  thrown.rethrow();
+  for (int i = 0; i < threads; ++i)
+    if (works[i].unsolved) return {kUnsolved, 0};
+  if (a.noise_management == kAverage && chain.advance) *chain.average = p.average;
   return {};
 }
 

@@ -32,8 +32,8 @@ PL_HD F chain_convert(const ChainOutput& job, int64_t o, int64_t n, F y, F varia
   const F bend = job.line_bend ? load_partial(job.line_bend + o, n) : F(0.0f);
   y = output_level(a, y, variance, deviation, job.line_bend != nullptr, bend, base, noise);
   const uint32_t edge = n < kLanes ? ~((1u << n) - 1u) : 0u;
-  if (a.adc.bound > 0.0f) inside &= to_bits(absolute(y) < F(a.adc.bound)) | edge;
-  return convert_line(a.adc, y, job.chain->output_stochastic != 0, base, rounding);
+  if (a.adc.bound > 0.0f) inside &= below_bound(a, y) | edge;
+  return pass_finite(y, convert_line(a.adc, y, job.chain->output_stochastic != 0, base, rounding));
 }
 
 bool chain_output(const ChainOutput& job) {

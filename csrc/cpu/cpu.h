@@ -9,7 +9,11 @@
 
 namespace pulseline::cpu {
 
-struct Status {  // where a value is not finite; source 0: none, 1: x, 2: d
+constexpr int32_t kUnsolved = 3;
+
+// Where a value is not finite; source 0: none, 1: x, 2: d. kUnsolved: the nodal equations of wires
+// did not converge.
+struct Status {
   int32_t source = 0;
   int64_t sample = 0;
   int64_t saturated = 0;  // lines that an update asks to fire more often than in every slot

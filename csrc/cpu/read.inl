@@ -105,13 +105,18 @@ void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
   }
 }
 
+// Lanes that do not reach the ADC's bound; another round does not help a NaN.
+PL_HD uint32_t below_bound(const ReadArgs& a, F y) {
+  return ~to_bits(F(pulseline::as_float(pulseline::as_bits(a.adc.bound) - 1u)) < absolute(y));
+}
+
 // One vector of outputs through noise and ADC. `inside` collects the lanes within the bound.
 template <bool NOISY>
 PL_HD F convert_output(const ReadArgs& a, F y, F deviation, U base, Keys key, bool watch,
                        uint32_t& inside) {
   if (NOISY) y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
-  if (watch) inside &= to_bits(absolute(y) < F(a.adc.bound));
-  return convert(a.adc, y);
+  if (watch) inside &= below_bound(a, y);
+  return pass_finite(y, convert(a.adc, y));
 }
 
 // Noise, ADC, scale and accumulation of `rows` samples whose sums are ready.

@@ -156,10 +156,10 @@ PL_HD void relax_row(const UpdateArgs& a, const Device& device, int64_t i, int64
     to_flow<Device>(c);
     const Counts<F> counts =
         counts_of(load(s + kNext), load(s), load(s + 3 * kNext), load(s + 2 * kNext));
-    F w = n >= kLanes ? load(a.w + o) : load_partial(a.w + o, n);
-    w = relax<true>(device, c, w, counts, device.p.pulsed.dw_min_std,
-                    group_normal(i, j + v * kLanes, key), additive);
-    w = w + F(0.0f);
+    const F before = n >= kLanes ? load(a.w + o) : load_partial(a.w + o, n);
+    F w = relax<true>(device, c, before, counts, device.p.pulsed.dw_min_std,
+                      group_normal(i, j + v * kLanes, key), additive);
+    w = keep_nan(before, w + F(0.0f));
     n >= kLanes ? store(a.w + o, w) : store_partial(a.w + o, w, n);
   }
 }

@@ -30,7 +30,12 @@ Status redraw(const UpdateArgs& a, const float* hidden, float deviation, int thr
   Scratch& scratch = Scratch::of_thread();
   Train* trains = scratch.take<Train>(a.batch);
   const Status status = manage_trains(a, trains);
-  if (status.source || !(a.train.lr > 0.0f)) return status;
+  if (status.source) return status;
+  if (a.fidelity == kExpected) {  // no trains, no noise
+    std::memcpy(a.w, hidden, size_t(a.rows * a.cols) * sizeof(float));
+    return status;
+  }
+  if (!(a.train.lr > 0.0f)) return status;
   TrainWord* train_words = scratch.take<TrainWord>(kSlice);
   Keys* keys = scratch.take<Keys>(a.batch);
   int32_t* last = scratch.take<int32_t>(a.rows * a.cols);

@@ -30,8 +30,8 @@ void retain(const RetentionArgs& shared, Keys key, int64_t row0, int64_t row1) {
     const F w = load_lanes(a.w + o, n), xi = group_normal(i, j, key);
     const RetentionPairs<U> c = {load_lanes(a.words + o, n), load_lanes(walk + o, n)};
     const U bound = load_lanes(a.bound + o, n);
-    const F aged =
-        a.purpose == kReset ? reset(c, bound, a.amount, xi) : age(w, c, bound, a.amount, xi);
+    const F aged = a.purpose == kReset ? reset(c, bound, a.amount, xi)
+                                       : keep_nan(w, age(w, c, bound, a.amount, xi));
     store_lanes(a.w + o, select(moves(a.step + o, n), aged, w), n);
   });
 }

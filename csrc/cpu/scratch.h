@@ -17,7 +17,7 @@ class Scratch {
     return scratch;
   }
   ~Scratch() {
-    reset();
+    for (void* p : extra_) std::free(p);
     std::free(base_);
   }
   template <class T>
@@ -35,13 +35,16 @@ class Scratch {
       for (void* p : extra_) std::free(p);
       extra_.clear();
       std::free(base_);
-      capacity_ = 0;
-      base_ = static_cast<char*>(allocate(wanted_));
-      capacity_ = wanted_;
+      base_ = nullptr;  // what follows may throw
+      const size_t wanted = wanted_;
+      capacity_ = used_ = wanted_ = 0;
+      base_ = static_cast<char*>(allocate(wanted));
+      capacity_ = wanted;
     }
     used_ = wanted_ = 0;
   }
   void* overflow(size_t bytes) {
+    extra_.reserve(extra_.size() + 1);  // so that nothing throws once there is memory to free
     void* p = allocate(bytes);
     extra_.push_back(p);
     wanted_ += bytes;

@@ -10,6 +10,12 @@ constexpr int kHashes = kGroup / kLanes / 2;  // one hash serves columns c and c
 PL_HD F first_of(U pair) { return as_float(pair & U(0xffff0000u)); }
 PL_HD F second_of(U pair) { return as_float(pair << 16); }
 
+// A weight that was NaN stays so: `clip` does not know it.
+PL_HD F keep_nan(F before, F after) {
+  const U above = U(0x7f800000u) - (as_bits(before) & U(0x7fffffffu));
+  return select(is_negative(as_float(above)), before, after);
+}
+
 // Device parameters of kLanes crosspoints at `o`, of which the first n exist.
 template <class Device>
 PL_HD Crosspoint<F> load_crosspoint(const UpdateArgs& a, const Device& device, int64_t o,
@@ -60,8 +66,10 @@ struct Block {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < kVectors; ++v) {
       const int64_t o = offset + v * kLanes;
-      const F x = w[v] + F(0.0f);
-      columns >= kColumns ? store(a.w + o, x) : store_partial(a.w + o, x, columns - v * kLanes);
+      const int64_t n = columns - v * kLanes;
+      const F before = columns >= kColumns ? load(a.w + o) : load_partial(a.w + o, n);
+      const F x = keep_nan(before, w[v] + F(0.0f));
+      columns >= kColumns ? store(a.w + o, x) : store_partial(a.w + o, x, n);
     }
   }
 };
@@ -220,7 +228,7 @@ void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int
         const float d = a.d[s * a.rows + i];
         if (d == 0.0f) continue;
         const MeanPulses mean = mean_pulses(a.train, job.trains[s]);
-        const F rate(mean.rate * pulseline::min(pulseline::absolute(d), mean.most_d));
+        const F rate(finite(mean.rate * pulseline::min(pulseline::absolute(d), mean.most_d)));
         const F most_x(mean.most_x);
         for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const int64_t o = j + v * kLanes;

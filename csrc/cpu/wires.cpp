@@ -56,7 +56,7 @@ WireSolver::WireSolver(const float* w, int64_t rows, int64_t cols, int64_t strid
         const float v = flipped_ ? w[(n_ - 1 - i) * stride + (m_ - 1 - j)] : w[j * stride + i];
         const double g = conductance(v, k);
         a.g[size_t(i * m_ + j)] = g;
-        if (g > 0) a.empty = false;
+        if (g != 0) a.empty = false;  // NaN too
       }
     if (!a.empty) factor(a);
   }
@@ -198,6 +198,8 @@ int WireSolver::solve_array(const Array& a, Work& work, int array, double* out) 
   }
   const double* last = x + (n_ - 1) * m_ * kLanes;
   for (int64_t k = 0; k < m_ * kLanes; ++k) out[k] += signed_by(array, wire_.current(last[k]));
+  for (const Descent& d : descent)
+    if (d.running()) return kMostIterations + 1;
   return iterations;
 }
 

@@ -17,7 +17,8 @@ class WireSolver {
   // Tile w[rows][cols]; transposed: inputs are its rows.
   WireSolver(const float* w, int64_t rows, int64_t cols, int64_t stride, bool transposed, double r,
              double tolerance);
-  // y[samples][outputs] of q[samples][inputs]. Returns the largest number of CG iterations.
+  // y[samples][outputs] of q[samples][inputs]. Returns the largest number of CG iterations,
+  // more than kMostIterations where they did not converge.
   int solve(const float* q, int64_t q_stride, int64_t samples, float* y, int64_t y_stride) const;
 
  private:

@@ -80,7 +80,8 @@ PL_DEVICE F convert_once(const ReadJob& j, const Line<F>& line, F y, F variance,
   const bool bends = j.chain.nonlinearity > 0.0f;
   y = output_level(j.args, y, variance, line.noise, bends, line.bend, base, noise);
   if (j.args.adc.bound > 0.0f) level = max(absolute(y), level);
-  return convert_line(j.args.adc, y, j.chain.output_stochastic != 0, base, rounding);
+  return pass_finite(y,
+                     convert_line(j.args.adc, y, j.chain.output_stochastic != 0, base, rounding));
 }
 
 // The passes of an output through its ADC; base: output * kColumnStride.

@@ -50,7 +50,7 @@ PL_DEVICE void expected_batch(const Task& t, const D& device, const LanePlace& a
     for (int r = 0; r < kRows; ++r) {
       const float d = at.row + r < a.rows ? a.d[s * a.rows + at.row + r] : 0.0f;
       if (d == 0.0f) continue;
-      const float rate = mean.rate * min(absolute(d), mean.most_d);
+      const float rate = finite(mean.rate * min(absolute(d), mean.most_d));
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const bool up = d > 0.0f ? x[h] < 0.0f : x[h] > 0.0f;

@@ -68,11 +68,31 @@ def wire_currents(
     samples: int,
     y: int,
 ) -> int: ...
+def check_wires(r: float, tolerance: float) -> None: ...
+def check_update(
+    addresses: Sequence[int],
+    sizes: Sequence[int],
+    key: Sequence[int],
+    lr: float,
+    pulses: Sequence[float],
+    params: Sequence[float],
+    device: bool,
+) -> None: ...
+def check_redraw(
+    addresses: Sequence[int],
+    sizes: Sequence[int],
+    key: Sequence[int],
+    lr: float,
+    pulses: Sequence[float],
+    params: Sequence[float],
+    hidden: int,
+    deviation: float,
+) -> None: ...
+def check_key(key: Sequence[int]) -> None: ...
 def construct(
     device: int,
     params: Sequence[float],
-    seed: int,
-    tile: int,
+    key: Sequence[int],
     rows: int,
     cols: int,
     step: int,
@@ -80,9 +100,14 @@ def construct(
     bound: int,
     threads: int,
 ) -> None: ...
-def initial_normals(seed: int, tile: int, rows: int, cols: int, out: int, threads: int) -> None: ...
+def initial_normals(key: Sequence[int], rows: int, cols: int, out: int, threads: int) -> None: ...
 def construct_retention(
-    settings: Sequence[float], seed: int, tile: int, rows: int, cols: int, words: int, threads: int
+    settings: Sequence[float],
+    key: Sequence[int],
+    rows: int,
+    cols: int,
+    words: int,
+    threads: int,
 ) -> None: ...
 def retain(
     w: int,
@@ -123,4 +148,4 @@ def redraw(
     counters: int,
     key: Sequence[int],
     threads: int,
-) -> None: ...
+) -> int: ...

@@ -1,4 +1,9 @@
-"""What the operators refuse: one sentence each, with argument, value and remedy."""
+"""What the operators refuse: one sentence each, with argument, value and remedy.
+
+Tensors are looked at here, by :func:`address` and :func:`operand`. Settings, memory that is not
+there and memory that is written and read at once are looked at where they cross into the compiled
+modules (``csrc/bind/limits.h``, ``checks.h``).
+"""
 
 from __future__ import annotations
 
@@ -7,33 +12,29 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from ..configs.update import FIDELITIES, LOWRANK_FIDELITIES
 from ..errors import ConfigError
-from .layout import Counters, PulseSettings, UpdateKey
+from .layout import Counters
 
 __all__ = [
-    "COUNTERS",
+    "address",
     "check_average",
     "check_counters",
     "check_fired",
+    "check_shapes",
+    "check_sizes",
     "check_tensor",
-    "check_update",
-    "elsewhere",
-    "refuse_device",
+    "operand",
     "refuse_matrix",
     "refuse_mixture",
     "refuse_traced",
     "refuse_value",
-    "refuse_weight",
+    "weight_address",
 ]
 
 _SOURCES = ("", "x", "d")
-_MOST_SLOTS = 1 << 20  # numbers of words and slots fit the draw field of the counter
-_MOST_GROUP = 256
-_LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
-_INFINITE = float("inf")
-COUNTERS = len(Counters._fields)
-_MOST_TILE = (1 << 32) - 1
+_F32, _I64, _STRIDED = torch.float32, torch.int64, torch.strided
+_COUNTERS = (len(Counters._fields),)
+_MOST_SIZE = (1 << 31) - 1
 
 
 def refuse_traced(what: str = "traced into a graph") -> NoReturn:
@@ -73,35 +74,152 @@ def refuse_matrix(name: str, t: Tensor, columns: int) -> None:
         name: what the message calls it. t: the operand. columns: how many it must have.
 
     Raises:
-        ConfigError: its dtype or shape.
+        ConfigError: its layout, dtype or shape.
     """
-    if t.dtype is not torch.float32:
+    _refuse_layout(name, t)
+    if t.dtype is not _F32:
         raise ConfigError(f"{name} has dtype {t.dtype}; convert it with .float()")
     if t.dim() != 2 or t.shape[1] != columns:
         raise ConfigError(f"{name} has shape {tuple(t.shape)}; use (samples, {columns})")
 
 
-def refuse_weight(t: Tensor) -> None:
-    """Refuse a weight that is no contiguous float32 matrix on the CPU.
+def _refuse_layout(name: str, t: Tensor) -> None:
+    if t.layout is not _STRIDED or t.is_nested or t.is_quantized:
+        kind = "nested" if t.is_nested else "quantized" if t.is_quantized else str(t.layout)
+        raise ConfigError(f"{name} is a {kind} tensor; use a dense one")
+
+
+def _refuse_device(name: str, t: Tensor, beside: Tensor) -> None:
+    if t.device == beside.device:
+        return
+    where = "the CPU" if beside.is_cpu else str(beside.device)
+    remedy = ".cpu()" if beside.is_cpu else f".to({str(beside.device)!r})"
+    raise ConfigError(f"{name} is on {t.device} and the weight on {where}; move it with {remedy}")
+
+
+def _refuse_memory(name: str, t: Tensor) -> None:
+    """What has neither values nor an address; torch's lazy tensors have other values."""
+    if t.is_neg():
+        raise ConfigError(f"{name} is negated lazily; use {name}.resolve_neg()")
+    last = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+    needed = (t.storage_offset() + last + 1) * t.element_size() if t.numel() else 0
+    if t.numel() and (not t.data_ptr() or t.untyped_storage().nbytes() < needed):
+        raise ConfigError(
+            f"{name} has no memory, its storage was freed or never made; use a tensor with values"
+        )
+
+
+def _refuse(name: str, t: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    check_tensor(t)
+    _refuse_layout(name, t)
+    if t.dtype is not dtype or t.shape != shape or not t.is_contiguous():
+        strides = "" if t.is_contiguous() else f" and strides {t.stride()}"
+        raise ConfigError(
+            f"{name} has shape {tuple(t.shape)} and dtype {t.dtype}{strides}; "
+            f"use a contiguous {shape} of {dtype}"
+        )
+
+
+def _plain(t: Tensor, dtype: torch.dtype, beside: Tensor) -> bool:
+    """Whether a kernel may take a tensor as it lies in memory, which is there."""
+    try:
+        return (
+            t.dtype is dtype
+            and t.layout is _STRIDED
+            and t.is_contiguous()
+            and not t.is_neg()
+            and ((t.is_cpu and beside.is_cpu) or t.device == beside.device)
+        )
+    except (AttributeError, RuntimeError):  # no tensor; one of torch's kinds without strides
+        return False
+
+
+def address(
+    name: str, t: Tensor, dtype: torch.dtype, shape: tuple[int, ...], beside: Tensor
+) -> int:
+    """Where a tensor of an operator lies; everything that a kernel takes for granted holds.
+
+    Args:
+        name: what the message calls it. t: the tensor. dtype, shape: what it must have.
+        beside: where it must be.
+
+    Returns:
+        Its address; 0 where it has no elements.
 
     Raises:
-        ConfigError: its dtype, shape, strides or device.
+        ConfigError: layout, dtype, shape, strides, device, lazy negation, or no memory.
     """
-    if t.dtype is not torch.float32 or t.dim() != 2 or not t.is_contiguous() or not t.is_cpu:
+    if _plain(t, dtype, beside) and t.shape == shape:
+        at = t.data_ptr()
+        if at and t.untyped_storage().nbytes() >= t.nbytes:
+            return at
+    _refuse(name, t, dtype, shape)
+    _refuse_device(name, t, beside)
+    _refuse_memory(name, t)
+    return t.data_ptr()
+
+
+def weight_address(t: Tensor, on: str) -> int:
+    """Where a weight lies: a contiguous float32 matrix.
+
+    Args:
+        t: the weight. on: type of device it must be on.
+
+    Raises:
+        ConfigError: as of :func:`address`.
+    """
+    if _plain(t, _F32, t) and t.dim() == 2 and (t.is_cpu or on != "cpu"):
+        at = t.data_ptr()
+        if at and t.untyped_storage().nbytes() >= t.nbytes:
+            return at
+    check_tensor(t)
+    _refuse_layout("weight", t)
+    here = t.device.type == on
+    if t.dtype is not _F32 or t.dim() != 2 or not t.is_contiguous() or not here:
         raise ConfigError(
             f"weight has dtype {t.dtype} and shape {tuple(t.shape)} on {t.device}; use a "
             "contiguous float32 matrix where x is (tiles keep float32, do not call .half() on them)"
         )
+    _refuse_memory("weight", t)
+    return t.data_ptr()
 
 
-def check_average(average: Tensor | None) -> None:
-    """Refuse a running average, if there is one, that is not one float32 number.
+def operand(name: str, t: Tensor, columns: int, beside: Tensor) -> Tensor:
+    """An operand of a read or an update as a kernel takes it: a copy, if it lies otherwise.
+
+    Args:
+        name: what the message calls it. t: (samples, columns) float32. beside: where it must be.
+
+    Returns:
+        A contiguous tensor of its values.
 
     Raises:
-        ConfigError: its dtype or size.
+        ConfigError: layout, dtype, shape or device, or no memory.
     """
-    if average is not None and (average.dtype is not torch.float32 or average.numel() != 1):
+    if _plain(t, _F32, beside) and t.dim() == 2 and t.shape[1] == columns and t.data_ptr():
+        return t
+    check_tensor(t)
+    refuse_matrix(name, t, columns)
+    _refuse_device(name, t, beside)
+    t = t.resolve_neg()
+    _refuse_memory(name, t)
+    return t.contiguous()
+
+
+def check_average(average: Tensor | None, beside: Tensor) -> int:
+    """The address of a running average; 0: there is none.
+
+    Args:
+        average: one float32 number, or None. beside: where it must be.
+
+    Raises:
+        ConfigError: another dtype, number or device.
+    """
+    if average is None:
+        return 0
+    if average.numel() != 1:
         raise ConfigError(f"average has shape {tuple(average.shape)}; use one float32 number")
+    return address("average", average, _F32, tuple(average.shape), beside)
 
 
 def refuse_value(source: int, sample: int) -> None:
@@ -119,102 +237,6 @@ def refuse_value(source: int, sample: int) -> None:
     )
 
 
-def refuse_device(name: str, t: Tensor, weight: Tensor) -> None:
-    """Say that an operand is not where the weight is.
-
-    Args:
-        name: what the message calls it. t: the operand. weight: whose device counts.
-
-    Raises:
-        ConfigError: always.
-    """
-    where = "the CPU" if weight.is_cpu else str(weight.device)
-    remedy = ".cpu()" if weight.is_cpu else f".to({str(weight.device)!r})"
-    raise ConfigError(f"{name} is on {t.device} and the weight on {where}; move it with {remedy}")
-
-
-def elsewhere(t: Tensor, weight: Tensor) -> bool:
-    """Whether two tensors are on different devices; on the CPU without making device objects.
-
-    Args:
-        t, weight: the tensors.
-    """
-    return not (t.is_cpu and weight.is_cpu) and t.device != weight.device
-
-
-def check_update(
-    weight: Tensor,
-    x: Tensor,
-    d: Tensor,
-    lr: float,
-    pulses: PulseSettings,
-    key: UpdateKey,
-    on: str,
-) -> None:
-    """Refuse an update that no backend can run.
-
-    Args:
-        weight: (rows, cols). x: (samples, cols). d: (samples, rows). lr: learning rate.
-        pulses: the trains. key: whose draws. on: type of device everything must be on.
-
-    Raises:
-        ConfigError: shapes, dtypes, devices or settings out of their range.
-    """
-    here = weight.is_cpu if on == "cpu" else weight.device.type == on
-    if (
-        weight.dtype is not torch.float32
-        or weight.dim() != 2
-        or not weight.is_contiguous()
-        or not here
-    ):
-        refuse_weight(weight)
-    rows, cols = weight.shape
-    for name, t, columns in (("x", x, cols), ("d", d, rows)):
-        if t.dtype is not torch.float32 or t.dim() != 2 or t.shape[1] != columns:
-            refuse_matrix(name, t, columns)
-        if elsewhere(t, weight):
-            refuse_device(name, t, weight)
-    if x.shape[0] != d.shape[0]:
-        raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")
-    if not 0 <= lr < _INFINITE:
-        raise ConfigError(f"lr is {lr}; use a finite learning rate >= 0")
-    granularity = pulses.granularity
-    if not (pulses.fixed_bl or pulses.update_bl_management) and lr > granularity * _MOST_SLOTS:
-        raise ConfigError(
-            f"lr is {lr}, a train of more than {_MOST_SLOTS} slots of {granularity}; "
-            "lower it, or switch fixed_bl or update_bl_management on"
-        )
-    if not (
-        1 <= pulses.desired_bl <= _MOST_SLOTS
-        and _LEAST <= granularity <= _LARGEST
-        and 0 <= key.fidelity < len(FIDELITIES)
-        and 0 <= key.tile_id <= _MOST_TILE
-        and key.seed >= 0
-        and 0 <= pulses.group_size <= _MOST_GROUP
-        and (pulses.noise == 0 or pulses.noise == 1)
-    ):
-        _refuse_settings(pulses, key)
-    if pulses.noise and FIDELITIES[key.fidelity] not in LOWRANK_FIDELITIES:
-        known = " and ".join(LOWRANK_FIDELITIES)
-        raise ConfigError(
-            f"noise is lowrank with fidelity {FIDELITIES[key.fidelity]}; {known} draw it"
-        )
-
-
-def _refuse_settings(pulses: PulseSettings, key: UpdateKey) -> None:
-    for name, value, least, most in (
-        ("desired_bl", pulses.desired_bl, 1, _MOST_SLOTS),
-        ("granularity", pulses.granularity, _LEAST, _LARGEST),
-        ("group_size", pulses.group_size, 0, _MOST_GROUP),
-        ("the number of the noise", pulses.noise, 0, 1),
-        ("the number of the fidelity", key.fidelity, 0, len(FIDELITIES) - 1),
-        ("seed", key.seed, 0, (1 << 63) - 1),
-        ("tile_id", key.tile_id, 0, _MOST_TILE),
-    ):
-        if not least <= value <= most or (name.startswith("the") and value != int(value)):
-            raise ConfigError(f"{name} is {value}; use a number from {least} to {most}")
-
-
 def check_counters(counters: Tensor, beside: Tensor) -> int:
     """The address of an array's counters.
 
@@ -222,24 +244,13 @@ def check_counters(counters: Tensor, beside: Tensor) -> int:
         counters: int64, as many as :class:`.layout.Counters`. beside: a tensor of the array.
 
     Raises:
-        ConfigError: another dtype, number or device.
+        ConfigError: as of :func:`address`.
     """
-    if (
-        counters.dtype is not torch.int64
-        or counters.numel() != COUNTERS
-        or not counters.is_contiguous()
-    ):
-        raise ConfigError(
-            f"counters has dtype {counters.dtype} and shape {tuple(counters.shape)}; "
-            f"use {len(Counters._fields)} int64: {', '.join(Counters._fields)}"
-        )
-    if elsewhere(counters, beside):
-        refuse_device("counters", counters, beside)
-    return counters.data_ptr()
+    return address("counters", counters, _I64, _COUNTERS, beside)
 
 
-def check_fired(fired: Tensor | None, weight: Tensor) -> None:
-    """Refuse counts of pulses, if there are any, that a kernel cannot add to.
+def check_fired(fired: Tensor | None, weight: Tensor) -> int:
+    """The address of counts of pulses that a kernel adds to; 0: nobody counts.
 
     Args:
         fired: two int64 or more, or None. weight: where they must be.
@@ -248,13 +259,33 @@ def check_fired(fired: Tensor | None, weight: Tensor) -> None:
         ConfigError: another dtype, number or device.
     """
     if fired is None:
-        return
-    if elsewhere(fired, weight):
-        refuse_device("fired", fired, weight)
-    if fired.dtype is not torch.int64 or fired.numel() < 2 or not fired.is_contiguous():
+        return 0
+    if fired.dtype is not _I64 or fired.numel() < 2 or not fired.is_contiguous():
         raise ConfigError(
             f"fired has dtype {fired.dtype} and shape {tuple(fired.shape)}; use two int64 or more"
         )
+    return address("fired", fired, _I64, tuple(fired.shape), weight)
+
+
+def check_shapes(x: Tensor, d: Tensor) -> None:
+    """Refuse samples of x without one of d.
+
+    Raises:
+        ConfigError: they differ in number.
+    """
+    if x.shape[0] != d.shape[0]:
+        raise ConfigError(f"x has {x.shape[0]} samples and d has {d.shape[0]}; use as many of each")
+
+
+def check_sizes(rows: int, cols: int) -> None:
+    """Refuse the sizes of a matrix that cannot be.
+
+    Raises:
+        ConfigError: one is negative or does not fit in 31 bits.
+    """
+    for name, size in (("rows", rows), ("cols", cols)):
+        if not 0 <= size <= _MOST_SIZE:
+            raise ConfigError(f"{name} is {size}; use a whole number from 0 to {_MOST_SIZE}")
 
 
 def refuse_mixture(weight: Tensor, **others: Tensor) -> None:

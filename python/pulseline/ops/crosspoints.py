@@ -14,6 +14,8 @@ from torch import Tensor
 from .. import _cpu
 from ..devices import DEVICES
 from ..errors import ConfigError
+from .checks import check_sizes
+from .layout import DrawKey
 from .library import LIBRARY
 
 __all__ = [
@@ -37,7 +39,6 @@ _PARAMETERS = MappingProxyType(
         for name, fields in _DECLARED
     }
 )
-_MASK64 = (1 << 64) - 1
 _CPU = torch.device("cpu")  # whatever the default device is
 _threads = torch.get_num_threads
 
@@ -58,18 +59,25 @@ def model_index(device: str, params: Sequence[float]) -> int:
     return index
 
 
+def _key(rows: int, cols: int, seed: int, tile_id: int) -> DrawKey:
+    """Whose draws a matrix takes; refused before there is memory for it."""
+    check_sizes(rows, cols)
+    key = DrawKey(seed, tile_id)
+    _cpu.check_key(key)
+    return key
+
+
 def _construct(
     device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    index = model_index(device, params)
+    index, key = model_index(device, params), _key(rows, cols, seed, tile_id)
     step, slope, bound = (
         torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)
     )
     _cpu.construct(
         index,
         params,
-        seed & _MASK64,
-        tile_id,
+        key,
         rows,
         cols,
         step.data_ptr(),
@@ -81,16 +89,18 @@ def _construct(
 
 
 def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
+    key = _key(rows, cols, seed, tile_id)
     out = torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
-    _cpu.initial_normals(seed & _MASK64, tile_id, rows, cols, out.data_ptr(), _threads())
+    _cpu.initial_normals(key, rows, cols, out.data_ptr(), _threads())
     return out
 
 
 def _construct_retention(
     settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
 ) -> Tensor:
+    key = _key(rows, cols, seed, tile_id)
     words = torch.empty((2, rows, cols), dtype=torch.int32, device=_CPU)
-    _cpu.construct_retention(settings, seed, tile_id, rows, cols, words.data_ptr(), _threads())
+    _cpu.construct_retention(settings, key, rows, cols, words.data_ptr(), _threads())
     return words
 
 

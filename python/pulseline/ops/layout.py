@@ -110,10 +110,10 @@ class ReadSettings(NamedTuple):
         """
         return cls(
             inp_bound=max(config.inp_bound, 0.0),
-            inp_res=config.inp_res,
+            inp_res=max(config.inp_res, 0.0),
             inp_noise=config.inp_noise,
             out_bound=max(config.out_bound, 0.0),
-            out_res=config.out_res,
+            out_res=max(config.out_res, 0.0),
             out_noise=config.out_noise,
             w_noise=config.w_noise,
             out_scale=out_scale,

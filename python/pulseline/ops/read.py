@@ -12,21 +12,19 @@ from torch import Tensor
 
 from .. import _cpu
 from .checks import (
-    COUNTERS,
     check_average,
     check_counters,
-    refuse_device,
-    refuse_matrix,
+    operand,
     refuse_mixture,
     refuse_value,
-    refuse_weight,
+    weight_address,
 )
 from .cuda.read import read as read_cuda
 from .library import LIBRARY, direct
 
 __all__ = ["read_", "read_chain_", "read_cpu"]
 
-_F32, _I64 = torch.float32, torch.int64
+_F32 = torch.float32
 _CPU = torch.device("cpu")  # whatever the default device is
 _threads = torch.get_num_threads
 
@@ -47,43 +45,22 @@ def read_cpu(
         converters, average: None: the plain read.
 
     Raises:
-        ConfigError: dtype, shape or device, or a value that is not finite.
+        ConfigError: a tensor or a setting that cannot be read, or a value that is not finite.
     """
-    if (
-        weight.dtype is not _F32
-        or weight.dim() != 2
-        or not weight.is_contiguous()
-        or not weight.is_cpu
-    ):
-        refuse_weight(weight)
+    w_at = weight_address(weight, "cpu")
     rows, cols = weight.shape
     inputs, outputs = (rows, cols) if transposed else (cols, rows)
-    if x.dtype is not _F32 or x.dim() != 2 or x.shape[1] != inputs:
-        refuse_matrix("d" if transposed else "x", x, inputs)
-    if not x.is_cpu:
-        refuse_device("d" if transposed else "x", x, weight)
-    if not x.is_contiguous():
-        x = x.contiguous()
+    x = operand("d" if transposed else "x", x, inputs, weight)
+    held = check_counters(counters, weight)
     batch = x.shape[0]
     y = torch.empty((batch, outputs), dtype=_F32, device=_CPU)
-    w_at, x_at, y_at = weight.data_ptr(), x.data_ptr(), y.data_ptr()
-    if not (  # in line, for small reads
-        counters.dtype is _I64
-        and counters.numel() == COUNTERS
-        and counters.is_contiguous()
-        and counters.is_cpu
-    ):
-        check_counters(counters, weight)
-    held = counters.data_ptr()
+    x_at, y_at = x.data_ptr(), y.data_ptr()
     if converters is None:
         code = _cpu.read(
             w_at, x_at, y_at, rows, cols, batch, transposed, held, key, settings, _threads()
         )
     else:
-        check_average(average)
-        if average is not None and not average.is_cpu:
-            refuse_device("average", average, weight)
-        kept = 0 if average is None else average.data_ptr()
+        kept = check_average(average, weight)
         code = _cpu.read_chain(
             *(w_at, x_at, y_at, kept, rows, cols, batch),
             *(transposed, held, key, settings, converters, _threads()),
@@ -130,7 +107,7 @@ def read_(
         (samples, outputs) float32.
 
     Raises:
-        ConfigError: dtype, shape or device, or a value that is not finite.
+        ConfigError: a tensor or a setting that cannot be read, or a value that is not finite.
     """
     if direct(x):
         return read_cpu(x, weight, transposed, counters, key, settings)

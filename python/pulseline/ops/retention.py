@@ -14,8 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import _cpu
-from ..errors import ConfigError
-from .checks import check_counters, elsewhere, refuse_device
+from .checks import (
+    address,
+    check_counters,
+    check_shapes,
+    operand,
+    refuse_value,
+    weight_address,
+)
 from .cuda.batch import Batch
 from .cuda.launch import Redraw, Update, launch_on
 from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
@@ -34,19 +40,8 @@ __all__ = [
 ]
 
 _EXACT, _EXPECTED = FIDELITY_INDEX["exact"], FIDELITY_INDEX["expected"]
+_F32, _I32 = torch.float32, torch.int32
 _threads = torch.get_num_threads
-
-
-def _check(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype, beside: Tensor) -> int:
-    """The address of a contiguous tensor of this shape and dtype, where ``beside`` is."""
-    if tuple(t.shape) != tuple(shape) or t.dtype is not dtype or not t.is_contiguous():
-        raise ConfigError(
-            f"{name} has shape {tuple(t.shape)} and dtype {t.dtype}; "
-            f"use a contiguous {tuple(shape)} of {dtype}"
-        )
-    if elsewhere(t, beside):
-        refuse_device(name, t, beside)
-    return t.data_ptr()
 
 
 def _between(
@@ -60,12 +55,13 @@ def _between(
     key: Sequence[int],
 ) -> tuple[Any, ...]:
     """What ``retain`` of either backend takes."""
+    at = weight_address(weight, weight.device.type)
     rows, cols = weight.shape
     return (
-        _check("weight", weight, (rows, cols), torch.float32, weight),
-        _check("step", step, (rows, cols), torch.int32, weight),
-        _check("bound", bound, (rows, cols), torch.int32, weight),
-        _check("words", words, (2, rows, cols), torch.int32, weight),
+        at,
+        address("step", step, _I32, (rows, cols), weight),
+        address("bound", bound, _I32, (rows, cols), weight),
+        address("words", words, _I32, (2, rows, cols), weight),
         *(rows, cols, reset, amount, k, key),
     )
 
@@ -104,11 +100,12 @@ def reset_cuda(weight: Tensor, *rest: Any) -> None:
 
 def _cells(visible: Tensor, hidden: Tensor, step: Tensor) -> tuple[int, int, int]:
     """Addresses of hidden, step and visible."""
+    at = weight_address(visible, visible.device.type)
     shape = visible.shape
     return (
-        _check("hidden", hidden, shape, torch.float32, visible),
-        _check("step", step, shape, torch.int32, visible),
-        _check("visible", visible, shape, torch.float32, visible),
+        address("hidden", hidden, _F32, shape, visible),
+        address("step", step, _I32, shape, visible),
+        at,
     )
 
 
@@ -121,8 +118,9 @@ def _programmed(
     key: Sequence[int],
 ) -> tuple[Any, ...]:
     """What ``disturb`` of either backend takes."""
+    cells = _cells(visible, hidden, step)
     held = check_counters(counters, visible)
-    return (*_cells(visible, hidden, step), *visible.shape, deviation, held, key)
+    return (*cells, *visible.shape, deviation, held, key)
 
 
 def _disturb(*arguments: Any) -> None:
@@ -153,14 +151,13 @@ def _redraw(
     counters: Tensor,
     key: Sequence[int],
 ) -> None:
-    (rows, cols), batch = visible.shape, x.shape[0]
-    x, d = x.contiguous(), d.contiguous()
+    cells = _cells(visible, hidden, step)
+    x, d = _pair(visible, x, d)
     held = check_counters(counters, visible)
-    addresses = (*_cells(visible, hidden, step), *_pair(visible, x, d))
-    if checked(UpdateKey, key).fidelity != _EXPECTED:
-        _cpu.redraw(*addresses, rows, cols, batch, lr, deviation, pulses, held, key, _threads())
-    elif batch:  # no trains, no noise
-        visible.copy_(hidden)
+    rest = (*visible.shape, x.shape[0], lr, deviation, pulses, held, key, _threads())
+    code = _cpu.redraw(*cells, x.data_ptr(), d.data_ptr(), *rest)
+    if code >= 0:
+        refuse_value(code % 2 + 1, code // 2)
 
 
 def redraw_cuda(
@@ -187,14 +184,14 @@ def redraw_cuda(
     """
     _cells(visible, hidden, step)
     check_counters(counters, visible)
-    x, d = x.contiguous(), d.contiguous()
-    _pair(visible, x, d)
+    x, d = _pair(visible, x, d)
     # How the pulses' own noise is drawn does not matter here, and takes memory; all fidelities that
     # have trains have the same.
     plain = checked(PulseSettings, pulses)._replace(noise=0.0, group_size=0.0)
     whose = checked(UpdateKey, key)
     whose = whose._replace(fidelity=_EXPECTED if whose.fidelity == _EXPECTED else _EXACT)
     update = Update(visible, (step,) * 3, x, d, lr, -1, (), plain, counters, whose, None)
+    _cpu.check_redraw(*update.task(0), hidden.data_ptr(), deviation)
     if batch is not None:
         batch.redraw(Redraw(update, hidden, deviation))
         return
@@ -202,13 +199,12 @@ def redraw_cuda(
         alone.redraw(Redraw(update, hidden, deviation))
 
 
-def _pair(visible: Tensor, x: Tensor, d: Tensor) -> tuple[int, int]:
-    """Addresses of x and d."""
-    (rows, cols), batch = visible.shape, x.shape[0]
-    return (
-        _check("x", x, (batch, cols), torch.float32, visible),
-        _check("d", d, (batch, rows), torch.float32, visible),
-    )
+def _pair(visible: Tensor, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """x and d as the kernels take them."""
+    rows, cols = visible.shape
+    x, d = operand("x", x, cols, visible), operand("d", d, rows, visible)
+    check_shapes(x, d)
+    return x, d
 
 
 for _name, _kernel, _kernel_cuda in (

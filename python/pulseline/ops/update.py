@@ -14,14 +14,14 @@ from torch import Tensor
 from .. import _cpu
 from ..errors import ConfigError
 from .checks import (
-    COUNTERS,
+    address,
     check_counters,
     check_fired,
-    check_update,
-    elsewhere,
-    refuse_device,
+    check_shapes,
+    operand,
     refuse_mixture,
     refuse_value,
+    weight_address,
 )
 from .crosspoints import model_index
 from .cuda.batch import Batch
@@ -32,7 +32,7 @@ from .library import LIBRARY, direct, eager
 
 __all__ = ["update_", "update_cpu", "update_cuda"]
 
-_I64 = torch.int64
+_I32 = torch.int32
 _threads = torch.get_num_threads
 
 
@@ -56,38 +56,27 @@ def update_cpu(
     Raises:
         ConfigError: shapes, dtypes, devices or settings, or a value that is not finite.
     """
-    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
-    check_update(weight, x, d, lr, settings, whose, "cpu")
-    if fired is not None:
-        check_fired(fired, weight)
-    if not (  # in line, for small updates
-        counters.dtype is _I64
-        and counters.numel() == COUNTERS
-        and counters.is_contiguous()
-        and counters.is_cpu
-    ):
-        check_counters(counters, weight)
-    x, d = x.contiguous(), d.contiguous()
-    index, addresses = -1, (0, 0, 0)
-    if device != "Ideal":
-        index, pairs = _device_arguments(device, params, weight, step, slope, bound)
-        addresses = (pairs[0].data_ptr(), pairs[1].data_ptr(), pairs[2].data_ptr())
+    w_at = weight_address(weight, "cpu")
+    rows, cols = weight.shape
+    x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
+    check_shapes(x, d)
+    index, addresses = _device_arguments(device, params, weight, step, slope, bound)
     code = _cpu.update(
-        weight.data_ptr(),
+        w_at,
         *addresses,
         x.data_ptr(),
         d.data_ptr(),
-        weight.shape[0],
-        weight.shape[1],
+        rows,
+        cols,
         x.shape[0],
         lr,
         index,
         params,
-        settings,
-        counters.data_ptr(),
-        whose,
+        pulses,
+        check_counters(counters, weight),
+        key,
         _threads(),
-        0 if fired is None else fired.data_ptr(),
+        check_fired(fired, weight),
     )
     if code >= 0:
         refuse_value(code % 2 + 1, code // 2)
@@ -125,22 +114,25 @@ def update_cuda(
         ConfigError: see :func:`update_`.
         BackendError: there are no kernels, or no GPU.
     """
-    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
-    check_update(weight, x, d, lr, settings, whose, weight.device.type)
-    index, pairs = -1, (weight,) * 3
-    if device != "Ideal":
-        index, pairs = _device_arguments(device, params, weight, step, slope, bound)
+    weight_address(weight, weight.device.type)
+    rows, cols = weight.shape
+    x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
+    check_shapes(x, d)
+    index, _ = _device_arguments(device, params, weight, step, slope, bound)
+    pairs = tuple(weight if t is None or index < 0 else t for t in (step, slope, bound))
     check_fired(fired, weight)
     check_counters(counters, weight)
-    x, d = x.contiguous(), d.contiguous()
+    settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     rest = (lr, index, params, settings, counters, whose, fired, outcomes)
+    update = Update(weight, pairs, x, d, *rest)
+    _cpu.check_update(*update.task(0), index >= 0)
     if batch is not None:
-        batch.add(Update(weight, pairs, x, d, *rest))
+        batch.add(update)
         return
     if outcomes is not None:
         outcomes.check(wait=False)
     with Batch() as alone:
-        alone.add(Update(weight, pairs, x, d, *rest))
+        alone.add(update)
 
 
 def _device_arguments(
@@ -150,19 +142,20 @@ def _device_arguments(
     step: Tensor | None,
     slope: Tensor | None,
     bound: Tensor | None,
-) -> tuple[int, tuple[Tensor, Tensor, Tensor]]:
-    """Index of the compiled model; step, slope and bound, checked."""
+) -> tuple[int, tuple[int, int, int]]:
+    """Index of the compiled model; addresses of step, slope and bound."""
+    if device == "Ideal":
+        return -1, (0, 0, 0)
     index = model_index(device, params)
     if step is None or slope is None or bound is None:
         missing = "step" if step is None else "slope" if slope is None else "bound"
         raise ConfigError(f"device {device!r} lacks its {missing}; build it with construct")
-    pairs, shape = (step, slope, bound), weight.shape
-    for name, t in zip(("step", "slope", "bound"), pairs, strict=True):
-        if t.shape != shape or t.dtype is not torch.int32 or not t.is_contiguous():
-            raise ConfigError(f"{name} has shape {tuple(t.shape)}; use the weight's, as int32")
-        if elsewhere(t, weight):
-            refuse_device(name, t, weight)
-    return index, pairs
+    shape = weight.shape
+    return index, (
+        address("step", step, _I32, shape, weight),
+        address("slope", slope, _I32, shape, weight),
+        address("bound", bound, _I32, shape, weight),
+    )
 
 
 LIBRARY.impl("update_", _update_cpu, "CPU")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _cpu
-from ..errors import ConfigError
+from .checks import check_tensor, operand, weight_address
 
 __all__ = ["wire_currents"]
 
@@ -25,30 +25,22 @@ def wire_currents(
         Currents (samples, outputs), and the largest number of CG iterations.
 
     Raises:
-        ConfigError: resistance <= 0, a tolerance outside [1e-12, 1), shapes or devices.
+        ConfigError: a resistance or a tolerance out of its range, or one that the equations do not
+            reach; shapes, dtypes or devices.
     """
-    if not (0 < resistance < float("inf") and 1e-12 <= tolerance < 1):
-        raise ConfigError(
-            f"resistance is {resistance} and tolerance {tolerance}; "
-            "use a resistance > 0 and a tolerance from 1e-12 to 1"
-        )
-    if not (weight.is_cpu and q.is_cpu):
-        raise ConfigError(
-            f"weight is on {weight.device} and q on {q.device}; move both with .cpu()"
-        )
+    check_tensor(weight)
+    if weight.layout is torch.strided and weight.is_cpu and weight.dim() == 2:
+        weight = weight.contiguous()
+    at = weight_address(weight, "cpu")
     rows, cols = weight.shape
-    inputs = rows if transposed else cols
-    if q.dtype is not torch.float32 or q.dim() != 2 or q.shape[1] != inputs:
-        raise ConfigError(
-            f"q has shape {tuple(q.shape)} and dtype {q.dtype}; use float32 (samples, {inputs})"
-        )
+    q = operand("q", q, rows if transposed else cols, weight)
+    _cpu.check_wires(resistance, tolerance)
     shape = (q.shape[0], cols if transposed else rows)
     y = torch.zeros(shape, dtype=torch.float32, device="cpu")
     if min(rows, cols) == 0:
         return y, 0
-    weight, q = weight.contiguous(), q.contiguous()
     most = _cpu.wire_currents(
-        weight.data_ptr(),
+        at,
         rows,
         cols,
         transposed,

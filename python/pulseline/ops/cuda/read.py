@@ -18,41 +18,15 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ..checks import check_average, check_counters, refuse_matrix, refuse_weight
+from ..checks import check_average, check_counters, operand, weight_address
 from ..layout import ConverterSettings, ReadKey, checked
 from . import module
 from .launch import on_device_of, place_of
 
-__all__ = ["check", "read"]
+__all__ = ["read"]
 
 # Wires that are solved: blocks that keep a GPU busy, bytes that they may work in.
 _NODAL = (128, 1 << 31)
-
-
-def check(
-    x: Tensor,
-    weight: Tensor,
-    average: Tensor | None,
-    transposed: bool,
-) -> None:
-    """Refuse what the kernels cannot read.
-
-    Args:
-        x: (samples, inputs). weight: (rows, cols). average: (1,) or None.
-        transposed: inputs are rows.
-
-    Raises:
-        ConfigError: dtype, shape or device.
-    """
-    if weight.dtype is not torch.float32 or weight.dim() != 2 or not weight.is_contiguous():
-        refuse_weight(weight)
-    name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[1])
-    if x.dtype is not torch.float32 or x.dim() != 2 or x.shape[1] != inputs:
-        refuse_matrix(name, x, inputs)
-    for other, t in ((name, x), ("average", average)):
-        if t is not None and t.device != weight.device:
-            raise ConfigError(f"{other} is on {t.device}; move it to {weight.device}")
-    check_average(average)
 
 
 def read(
@@ -78,18 +52,21 @@ def read(
         ConfigError: dtype, shape or device.
         BackendError: there are no kernels, or no GPU.
     """
-    check(x, weight, average, transposed)
+    weight_address(weight, weight.device.type)
+    name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[1])
+    x = operand(name, x, inputs, weight)
+    held, kept = check_counters(counters, weight), check_average(average, weight)
     kernels = module.kernels()
     with on_device_of(weight):
         job = kernels.Read(
             *weight.shape,
             x.shape[0],
             transposed,
-            check_counters(counters, weight),
+            held,
             key,
             settings,
             ConverterSettings() if converters is None else converters,
-            0 if average is None else average.data_ptr(),
+            kept,
         )
         y = _compose(job, x, weight, transposed, checked(ReadKey, key))
         job.advance(*place_of(weight))

@@ -1,0 +1,114 @@
+#pragma once
+// What no field of the settings can tell alone: an operator's settings together, and its memory.
+// Both backends ask here, before anything is written.
+#include <vector>
+
+#include "bind/layout.h"
+
+namespace pulseline::bind {
+
+inline void check_amount(const char* name, double value, const Limit& limit = kPositive) {
+  if (!limit.hold(value)) refuse_value(name, text(value), limit);
+}
+// ---- reads ----
+
+inline void check_step(const char* side, double resolution, double bound) {
+  const Converter c = make_converter(float(resolution), float(bound));
+  if (resolution > 0 && !(c.step >= kSmallest && c.inv_step >= kSmallest && c.step <= kLargest))
+    refuse(std::string(side) + "_res is " + text(resolution) + " of " + side + "_bound " +
+           text(bound) + "; use a bound > 0 whose steps are float32 numbers");
+}
+inline void check_read(const ReadSettings& s) {
+  check_step("inp", s.inp_res, s.inp_bound);
+  check_step("out", s.out_res, s.out_bound);
+}
+inline void check_plain(const ReadSettings& s) {
+  check_read(s);
+  if (s.noise_management > kAbsMax)
+    refuse("noise_management is " + text(s.noise_management) + " in a plain read; use read_chain_");
+}
+inline void check_chain(const ReadSettings& s, const ConverterSettings& c) {
+  check_read(s);
+  if (s.noise_management == kConstant && !(c.nm_thres > 0))
+    refuse("nm_thres is " + text(c.nm_thres) + "; use the constant alpha > 0");
+  if (c.ir_drop != kNoDrop && !(c.wire_resistance >= kSmallest))
+    refuse("wire_resistance is " + text(c.wire_resistance) + "; use a number from " +
+           text(kSmallest) + " to " + text(kLargest) + ", or no ir_drop");
+}
+
+// ---- updates ----
+
+inline void check_trains(double lr, const PulseSettings& p, const UpdateKey& key) {
+  if (!kPositive.hold(lr)) refuse("lr is " + text(lr) + "; use a finite learning rate >= 0");
+  const bool short_trains = p.fixed_bl != 0 || p.update_bl_management != 0;
+  if (!short_trains && lr > p.granularity * kMostSlots)
+    refuse("lr is " + text(lr) + ", a train of more than " + std::to_string(kMostSlots) +
+           " slots of " + text(p.granularity) +
+           "; lower it, or switch fixed_bl or update_bl_management on");
+  if (!(float(lr) / float(p.granularity) <= FLT_MAX))
+    refuse("lr is " + text(lr) + ", more than " + text(kLargest) + " steps of " +
+           text(p.granularity) + "; lower it");
+  if (p.noise != kIid && key.fidelity != kExact && key.fidelity != kGrouped)
+    refuse("noise is lowrank with fidelity " + std::to_string(key.fidelity) +
+           "; use exact or grouped, which draw it");
+  const bool relaxed = key.fidelity == kGrouped || key.fidelity == kMoments;
+  if (relaxed && (p.granularity > kMostStep || p.coarseness > 1))
+    refuse("granularity is " + text(p.granularity) + ", " + text(p.coarseness) +
+           " of the weight range, where pulses cannot be joined; use fidelity strict or exact");
+}
+
+inline void check_params(const std::vector<float>& params) {
+  for (size_t n = 0; n < params.size(); ++n)
+    check_amount(("params[" + std::to_string(n) + "]").c_str(), params[n], kFinite);
+}
+
+// device: whether it has one, with its pairs.
+inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double lr,
+                         const PulseSettings& pulses, const UpdateKey& key,
+                         const std::vector<float>& params, bool device) {
+  const int64_t size = 4 * n.rows * n.cols;
+  check_trains(lr, pulses, key);
+  check_params(params);
+  check_memory({{"weight", at.w, size}, {"counters", at.counter, 8}, {"fired", at.fired, 16, true}},
+               {{"step", at.step, size, !device},
+                {"slope", at.slope, size, !device},
+                {"bound", at.bound, size, !device},
+                {"x", at.x, 4 * n.batch * n.cols},
+                {"d", at.d, 4 * n.batch * n.rows}});
+}
+
+// ---- between pulses ----
+
+struct Between {  // retain and reset
+  uint64_t w, step, bound, words;
+  int64_t rows, cols;
+};
+inline void check_retain(const Between& at, double amount, int64_t k) {
+  const int64_t size = 4 * at.rows * at.cols;
+  check_amount("the amount", amount);
+  if (k < 0) refuse("k is " + std::to_string(k) + "; use the number of the event, from 0 on");
+  check_memory({{"weight", at.w, size}},
+               {{"step", at.step, size}, {"bound", at.bound, size}, {"words", at.words, 2 * size}});
+}
+inline void check_disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t crosspoints,
+                          double deviation, uint64_t counters) {
+  const int64_t size = 4 * crosspoints;
+  check_amount("deviation", deviation);
+  check_memory({{"visible", visible, size}},
+               {{"hidden", hidden, size}, {"step", step, size}, counters_at(counters)});
+}
+// at.w: what is read.
+inline void check_redraw(const UpdateAddresses& at, const UpdateSizes& n, double lr,
+                         const PulseSettings& pulses, const UpdateKey& key, uint64_t hidden,
+                         double deviation) {
+  const int64_t size = 4 * n.rows * n.cols;
+  check_trains(lr, pulses, key);
+  check_amount("deviation", deviation);
+  check_memory({{"visible", at.w, size}}, {{"hidden", hidden, size},
+                                           {"step", at.step, size},
+                                           {"counters", at.counter, 8},
+                                           {"x", at.x, 4 * n.batch * n.cols},
+                                           {"d", at.d, 4 * n.batch * n.rows}});
+}
+
+}  // namespace pulseline::bind
