@@ -202,7 +202,14 @@ STATE = {"library.LIBRARY", "cuda.module.kernels"}
 FIXED = (
     *(type(None), bool, int, float, str, tuple, frozenset, type, types.ModuleType),
     *(types.FunctionType, types.BuiltinFunctionType, types.MappingProxyType, types.GenericAlias),
-    *(types.UnionType, typing.TypeVar, torch.dtype, torch.device, torch._ops.OpOverload),
+    *(
+        types.UnionType,
+        typing.TypeVar,
+        torch.dtype,
+        torch.layout,
+        torch.device,
+        torch._ops.OpOverload,
+    ),
 )
 
 

@@ -135,7 +135,7 @@ def test_tiles(kernels: Kernels, ir_drop: str) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match=r"^resistance is 0 and tolerance 1e-06; use "):
+    with pytest.raises(ConfigError, match=r"^resistance is 0; use a number from "):
         ops.wire_currents(torch.zeros(1, 2), torch.zeros(3, 2), 0)
-    with pytest.raises(ConfigError, match=r"^q has shape \(1, 3\) and dtype .+; use float32 \("):
+    with pytest.raises(ConfigError, match=r"^q has shape \(1, 3\); use \(samples, 2\)"):
         ops.wire_currents(torch.zeros(1, 3), torch.zeros(3, 2), 0.1)

@@ -13,6 +13,7 @@ from pulseline import _cpu, ops
 from pulseline.configs import ReadConfig, UpdateConfig
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.devices.pulsed import RETENTION
+from pulseline.errors import ConfigError
 from pulseline.ops import layout
 
 
@@ -47,11 +48,11 @@ def test_another_layout_does_not_load(kind: str) -> None:
 def test_settings_of_another_length_reach_no_kernel() -> None:
     pulses = ops.PulseSettings.of(UpdateConfig(), SoftBounds())
     assert _cpu.core.manage(0.1, pulses, 1.0, 1.0)[0] == 31
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="PulseSettings has 7 numbers; use its 8 fields: granu"):
         _cpu.core.manage(0.1, pulses[:-1], 1.0, 1.0)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="PulseSettings has 9 numbers"):
         _cpu.core.manage(0.1, (*pulses, 0.0), 1.0, 1.0)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="noise is 'iid'; use a whole number from 0 to 1"):
         _cpu.core.manage(0.1, (*pulses[:-1], "iid"), 1.0, 1.0)
 
 

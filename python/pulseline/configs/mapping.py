@@ -10,6 +10,7 @@ from ..settings import setting
 __all__ = ["CUDA_PRODUCTS", "Mapping"]
 
 CUDA_PRODUCTS = ("torch", "fused")
+_MOST_LINES = 2**31 - 1  # of a physical tile: more than any matrix has
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Mapping:
 
     Attributes:
         tile_in, tile_out: largest number of inputs (columns) and outputs (rows) of a physical
-            tile; each tile has its own converters.
+            tile, up to 2^31 - 1; each tile has its own converters.
         omega: 0 programs weights as they are; > 0 scales them so that the largest magnitude is
             omega, and multiplies every read by the inverse (``out_scale``). "auto" does so only as
             far as the bounds of the crosspoints ask for it: to where they cut 5 % of the norm.
@@ -32,7 +33,7 @@ class Mapping:
             ``bench/gpu_reads.py``. The CPU ignores it, and so does a state_dict.
 
     Raises:
-        ConfigError: a size < 1, an omega out of range or unknown products.
+        ConfigError: a size < 1 or > 2^31 - 1, an omega out of range or unknown products.
     """
 
     tile_in: int = setting(512)
@@ -43,7 +44,9 @@ class Mapping:
     def __post_init__(self) -> None:
         for field in ("tile_in", "tile_out"):
             value = getattr(self, field)
-            require(isinstance(value, int) and value >= 1, self, field, "use an integer >= 1")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            ok = whole and 1 <= value <= _MOST_LINES
+            require(ok, self, field, f"use an integer from 1 to {_MOST_LINES}")
         number = isinstance(self.omega, (int, float)) and 0 <= self.omega < 1e30
         require(number or self.omega == "auto", self, "omega", "use a finite number >= 0 or 'auto'")
         known = ", ".join(CUDA_PRODUCTS)

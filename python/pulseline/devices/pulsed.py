@@ -68,7 +68,8 @@ class PulsedDevice:
     """Base of the pulsed models. Weights and steps are in normalised conductance units.
 
     Attributes:
-        dw_min: mean step of one pulse at weight 0.
+        dw_min: mean step of one pulse at weight 0; at least 2^-24 of the larger bound, where a
+            float32 weight can still move by it.
         dw_min_dtod: device-to-device spread of the step, relative.
         dw_min_std: cycle-to-cycle noise of a step, relative (sigma).
         dw_min_dtod_log_normal: draw the step's spread log-normally.
@@ -138,6 +139,9 @@ class PulsedDevice:
         require(self.w_max >= 0, self, "w_max", "use a bound >= 0")
         require(self.w_min <= 0, self, "w_min", "use a bound <= 0")
         require(self.w_max > self.w_min, self, "w_max", f"use a bound above w_min = {self.w_min}")
+        least = max(self.w_max, -self.w_min) * 2.0**-24
+        fix = f"use a step >= {least:.3g}, below which pulses vanish in float32 rounding at w_max"
+        require(self.dw_min >= least, self, "dw_min", fix)
         require(abs(self.up_down) < 1, self, "up_down", "use a value between -1 and 1")
         ok = 0 <= self.corrupt_devices_prob <= 1
         require(ok, self, "corrupt_devices_prob", "use a probability")

@@ -196,7 +196,13 @@ def operand(name: str, t: Tensor, columns: int, beside: Tensor) -> Tensor:
     Raises:
         ConfigError: layout, dtype, shape or device, or no memory.
     """
-    if _plain(t, _F32, beside) and t.dim() == 2 and t.shape[1] == columns and t.data_ptr():
+    if (
+        _plain(t, _F32, beside)
+        and t.dim() == 2
+        and t.shape[1] == columns
+        and t.data_ptr()
+        and t.untyped_storage().nbytes() >= t.nbytes
+    ):
         return t
     check_tensor(t)
     refuse_matrix(name, t, columns)
@@ -288,17 +294,20 @@ def check_sizes(rows: int, cols: int) -> None:
             raise ConfigError(f"{name} is {size}; use a whole number from 0 to {_MOST_SIZE}")
 
 
-def refuse_mixture(weight: Tensor, **others: Tensor) -> None:
+def refuse_mixture(weight: Tensor, *others: object) -> None:
     """Refuse a meta tensor among real ones, which comes here instead of to a kernel.
 
     Args:
-        weight: whose device counts. others: by their names.
+        weight: a matrix, whose device counts. others: arguments, tensors and others.
 
     Raises:
-        ConfigError: one of them is elsewhere.
+        ConfigError: a tensor is elsewhere.
     """
-    for name, t in others.items():
-        if t.device != weight.device:
+    if weight.dim() != 2:
+        raise ConfigError(f"weight has shape {tuple(weight.shape)}; use a matrix")
+    for t in others:
+        if isinstance(t, Tensor) and t.device != weight.device:
             raise ConfigError(
-                f"{name} is on {t.device} and the weight on {weight.device}; move one"
+                f"a tensor of shape {tuple(t.shape)} is on {t.device} and the weight on "
+                f"{weight.device}; move one"
             )

@@ -7,13 +7,15 @@ updates advance it, what is refused does not. ``k`` numbers the events between p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ..torch_private import dispatch_modes
 from .checks import check_tensor
 
-__all__ = ["LIBRARY", "direct", "eager"]
+__all__ = ["LIBRARY", "direct", "eager", "implement"]
 
 LIBRARY = torch.library.Library("pulseline", "DEF")
 for schema in (
@@ -38,6 +40,25 @@ for schema in (
     "float[] pulses, float deviation, Tensor counters, int[] key) -> ()",
 ):
     LIBRARY.define(schema)
+
+# Tensors without strides come to the CPU kernel too, and lazy ones as they are: it says so.
+_KINDS = ("CPU", "SparseCPU", "SparseCsrCPU", "MkldnnCPU", "QuantizedCPU", "NestedTensorCPU")
+_KINDS += ("SparseMeta", "SparseCsrMeta")
+_LAZY = ("Negative", "Conjugate", "ZeroTensor")
+
+
+def implement(name: str, cpu: Callable[..., object], cuda: Callable[..., object]) -> None:
+    """Register an operator's kernels.
+
+    Args:
+        name: of the operator. cpu, cuda: what runs it on tensors there.
+    """
+    for kind in _KINDS:
+        LIBRARY.impl(name, cpu, kind)
+    for kind in _LAZY:
+        LIBRARY.impl(name, torch.library.fallthrough_kernel, kind)
+    LIBRARY.impl(name, cuda, "CUDA")
+
 
 
 def eager(t: Tensor) -> bool:

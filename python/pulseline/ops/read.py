@@ -15,12 +15,13 @@ from .checks import (
     check_average,
     check_counters,
     operand,
+    refuse_matrix,
     refuse_mixture,
     refuse_value,
     weight_address,
 )
 from .cuda.read import read as read_cuda
-from .library import LIBRARY, direct
+from .library import LIBRARY, direct, implement
 
 __all__ = ["read_", "read_chain_", "read_cpu"]
 
@@ -70,17 +71,17 @@ def read_cpu(
     return y
 
 
-LIBRARY.impl("read_", read_cpu, "CPU")
-LIBRARY.impl("read_chain_", read_cpu, "CPU")
-LIBRARY.impl("read_", read_cuda, "CUDA")
-LIBRARY.impl("read_chain_", read_cuda, "CUDA")
+implement("read_", read_cpu, read_cuda)
+implement("read_chain_", read_cpu, read_cuda)
 
 
 @torch.library.register_fake("pulseline::read_", lib=LIBRARY)
 @torch.library.register_fake("pulseline::read_chain_", lib=LIBRARY)
-def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *_: object) -> Tensor:
-    refuse_mixture(weight, **{"d" if transposed else "x": x})
-    return x.new_empty((x.shape[0], weight.shape[1 if transposed else 0]))
+def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *others: object) -> Tensor:
+    refuse_mixture(weight, x, *others)
+    rows, cols = weight.shape
+    refuse_matrix("d" if transposed else "x", x, rows if transposed else cols)
+    return x.new_empty((x.shape[0], cols if transposed else rows))
 
 
 _read_op = torch.ops.pulseline.read_.default

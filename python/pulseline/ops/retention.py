@@ -19,13 +19,14 @@ from .checks import (
     check_counters,
     check_shapes,
     operand,
+    refuse_mixture,
     refuse_value,
     weight_address,
 )
 from .cuda.batch import Batch
 from .cuda.launch import Redraw, Update, launch_on
 from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
-from .library import LIBRARY, eager
+from .library import LIBRARY, eager, implement
 
 __all__ = [
     "disturb_",
@@ -213,12 +214,11 @@ for _name, _kernel, _kernel_cuda in (
     ("disturb_", _disturb, disturb_cuda),
     ("redraw_", _redraw, redraw_cuda),
 ):
-    LIBRARY.impl(_name, _kernel, "CPU")
-    LIBRARY.impl(_name, _kernel_cuda, "CUDA")
+    implement(_name, _kernel, _kernel_cuda)
 
 
-def _in_place_fake(*_: object) -> None:
-    return None
+def _in_place_fake(weight: Tensor, *others: object) -> None:
+    refuse_mixture(weight, *others)
 
 
 for _name in ("retain_", "reset_", "disturb_", "redraw_"):

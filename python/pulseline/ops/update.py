@@ -19,6 +19,7 @@ from .checks import (
     check_fired,
     check_shapes,
     operand,
+    refuse_matrix,
     refuse_mixture,
     refuse_value,
     weight_address,
@@ -28,7 +29,7 @@ from .cuda.batch import Batch
 from .cuda.launch import Update
 from .cuda.outcomes import Outcomes
 from .layout import PulseSettings, UpdateKey, checked
-from .library import LIBRARY, direct, eager
+from .library import LIBRARY, direct, eager, implement
 
 __all__ = ["update_", "update_cpu", "update_cuda"]
 
@@ -119,12 +120,12 @@ def update_cuda(
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
     check_shapes(x, d)
     index, _ = _device_arguments(device, params, weight, step, slope, bound)
-    pairs = tuple(weight if t is None or index < 0 else t for t in (step, slope, bound))
+    held = [weight if t is None or index < 0 else t for t in (step, slope, bound)]
     check_fired(fired, weight)
     check_counters(counters, weight)
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     rest = (lr, index, params, settings, counters, whose, fired, outcomes)
-    update = Update(weight, pairs, x, d, *rest)
+    update = Update(weight, (held[0], held[1], held[2]), x, d, *rest)
     _cpu.check_update(*update.task(0), index >= 0)
     if batch is not None:
         batch.add(update)
@@ -158,8 +159,7 @@ def _device_arguments(
     )
 
 
-LIBRARY.impl("update_", _update_cpu, "CPU")
-LIBRARY.impl("update_", update_cuda, "CUDA")
+implement("update_", _update_cpu, update_cuda)
 
 
 @torch.library.register_fake("pulseline::update_", lib=LIBRARY)
@@ -170,9 +170,11 @@ def _update_fake(
     bound: Tensor | None,
     x: Tensor,
     d: Tensor,
-    *_: object,
+    *others: object,
 ) -> None:
-    refuse_mixture(weight, x=x, d=d)
+    refuse_mixture(weight, step, slope, bound, x, d, *others)
+    refuse_matrix("x", x, weight.shape[1])
+    refuse_matrix("d", d, weight.shape[0])
 
 
 _update_op = torch.ops.pulseline.update_.default

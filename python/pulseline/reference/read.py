@@ -221,11 +221,13 @@ class _Reader:
         y = torch.where(deviation > 0, noisy, y)
         if c.out_nonlinearity > 0:
             y = y / (1.0 + bend * y.abs())
-        saturated = ~(y.abs() < f32(c.out_bound)).all(1)
+        saturated = (y.abs() >= f32(c.out_bound)).any(1)
         if c.out_sto_round:
             draw |= segment << 6 | 1 << 5
-            return self.convert(y, c.out_res, c.out_bound, sample, draw, outs.start), saturated
-        return convert(y, c.out_res, c.out_bound), saturated
+            converted = self.convert(y, c.out_res, c.out_bound, sample, draw, outs.start)
+        else:
+            converted = convert(y, c.out_res, c.out_bound)
+        return torch.where(y.isfinite(), converted, y), saturated  # what is not finite is seen
 
     def tile(
         self, sample: Tensor, row_block: int, outs: range, segment: int, ins: range, n: int

@@ -59,6 +59,11 @@ def pulse_number(x_max: Tensor, d_max: Tensor, lr: float, granularity: float) ->
     return (((f32(lr) * x_max) * d_max) / f32(granularity)).clamp(max=1e30)  # finite
 
 
+def _finite(x: Tensor) -> Tensor:
+    """An overflow is the largest number: times 0 it is 0."""
+    return x.clamp(max=torch.finfo(torch.float32).max)
+
+
 def manage(
     x_max: Tensor, d_max: Tensor, lr: float, granularity: float, config: UpdateConfig
 ) -> Train:
@@ -83,7 +88,7 @@ def manage(
     if config.update_management:
         d = torch.where(k > desired, d_max * (desired / k), d_max)
         x, r = square_root(x_max), square_root(d)
-        scale_x, scale_d = base * (r / x), base * (x / r)
+        scale_x, scale_d = _finite(base * (r / x)), _finite(base * (x / r))
     fires = (x_max > 0) & (d_max > 0) & (rate > 0)
     return Train(torch.where(fires, bl, f32(0.0)).to(torch.int64), scale_x, scale_d)
 

@@ -93,7 +93,9 @@ def _expected_sample(
     """``clip(w + E[n] f)``: no trains, no noise (Wu et al. 2024); E[n] saturates as trains do."""
     device, config, lr, _ = rule
     mean = mean_pulses(x.abs().max(), d.abs().max(), lr, device.granularity, config)
-    rate = mean.rate * torch.minimum(d.abs(), mean.most_d)
+    rate = (mean.rate * torch.minimum(d.abs(), mean.most_d)).clamp(
+        max=torch.finfo(torch.float32).max
+    )
     pulses = rate[:, None] * torch.minimum(x.abs(), mean.most_x)
     f = DEVICES[device.name].step(device, c, w, (x < 0) != (d < 0)[:, None])
     return torch.where(pulses > 0, _clip(fma(pulses, f, w), c), w)

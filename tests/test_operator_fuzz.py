@@ -1,0 +1,102 @@
+"""Random calls of every registered operator: a result, or one sentence that changes nothing.
+
+A result is that of the same call with plain copies of its tensors. ``PULSELINE_FUZZ_CALLS`` sets
+the number of calls (default: 3,000); under sanitizers give it ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from operator_calls import MAKERS, SIZES, Arguments, Maker, spoil
+from pulseline import ops
+from pulseline.errors import ConfigError
+
+CALLS = int(os.environ.get("PULSELINE_FUZZ_CALLS", "3000"))
+ERRORS = (NotImplementedError,)  # torch's own: no kernel for sparse or quantized tensors
+
+
+def bits(t: Tensor) -> bytes:
+    return bytes(t.resolve_neg().flatten().clone().untyped_storage())
+
+
+def readable(t: Tensor) -> bool:
+    """Whether its values are there to be copied and compared."""
+    if t.layout is not torch.strided or t.is_meta:
+        return False
+    return t.numel() == 0 or not t._is_zerotensor()
+
+
+def whole(t: Tensor) -> bool:
+    last = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+    needed = (t.storage_offset() + last + 1) * t.element_size()
+    return not t.numel() or t.untyped_storage().nbytes() >= needed
+
+
+def plain(arguments: Arguments) -> Arguments:
+    return [a.resolve_neg().clone().contiguous() if isinstance(a, Tensor) else a for a in arguments]
+
+
+def tensors(arguments: Any) -> list[Tensor]:
+    if isinstance(arguments, Tensor):
+        return [arguments]
+    return [a for a in arguments or () if isinstance(a, Tensor)]
+
+
+def storages(arguments: Arguments) -> list[bytes]:
+    held = [t.untyped_storage() for t in tensors(arguments) if readable(t)]
+    return [bytes(s) for s in held]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_random_calls(name: str) -> None:
+    operator = getattr(torch.ops.pulseline, name).default
+    front = getattr(ops, name)
+
+    @hypothesis.settings(max_examples=max(CALLS // len(MAKERS), 1))
+    @hypothesis.given(st.integers(0, (1 << 62) - 1), st.integers(0, 2), st.booleans())
+    def call(seed: int, changes: int, direct: bool) -> None:
+        make = Maker(seed)
+        arguments = MAKERS[name](make)
+        notes = spoil(make, arguments, changes)
+        copies = None
+        if all(readable(t) and whole(t) for t in tensors(arguments)):
+            copies = plain(arguments)
+        before = storages(arguments)
+        try:
+            result = (front if direct else operator)(*arguments)
+        except ConfigError as error:
+            assert "\n" not in str(error), notes
+            assert storages(arguments) == before, notes
+            assert changes, f"refused: {error}"
+            return
+        except ERRORS:
+            assert not direct, notes
+            return
+        if copies is None:  # nothing but meta tensors has a result then
+            assert all(t.is_meta for t in tensors(arguments)), notes
+            return
+        again = operator(*copies)
+        pairs = zip(
+            (*tensors(result), *tensors(arguments)),
+            (*tensors(again), *tensors(copies)),
+            strict=True,
+        )
+        for got, want in pairs:
+            assert bits(got) == bits(want), notes
+
+    call()
+
+
+def test_all_operators_are_called() -> None:
+    registered = {name.removeprefix("pulseline::") for name in torch._C._dispatch_get_all_op_names()
+                  if name.startswith("pulseline::")}  # fmt: skip
+    assert registered == set(MAKERS)
+    assert {0, 1} < set(SIZES)
