@@ -1,7 +1,8 @@
 """Calls of every registered operator: legal ones, and what a careless caller makes of them.
 
-``MAKERS`` make arguments of random sizes and settings; :func:`spoil` changes one: another dtype, shape, layout or device, no memory,
-overlaps, NaN and infinities, settings that no configuration holds.
+``MAKERS`` make arguments of random sizes and settings; :func:`spoil` changes some: another dtype,
+shape, layout or device, no memory, overlaps, NaN and infinities, settings that no configuration
+holds.
 """
 
 from __future__ import annotations

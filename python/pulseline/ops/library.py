@@ -42,8 +42,10 @@ for schema in (
     LIBRARY.define(schema)
 
 # Tensors without strides come to the CPU kernel too, and lazy ones as they are: it says so.
-_KINDS = ("CPU", "SparseCPU", "SparseCsrCPU", "MkldnnCPU", "QuantizedCPU", "NestedTensorCPU")
-_KINDS += ("SparseMeta", "SparseCsrMeta")
+_KINDS = (
+    *("CPU", "SparseCPU", "SparseCsrCPU", "SparseMeta", "SparseCsrMeta"),
+    *("MkldnnCPU", "QuantizedCPU", "NestedTensorCPU"),
+)
 _LAZY = ("Negative", "Conjugate", "ZeroTensor")
 
 
