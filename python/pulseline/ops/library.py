@@ -62,7 +62,6 @@ def implement(name: str, cpu: Callable[..., object], cuda: Callable[..., object]
     LIBRARY.impl(name, cuda, "CUDA")
 
 
-
 def eager(t: Tensor) -> bool:
     """Whether nobody but the kernel wants to see a call with this tensor."""
     if type(t) is not Tensor:
