@@ -48,7 +48,11 @@ def plain(arguments: Arguments) -> Arguments:
 def tensors(arguments: Any) -> list[Tensor]:
     if isinstance(arguments, Tensor):
         return [arguments]
-    return [a for a in arguments or () if isinstance(a, Tensor)]
+    return (
+        [a for a in arguments if isinstance(a, Tensor)]
+        if isinstance(arguments, (list, tuple))
+        else []
+    )
 
 
 def storages(arguments: Arguments) -> list[bytes]:

@@ -186,6 +186,10 @@ class Weighted(Settings, nn.Module):
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         weight, name = self._parameters.pop("weight"), prefix + "weight"
         assert weight is not None
+        value = state.get(name, self.held)
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            what = getattr(value, "dtype", type(value).__name__)
+            raise ConfigError(f"{name} is {what} in the state; load a float32 tensor")
         try:
             others = {key: value for key, value in state.items() if key != name}
             super()._load_from_state_dict(others, prefix, *rest)
