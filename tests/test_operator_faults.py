@@ -194,8 +194,8 @@ def test_lazily_negated_inputs() -> None:
     assert x.is_neg()
     assert torch.equal(one.read(x), one.read(x.resolve_neg()))
     assert torch.equal(one.read(torch._neg_view(normals(3, COLS))), one.read(-normals(3, COLS)))
+    weight = torch._neg_view(normals(ROWS, COLS))
     with pytest.raises(ConfigError, match=r"^weight is negated lazily; use weight.resolve_neg"):
-        weight = torch._neg_view(normals(ROWS, COLS))
         ops.read_(*read_arguments(normals(3, COLS), weight, ReadConfig(), (0, 0, 0)))
 
 
@@ -246,15 +246,13 @@ def test_wires_out_of_range(resistance: float) -> None:
         ops.wire_currents(normals(2, COLS), normals(ROWS, COLS), resistance)
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, 3.0, torch.ones(ROWS, COLS).cfloat(), torch.ones(5, 7).int()]
-)
+@pytest.mark.parametrize("wrong", [None, 3.0, normals(5, 7).cfloat(), torch.ones(5, 7).int()])
 def test_states_of_another_kind(wrong: Any) -> None:
     layer = pl.nn.AnalogLinear(COLS, ROWS, seed=0)
     state = layer.state_dict()
-    key = next(name for name in state if name.endswith("weight"))
+    key = next(name for name in state if name.endswith("0.weight"))
     before = state[key].clone()
-    with pytest.raises(ConfigError, match="in the state; load a float32 tensor"):
+    with pytest.raises(ConfigError, match=f"{key}"):
         layer.load_state_dict({**state, key: wrong})
     assert torch.equal(layer.state_dict()[key], before)
 
@@ -286,7 +284,7 @@ except MemoryError:
 @pytest.mark.parametrize(
     "case",
     [
-        {"options": "out_sto_round=True", "size": 1000, "samples": 4000, "room": 31, "warm": False},
+        {"options": "out_sto_round=True", "size": 1000, "samples": 4000, "room": 20, "warm": False},
         {
             "options": "ir_drop='exact', wire_resistance=.001",
             "size": 400,
@@ -445,11 +443,10 @@ def test_emulated_settings_are_refused(emulated: Emulated) -> None:
     )
     with pytest.raises(ConfigError, match="tile_in is 0; use"):
         cuda_read.read(*replaced(arguments, ops.ReadKey, tile_in=0))
-    x = arguments[0]
+    w, rest = normals(5, 5), (normals(5, 5), Ideal(), UpdateConfig(), 0.5, (0, 0, 0))
     with pytest.raises(ConfigError, match="shares memory with weight"):
-        rest = (normals(5, 5), Ideal(), UpdateConfig(), 0.5, (0, 0, 0))
-        update.update_cuda(*update_arguments(w := normals(5, 5), None, w, *rest))
-    assert torch.equal(x, normals(3, COLS))
+        update.update_cuda(*update_arguments(w, None, w, *rest))
+    assert torch.equal(w, normals(5, 5))
 
 
 # ---- E7: steps below the resolution of a weight ----
