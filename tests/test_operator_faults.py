@@ -284,7 +284,7 @@ except MemoryError:
 @pytest.mark.parametrize(
     "case",
     [
-        {"options": "out_sto_round=True", "size": 1000, "samples": 4000, "room": 20, "warm": False},
+        {"options": "", "size": 1000, "samples": 4000, "room": 24, "warm": True},
         {
             "options": "ir_drop='exact', wire_resistance=.001",
             "size": 400,

@@ -184,12 +184,13 @@ class Weighted(Settings, nn.Module):
             self._parameters["weight"] = weight
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        weight, name = self._parameters.pop("weight"), prefix + "weight"
-        assert weight is not None
+        name = prefix + "weight"
         value = state.get(name, self.held)
         if not (isinstance(value, Tensor) and value.is_floating_point()):
             what = getattr(value, "dtype", type(value).__name__)
             raise ConfigError(f"{name} is {what} in the state; load a float32 tensor")
+        weight = self._parameters.pop("weight")
+        assert weight is not None
         try:
             others = {key: value for key, value in state.items() if key != name}
             super()._load_from_state_dict(others, prefix, *rest)
