@@ -318,7 +318,7 @@ def test_rates_beyond_float32() -> None:
 @pytest.mark.parametrize("x_scale", [1e-44, 1e-20, 1e20, 3e38])
 @pytest.mark.parametrize("d_scale", [1e-44, 1e-20, 1e20, 3e38])
 def test_expected_updates_of_extreme_values(isa: str, x_scale: float, d_scale: float) -> None:
-    """A crosspoint whose x or d is 0 stays, others stay in their bounds; bits of the reference."""
+    """A crosspoint whose x or d is 0 stays, and the others are finite."""
     p = problem(ROWS, COLS, 2, MODELS["SoftBounds"])
     x, d = torch.zeros(2, COLS), torch.zeros(2, ROWS)
     x[:, ::2], d[:, ::2] = x_scale, -d_scale
