@@ -276,6 +276,9 @@ def check_fired(fired: Tensor | None, weight: Tensor) -> int:
 def check_shapes(x: Tensor, d: Tensor) -> None:
     """Refuse samples of x without one of d.
 
+    Args:
+        x, d: matrices, a row per sample.
+
     Raises:
         ConfigError: they differ in number.
     """
@@ -286,6 +289,9 @@ def check_shapes(x: Tensor, d: Tensor) -> None:
 def check_sizes(rows: int, cols: int) -> None:
     """Refuse the sizes of a matrix that cannot be.
 
+    Args:
+        rows, cols: of the matrix.
+
     Raises:
         ConfigError: one is negative or does not fit in 31 bits.
     """
@@ -294,20 +300,19 @@ def check_sizes(rows: int, cols: int) -> None:
             raise ConfigError(f"{name} is {size}; use a whole number from 0 to {_MOST_SIZE}")
 
 
-def refuse_mixture(weight: Tensor, *others: object) -> None:
+def refuse_mixture(weight: Tensor, **others: object) -> None:
     """Refuse a meta tensor among real ones, which comes here instead of to a kernel.
 
     Args:
-        weight: a matrix, whose device counts. others: arguments, tensors and others.
+        weight: a matrix, whose device counts. others: by their names; what is no tensor is skipped.
 
     Raises:
         ConfigError: a tensor is elsewhere.
     """
     if weight.dim() != 2:
         raise ConfigError(f"weight has shape {tuple(weight.shape)}; use a matrix")
-    for t in others:
+    for name, t in others.items():
         if isinstance(t, Tensor) and t.device != weight.device:
             raise ConfigError(
-                f"a tensor of shape {tuple(t.shape)} is on {t.device} and the weight on "
-                f"{weight.device}; move one"
+                f"{name} is on {t.device} and the weight on {weight.device}; move one"
             )

@@ -78,9 +78,10 @@ implement("read_chain_", read_cpu, read_cuda)
 @torch.library.register_fake("pulseline::read_", lib=LIBRARY)
 @torch.library.register_fake("pulseline::read_chain_", lib=LIBRARY)
 def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *others: object) -> Tensor:
-    refuse_mixture(weight, x, *others)
+    name = "d" if transposed else "x"
+    refuse_mixture(weight, **{name: x}, **{f"argument {n}": t for n, t in enumerate(others, 3)})
     rows, cols = weight.shape
-    refuse_matrix("d" if transposed else "x", x, rows if transposed else cols)
+    refuse_matrix(name, x, rows if transposed else cols)
     return x.new_empty((x.shape[0], cols if transposed else rows))
 
 

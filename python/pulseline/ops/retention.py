@@ -218,7 +218,7 @@ for _name, _kernel, _kernel_cuda in (
 
 
 def _in_place_fake(weight: Tensor, *others: object) -> None:
-    refuse_mixture(weight, *others)
+    refuse_mixture(weight, **{f"argument {n}": t for n, t in enumerate(others, 1)})
 
 
 for _name in ("retain_", "reset_", "disturb_", "redraw_"):

@@ -172,7 +172,8 @@ def _update_fake(
     d: Tensor,
     *others: object,
 ) -> None:
-    refuse_mixture(weight, step, slope, bound, x, d, *others)
+    rest = {f"argument {n}": t for n, t in enumerate(others, 6)}
+    refuse_mixture(weight, x=x, d=d, step=step, slope=slope, bound=bound, **rest)
     refuse_matrix("x", x, weight.shape[1])
     refuse_matrix("d", d, weight.shape[0])
 
