@@ -90,7 +90,8 @@ def test_random_calls(name: str) -> None:
             assert storages(arguments) == before, notes
             assert changes, f"refused: {sentence}"
         elif copies is None:  # nothing but meta tensors has a result then
-            assert all(t.is_meta for t in tensors(arguments)), notes
+            unread = "Ideal" in arguments  # which has no pairs to look at
+            assert unread or all(t.is_meta for t in tensors(arguments)), notes
         else:
             again = (*tensors(operator(*copies)), *tensors(copies))
             for got, want in zip((*tensors(result), *tensors(arguments)), again, strict=True):
