@@ -1,7 +1,7 @@
 """One rank of the distributed tests: ``dist_rank.py CASE...``, started once per rank.
 
 Each case checks what it can and raises; what the other side must check is printed as
-``CASE: text``. A case that outlasts 20 s ends the process with every thread's stack.
+``CASE: text``. A case that outlasts 60 s ends the process with every thread's stack.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from pulseline.nn import AnalogLinear
 from pulseline.optim import AnalogSGD
 from pulseline.pipeline import Pipeline
 from pulseline.pipeline.executors import dist as distributed
-from pulseline.pipeline.executors import shared
+from pulseline.pipeline.executors import processes, shared
 from pulseline.pipeline.stage import Stage
 from pulseline.schedules import asynchronous
 from test_pipeline_errors import Poison
@@ -65,7 +66,10 @@ def memory() -> None:
     """On one machine messages pass through memory, of any size, or all fall back to gloo."""
     x = torch.randn(6, cases.SIZE, generator=torch.Generator().manual_seed(3))
     group = dist.group.WORLD
-    neighbours = shared.Neighbours(group, RANK, WORLD)
+    places: list[Any] = [None] * WORLD
+    dist.all_gather_object(places, processes.place())
+    peers = processes.Peers(places, RANK)
+    neighbours = shared.Neighbours(group, RANK, peers)
     cpu = torch.device("cpu")
     below, above = RANK - 1, RANK + 1
     sizes = (1, 6, 0, 2, 5)
@@ -116,7 +120,10 @@ def refuses() -> None:
 def twins() -> None:
     """Layers that are the same devices only from one process to the next."""
     layers = [AnalogLinear(3, 3, seed=0 if m == RANK else m + 1) for m in range(WORLD)]
-    with pytest.raises(ConfigError, match="layer 0 of stage 1 and layer 1 of stage 2 are the same"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the identity of layer 0 is seed 0, id 0 on rank 0 and seed 1, id 0 on rank",
+    ):
         Pipeline(
             nn.Sequential(*layers),
             WORLD,
@@ -196,7 +203,7 @@ def killed() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(60, exit=True)
         globals()[name]()
     faulthandler.cancel_dump_traceback_later()
     print("done", flush=True)

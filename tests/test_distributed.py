@@ -6,6 +6,7 @@ One start of a few processes runs many cases (see ``dist_rank.py``): importing t
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ import torch
 import executor_cases as cases
 import launch
 from pulseline.cli import main
+from pulseline.errors import ConfigError
 from pulseline.pipeline.executors.link import LinkFailed, Poisoned
 from pulseline.pipeline.executors.transport import pack, poison, transfers, unpack
-from pulseline.schedules import Planned, Planner
+from pulseline.schedules import Planned, Planner, asynchronous
 
 SCRIPT = str(Path(__file__).with_name("dist_rank.py"))
+FAULTS = str(Path(__file__).with_name("dist_faults.py"))
 
 
 def said(done: launch.Done, case: str) -> str:
@@ -34,13 +37,19 @@ def test_two_ranks() -> None:
     assert [rank.code for rank in done] == [0, 0], done
     texts = [said(rank, "stall") for rank in done]
     assert texts[0] == texts[1]
-    assert re.fullmatch(
-        r"stage 1 failed at operation B0: stage 2 did not answer for 1\.5 s", texts[0]
+    age = r"its last word, (\d+\.\d) s ago, was of F0, begun (\d+\.\d) s ago"
+    found = re.fullmatch(
+        rf"stage 1 failed at operation B0: stage 2 did not answer for 1\.5 s; {age}", texts[0]
     )
+    assert found, texts
+    assert float(found[1]) < float(found[2])
+    assert float(found[2]) >= 1.4  # of the operation, not of the word; rounded
     table = "".join(rank.err for rank in done)
-    assert table.count("rank  stage  last operation  seconds ago") == 1
-    assert re.search(r"^ +0 +1 +B0 ", table, re.MULTILINE)
-    assert re.search(r"^ +1 +2 +(F0|start) ", table, re.MULTILINE)
+    assert table.count("rank  stage  last operation  seconds ago  last heard") == 1
+    for stage, operation in ((1, "B0"), (2, "F0")):
+        line = re.search(rf"^ +\d +{stage} +{operation} +(\S+) ", table, re.MULTILINE)
+        assert line, table
+        assert float(line[1]) >= 1.4, table
 
 
 def test_three_ranks() -> None:
@@ -70,6 +79,107 @@ def test_without_shared_memory() -> None:
         assert said(rank, "nan").startswith("stage 2 failed at operation B4: ")
     text = said(done[0], "killed")
     assert re.match(r"stage 1 failed at operation [FB]\d+: the connection to stage 2 was", text)
+
+
+# ---- ranks that are not alike, not there, or gone ----
+
+
+def test_ranks_agree_or_say_where_they_differ() -> None:
+    """What one rank builds, is fed or is called in another way; descriptors of what is closed."""
+    done = launch.ranks(2, FAULTS, "descriptors", "differs", "calls", "counts", "late")
+    assert [rank.code for rank in done] == [0, 0], done
+
+
+def test_ranks_that_stop_or_are_killed() -> None:
+    """Every rank ends within two timeouts, also without the store that rank 0 holds."""
+    done = launch.ranks(3, FAULTS, "stopped_last", "stopped_first", "killed_first")
+    assert [rank.code for rank in done] == [-9, 0, 0], done
+    for rank in done:
+        for case in ("stopped_last", "stopped_first"):
+            # which one gives up first is open: neighbours of the one that stopped, or of those
+            want = r"stage \d failed at operation [FB]\d+: stage \d did not answer for 2\.5 s; its last"
+            assert re.match(want, said(rank, case)), done
+    for rank in done[1:]:
+        want = r"stage 2 failed at operation [FB]\d+: the connection to stage 1 was lost"
+        assert re.match(want, said(rank, "killed_first")), done
+
+
+def test_a_rank_that_is_killed_while_others_start() -> None:
+    done = launch.ranks(3, FAULTS, "killed_at_start")
+    assert [rank.code for rank in done] == [0, 0, -9], done
+    assert said(done[0], "killed_at_start") == said(done[1], "killed_at_start")
+
+
+@pytest.mark.parametrize(
+    ("rank", "want"),
+    [(0, "port {} is taken by another program"), (1, "the store at 127.0.0.1:{} did not answer")],
+)
+def test_a_port_that_another_program_has(rank: int, want: str) -> None:
+    """Somebody who listens and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        done = launch.run(FAULTS, "start", RANK=str(rank), WAIT_S="2", **env)
+    assert done.code == 0, done
+    assert said(done, "start").startswith(f"BackendError: {want.format(port)}"), done
+
+
+def test_a_rank_of_another_run() -> None:
+    """Two ranks 1 at one address: the second to come is turned away, the others work."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "WAIT_S": "60"}
+    done = launch.finish([launch.start(FAULTS, "start", RANK=r, **env) for r in ("0", "1", "1")])
+    assert [rank.code for rank in done] == [0, 0, 0], done
+    assert said(done[0], "start") == "done"
+    texts = sorted(said(rank, "start") for rank in done[1:])
+    assert texts[1] == "done", done
+    assert texts[0].startswith("BackendError: another process is rank 1 of the run at this"), done
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "want"),
+    [
+        ("RANK", "-1", "RANK is -1; use an integer from 0 to 1"),
+        ("RANK", "2", "RANK is 2; use an integer from 0 to 1"),
+        ("RANK", "first", "RANK is first; use an integer from 0 to 1"),
+        ("WORLD_SIZE", "-2", "WORLD_SIZE is -2; use an integer from 1"),
+        ("MASTER_PORT", "0", "MASTER_PORT is 0; use an integer from 1 to 65535"),
+        ("MASTER_PORT", "", "MASTER_PORT is not set; use an integer from 1 to 65535"),
+        ("MASTER_ADDR", "", "MASTER_ADDR is not set; use the address of rank 0"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, want: str
+) -> None:
+    good = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for key, text in {**good, name: value}.items():
+        monkeypatch.setenv(key, text)
+    with pytest.raises(ConfigError, match=re.escape(want)):
+        cases.build(2, asynchronous(), executor="dist", timeout=1.0)
+
+
+# ---- the end of a program ----
+
+
+def forgotten(executor: str) -> set[str]:
+    """Two ranks, or one process, that end without close(); their digests."""
+    world = 2 if executor == "dist" else 1
+    done = launch.ranks(world, FAULTS, "forgotten", env={"EXECUTOR": executor})
+    assert [rank.code for rank in done] == [0] * world, done
+    assert all(rank.err == "" for rank in done), done
+    return {said(rank, "forgotten") for rank in done}
+
+
+@pytest.mark.parametrize("executor", ["sim", "threads", "dist"])
+def test_a_program_may_end_without_close(executor: str) -> None:
+    assert len(forgotten(executor)) == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("executor", ["sim", "threads", "dist"])
+def test_twenty_programs_end_without_close(executor: str) -> None:
+    assert len({digest for _ in range(20) for digest in forgotten(executor)}) == 1
 
 
 # ---- messages ----

@@ -17,11 +17,13 @@ class StageFailed(RuntimeError):
     """A pipeline stage stopped.
 
     Args:
-        stage: from 1. op: "F", "B" or "U". k: micro-batch. reason: what went wrong.
+        stage: from 1. op: "F", "B" or "U", or "flush", "eval". k: micro-batch, -1: of none.
+        reason: what went wrong.
     """
 
     def __init__(self, stage: int, op: str, k: int, reason: str) -> None:
-        super().__init__(f"stage {stage} failed at operation {op}{k}: {reason}")
+        name = f"{op}{k}" if k >= 0 else op
+        super().__init__(f"stage {stage} failed at operation {name}: {reason}")
         self.stage = stage
         self.op = op
         self.k = k

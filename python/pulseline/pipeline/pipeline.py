@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..identity import refuse_twins
 from ..optim import check_averaging
 from ..schedules import Event, Planner, Schedule, Segment, Span, named
+from .agreement import agree
 from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments
 from .draws import Draws
 from .executors import make
@@ -91,7 +92,8 @@ class Pipeline:
             self.options.executor, self.stages, schedule, float(self.options.timeout)
         )
         try:
-            self._seed(self.share(self.options.seed)[0])
+            agree(self.options, schedule, self.stages, self.share)
+            self._seed()
             self._refuse_twins()
         except ConfigError:
             self.close()
@@ -106,10 +108,10 @@ class Pipeline:
         stage.spans = deque(maxlen=65536) if self.options.measure else None
         stage.weights = self._weights
 
-    def _seed(self, seed: int | None) -> None:
-        """Take rank 0's seed in every process."""
-        known = self.share(torch.initial_seed())[0] if seed is None else seed
-        self._draws = Draws(known)
+    def _seed(self) -> None:
+        """Take the seed of the options, or that of torch at rank 0, in every process."""
+        seed = self.options.seed
+        self._draws = Draws(self.share(torch.initial_seed())[0] if seed is None else seed)
         for stage in self.stages:
             stage.draws = self._draws
 
@@ -124,13 +126,13 @@ class Pipeline:
         return self.options.micro_batch_size
 
     def _refuse_twins(self) -> None:
-        """Refuse arrays of the same devices, in the stages of all processes."""
+        """Refuse arrays of the same devices in any stages; processes agree on identities."""
         mine = []
-        for stage in self.local:
+        for stage in self.stages:
             named = ((stage.full_name(name), p) for name, p in stage.module.named_parameters())
             for name, array in arrays_of(named):
                 mine.append((f"layer {name} of stage {stage.index}", array.identity))
-        refuse_twins(one for part in self.share(mine) for one in part)
+        refuse_twins(mine)
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """Feed samples, cut into micro-batches, and run every clock cycle that is decided.
@@ -170,6 +172,7 @@ class Pipeline:
 
     def _feed(self, x: Tensor, y: Tensor) -> None:
         size = self.micro_batch_size
+        self._note("step", x, y)
         if self.flushed:
             self._weights.clear()
         for inputs, targets in zip(
@@ -185,6 +188,11 @@ class Pipeline:
                 self._executor.feed(k, one, its_target)
                 self._planner.feed()
             self._advance()
+
+    def _note(self, name: str, *arguments: Tensor | float) -> None:
+        """Count a call that every process must make."""
+        if self._executor.calls is not None:
+            self._executor.calls.add(name, *arguments)
 
     def _shares_update(self, k: int) -> bool:
         """Whether an update covers micro-batch k and others."""
@@ -267,6 +275,7 @@ class Pipeline:
         """
         check_lr(lr)
         self.check_flushed("set_lr")
+        self._note("set_lr", float(lr))
         for stage in self.stages:
             for group in stage.optimizer.param_groups:
                 group["lr"] = lr

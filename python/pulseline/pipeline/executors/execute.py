@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import StageFailed
 from ...schedules import Planned, Span
 from ..stage import Stage
+from .calls import Calls
 from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
 
 __all__ = ["Autocast", "Ends", "Executor", "Local", "autocasts", "casting", "perform", "reason"]
@@ -26,6 +27,7 @@ class Executor(Protocol):
 
     rank: int
     local: list[Stage]
+    calls: Calls | None  # what processes must be told alike; None: there is one
 
     def feed(self, k: int, x: Tensor, target: Tensor) -> None:
         """Queue a micro-batch.
@@ -161,6 +163,7 @@ class Local:
     """
 
     rank = 0
+    calls: Calls | None = None
 
     def __init__(self, stages: Sequence[Stage], link: Callable[[], Link | ThreadLink]) -> None:
         self.local = list(stages)

@@ -12,15 +12,33 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ...errors import StageFailed
+
 __all__ = ["Link", "LinkFailed", "Poisoned", "Sink", "Source", "ThreadLink", "check_order"]
 
 
 class LinkFailed(Exception):
-    """A message did not come, or is not the one that was due; the text says why."""
+    """A message did not come, or is not the one that was due; the text says why.
+
+    Args:
+        text: why. peer: rank of the process that it is about, if it is about one.
+    """
+
+    def __init__(self, text: str, peer: int | None = None) -> None:
+        super().__init__(text)
+        self.peer = peer
 
 
 class Poisoned(Exception):
-    """The stage at the other end failed; what went wrong is said there."""
+    """The stage at the other end failed; what went wrong is said there.
+
+    Args:
+        failure: what it told, if it could.
+    """
+
+    def __init__(self, failure: StageFailed | None = None) -> None:
+        super().__init__()
+        self.failure = failure
 
 
 class Source(Protocol):

@@ -15,10 +15,8 @@ import mmap
 import os
 import platform
 import select
-import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +24,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...errors import StageFailed
 from .link import LinkFailed, Poisoned
-from .transport import HEAD, Channel
+from .processes import Peers
+from .transport import HEAD, Channel, poison, read_poison
 
 __all__ = ["Neighbours", "Ring", "SharedChannel", "possible"]
 
-_CONTROL = 64  # bytes before the first place: messages written, messages read, poison
-_WRITTEN, _READ, _POISON = 0, 1, 2
+_CONTROL = 512  # bytes before the first place: messages written, messages read, poison
+_WRITTEN, _READ, _POISON, _WHY = 0, 1, 2, 8
 _NAP_S = 2e-5
 
 
@@ -47,12 +47,6 @@ def possible() -> bool:
     return hasattr(os, "memfd_create")
 
 
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = os.readlink("/proc/self/ns/pid")
-    return f"{socket.gethostname()} {boot.read_text().strip()} {namespace}"
-
-
 class Ring:
     """Places in memory that two processes have mapped; one writes, one reads.
 
@@ -65,6 +59,7 @@ class Ring:
         self._memory = mmap.mmap(fd, _CONTROL + places * size)
         os.close(fd)
         self._control = np.frombuffer(self._memory, np.int64, _CONTROL // 8)
+        self._why = torch.from_numpy(self._control[_WHY:])
         self._data = torch.frombuffer(self._memory, dtype=torch.uint8)
 
     def place(self, number: int) -> Tensor:
@@ -85,41 +80,49 @@ class Ring:
         """
         self._control[what] = value
 
+    def poison(self, failure: StageFailed | None) -> None:
+        """Tell the reader why no more will come."""
+        self._why.copy_(poison(failure, len(self._why)))
+        self.set(_POISON, 1)
+
+    def why(self) -> StageFailed | None:
+        """What the writer said."""
+        return read_poison(self._why)
+
 
 class Neighbours:
     """What the processes of one machine need to share memory, agreed by all of them.
 
     Args:
-        group: of gloo. me: rank of this process. processes: how many.
+        group: of gloo. me: rank of this process. peers: those on this machine.
     """
 
-    def __init__(self, group: Any, me: int, processes: int) -> None:
-        can = possible()
-        self._own = {k: os.memfd_create("pulseline") for k in "FB"} if can else {}
-        mine = (_machine(), os.getpid(), self._own) if can else None
-        self._found: list[Any] = [None] * processes
-        dist.all_gather_object(self._found, mine, group=group)
-        self._peers: dict[int, tuple[int, int]] = {}  # pidfd, descriptor of what it writes for me
+    def __init__(self, group: Any, me: int, peers: Peers) -> None:
+        self._pidfds = peers.pidfds
+        processes = len(peers.pids)
+        self._own = {k: os.memfd_create("pulseline") for k in "FB"} if possible() else {}
+        self._theirs: dict[int, int] = {}  # descriptor of what a neighbour writes for me
+        found: list[Any] = [None] * processes
+        dist.all_gather_object(found, self._own, group=group)
         for peer, kind in ((me - 1, "F"), (me + 1, "B")):
-            if mine is not None and 0 <= peer < processes:
-                self._open(peer, kind, mine[0])
+            if self._own and peer in peers.pidfds and kind in found[peer]:
+                try:
+                    name = f"/proc/{peers.pids[peer]}/fd/{found[peer][kind]}"
+                    self._theirs[peer] = os.open(name, os.O_RDWR)
+                except OSError:  # not permitted here: gloo carries the messages
+                    continue
         ready: list[Any] = [None] * processes
-        dist.all_gather_object(ready, sorted(self._peers), group=group)
-        self._shared = {p for p in self._peers if me in ready[p]}
+        dist.all_gather_object(ready, sorted(self._theirs), group=group)
+        self._shared = {p for p in self._theirs if me in ready[p]}
         for peer, kind in ((me + 1, "F"), (me - 1, "B")):
-            if peer not in self._shared and kind in self._own:
-                os.close(self._own.pop(kind))
+            if peer not in self._shared:
+                self._close(self._own.pop(kind, None), self._theirs.pop(peer, None))
 
-    def _open(self, peer: int, kind: str, machine: str) -> None:
-        theirs = self._found[peer]
-        if theirs is None or theirs[0] != machine:
-            return
-        _, pid, fds = theirs
-        try:
-            fd = os.open(f"/proc/{pid}/fd/{fds[kind]}", os.O_RDWR)
-            self._peers[peer] = (os.pidfd_open(pid), fd)
-        except OSError:  # not permitted here: gloo carries the messages
-            return
+    @staticmethod
+    def _close(*descriptors: int | None) -> None:
+        for fd in descriptors:
+            if fd is not None:
+                os.close(fd)
 
     def channel(self, peer: int, kind: str, writes: bool, *args: Any) -> Channel:
         """The channel to another process: through memory if both ends can, else gloo.
@@ -130,8 +133,8 @@ class Neighbours:
         """
         if kind == "E" or peer not in self._shared:
             return Channel(*args)
-        pidfd, theirs = self._peers[peer]
-        return SharedChannel(self._own[kind] if writes else theirs, pidfd, writes, *args)
+        fd = self._own.pop(kind) if writes else self._theirs[peer]
+        return SharedChannel(fd, self._pidfds[peer], *args)
 
 
 class SharedChannel(Channel):
@@ -139,12 +142,12 @@ class SharedChannel(Channel):
 
     Args:
         fd: descriptor of the ring's memory. pidfd: of the other process.
-        writes: whether this end writes. args: as of :class:`.transport.Channel`.
+        args: as of :class:`.transport.Channel`.
     """
 
-    def __init__(self, fd: int, pidfd: int, writes: bool, *args: Any) -> None:
+    def __init__(self, fd: int, pidfd: int, *args: Any) -> None:
         super().__init__(*args)
-        self._fd, self._writes = fd, writes
+        self._fd: int | None = fd  # until it is mapped
         self._ring: Ring | None = None
         self._ended = select.poll()
         self._ended.register(pidfd, select.POLLIN)
@@ -152,14 +155,29 @@ class SharedChannel(Channel):
     def put(self, k: int, message: Tensor) -> None:
         if not self._seq:
             size = HEAD + message.numel() * message.element_size()
-            os.ftruncate(self._fd, _CONTROL + 2 * self._window * size)
-            self._ring = Ring(self._fd, 2 * self._window, size)
+            self._map(size, grow=True)
         super().put(k, message)
 
-    def poison(self) -> None:
-        if self._ring is not None and self._writes:
-            self._ring.set(_POISON, 1)
-        super().poison()
+    def poison(self, failure: StageFailed | None = None) -> None:
+        if self._ring is not None:  # a reader too: its writer may wait for room
+            self._ring.poison(failure)
+        super().poison(failure)
+
+    def close(self) -> None:
+        self._ring = None
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _map(self, size: int, grow: bool = False) -> Ring:
+        """The ring, when the size of its places is known."""
+        if self._ring is None:
+            fd, self._fd = self._fd, None
+            assert fd is not None
+            if grow:
+                os.ftruncate(fd, _CONTROL + 2 * self._window * size)
+            self._ring = Ring(fd, 2 * self._window, size)
+        return self._ring
 
     def _transmit(self, parts: tuple[Tensor, ...]) -> None:
         if self._ring is None or not self._seq:
@@ -177,13 +195,10 @@ class SharedChannel(Channel):
         if not self._seq:
             self._post()
             return self._take()
-        if self._ring is None:
-            size = HEAD + self._room
-            self._ring = Ring(self._fd, 2 * self._window, size)
-        number = self._seq - 1
+        ring, number = self._map(HEAD + self._room), self._seq - 1
         self._until(lambda written, read: written > number)
-        data = self._ring.place(number).clone()
-        self._ring.set(_READ, number + 1)
+        data = ring.place(number).clone()
+        ring.set(_READ, number + 1)
         return data
 
     def _ahead(self) -> None:
@@ -198,13 +213,13 @@ class SharedChannel(Channel):
             if condition(written, read):
                 return
             if poisoned:
-                raise Poisoned
+                raise Poisoned(self._ring.why())
             naps += 1
             if naps % 64 == 0:
                 if self._ended.poll(0):
                     name = f"the connection to stage {self._peer + 1}"
-                    raise LinkFailed(f"{name} was lost (its process ended)")
+                    raise LinkFailed(f"{name} was lost (its process ended)", self._peer)
                 if time.monotonic() > end:
                     stage = f"stage {self._peer + 1}"
-                    raise LinkFailed(f"{stage} did not answer for {self._timeout:g} s")
+                    raise LinkFailed(f"{stage} did not answer for {self._timeout:g} s", self._peer)
             time.sleep(_NAP_S)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...errors import StageFailed
 from ...schedules import Planned
 from .link import LinkFailed, Poisoned
 
@@ -30,6 +31,7 @@ __all__ = [
     "lost",
     "pack",
     "poison",
+    "read_poison",
     "transfers",
     "unpack",
 ]
@@ -38,6 +40,7 @@ _MAGIC = 0x70756C73_00000001  # "puls", version 1 of the header
 _SIZE, _SHAPE, _POISON = 16, 7, -1
 HEAD = 8 * _SIZE  # bytes
 KINDS = {"F": 1, "B": 2, "E": 3}
+_OPERATIONS = ("flush", "F", "B", "U", "eval", "start")
 _DTYPES = (
     torch.float32,
     torch.float64,
@@ -85,7 +88,7 @@ def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, li
     """
     magic, *values = header.tolist()
     if magic == _POISON:
-        raise Poisoned
+        raise Poisoned(read_poison(header))
     if magic != _MAGIC:
         raise LinkFailed("what came is no message of this version of pulseline")
     got_seq, got_k, got_kind, dtype, finite, dims = values[: _SHAPE - 1]
@@ -100,9 +103,33 @@ def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, li
     return _DTYPES[dtype], shape
 
 
-def poison() -> Tensor:
-    """The header that tells a neighbour that its partner failed."""
-    return torch.full((_SIZE,), _POISON, dtype=torch.int64, device="cpu")
+def poison(failure: StageFailed | None = None, words: int = _SIZE) -> Tensor:
+    """The header that tells a neighbour that its partner failed.
+
+    Args:
+        failure: what happened; its reason is cut to what the header holds.
+        words: int64 numbers in it.
+
+    Returns:
+        (words,) int64: a mark, stage, kind, micro-batch, and the reason's bytes.
+    """
+    header = torch.zeros(words, dtype=torch.int64, device="cpu")
+    header[0] = _POISON
+    if failure is not None:
+        kind = _OPERATIONS.index(failure.op) if failure.op in _OPERATIONS else 0
+        header[1:4] = torch.tensor([failure.stage, kind, failure.k])
+        body = failure.reason.encode()[: 8 * (words - 4)].decode(errors="ignore").encode()
+        header[4:].view(torch.uint8)[: len(body)] = torch.tensor(list(body), dtype=torch.uint8)
+    return header
+
+
+def read_poison(header: Tensor) -> StageFailed | None:
+    """What :func:`poison` was given, if anything."""
+    stage, kind, k = header[1:4].tolist()
+    if not stage:
+        return None
+    body = bytes(header[4:].contiguous().view(torch.uint8).tolist()).rstrip(b"\0")
+    return StageFailed(stage, _OPERATIONS[kind], k, body.decode(errors="replace"))
 
 
 def empty_header() -> Tensor:
@@ -119,8 +146,8 @@ def lost(peer: int, error: Exception, timeout: float) -> LinkFailed:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     text = re.sub(r"^\[[^]]*] *", "", text).partition(". ")[0]  # gloo: [file:line] and advice
     if "imed out" in text or "timeout" in text:
-        return LinkFailed(f"stage {peer + 1} did not answer for {timeout:g} s")
-    return LinkFailed(f"the connection to stage {peer + 1} was lost ({text})")
+        return LinkFailed(f"stage {peer + 1} did not answer for {timeout:g} s", peer)
+    return LinkFailed(f"the connection to stage {peer + 1} was lost ({text})", peer)
 
 
 class Channel:
@@ -193,10 +220,14 @@ class Channel:
         self._ahead()
         return body.view(dtype).reshape(shape).to(self._device)
 
-    def poison(self) -> None:
-        """Tell the reader that this process failed, if it still listens."""
+    def poison(self, failure: StageFailed | None = None) -> None:
+        """Tell the reader that this process failed, if it still listens.
+
+        Args:
+            failure: what happened.
+        """
         try:
-            self._send(poison().view(torch.uint8))
+            self._send(poison(failure).view(torch.uint8))
         except LinkFailed:
             self._sent.clear()
 
@@ -204,6 +235,15 @@ class Channel:
         """Wait until everything is sent."""
         while self._sent:
             self._complete()
+
+    def close(self) -> None:
+        """Give descriptors back; nothing is sent or received after it."""
+
+    def leave(self) -> None:
+        """Forget the group; what was sent and not received is lost."""
+        self._group = None
+        self._sent.clear()
+        self._posted.clear()
 
     def _transmit(self, parts: tuple[Tensor, ...]) -> None:
         """Send header, or header and body, as one."""
