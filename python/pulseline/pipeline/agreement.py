@@ -100,7 +100,7 @@ def _refuse(all_facts: list[dict[str, str]]) -> None:
             if len({*short}) < len({*values}):
                 short = [f"{hashlib.sha256(value.encode()).hexdigest()[:8]}.." for value in values]
             raise ConfigError(
-                f"the {name} is {groups_named(short)}: build the same pipeline in each process"
+                f"the {name} is {groups_named(short)}; build the same pipeline in each process"
             )
 
 

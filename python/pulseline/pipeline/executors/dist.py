@@ -34,7 +34,7 @@ from .apart import mark_apart
 from .calls import Calls, difference, groups_named
 from .execute import Ends, perform, reason
 from .link import Link, LinkFailed, Poisoned
-from .processes import Meeting, connect, first_line, join
+from .processes import Meeting, connect, first_line, join, unreachable
 from .shared import Neighbours
 from .transport import Channel, LockStep, transfers
 from .watch import Beat, Watch
@@ -118,9 +118,9 @@ class Distributed:
             links: list[Any] = [None] * self._stages
             dist.all_gather_object(links, link, group=self._control)
             if len({*links}) > 1:
-                raise ConfigError(f"the link is {groups_named(links)}: use the same everywhere")
+                raise ConfigError(f"link is {groups_named(links)}; use the same everywhere")
             if link not in _LINKS:
-                raise ConfigError(f"link {link!r} does not exist: use 'free', 'gloo' or 'lockstep'")
+                raise ConfigError(f"link is {link!r}; use 'free', 'gloo' or 'lockstep'")
             if link == "lockstep":
                 group = self._control
                 if device.type == "cuda":
@@ -135,8 +135,7 @@ class Distributed:
         except ConfigError:
             raise
         except RuntimeError as error:
-            reason = first_line(error)
-            raise BackendError(f"the processes cannot reach each other: {reason}") from error
+            raise BackendError(unreachable(error)) from error
 
     @property
     def _control(self) -> Any:

@@ -23,7 +23,16 @@ import torch.distributed as dist
 from ...errors import BackendError, ConfigError
 from .deadline import Late, within
 
-__all__ = ["Meeting", "Peers", "connect", "first_line", "join", "place", "world_size"]
+__all__ = [
+    "Meeting",
+    "Peers",
+    "connect",
+    "first_line",
+    "join",
+    "place",
+    "unreachable",
+    "world_size",
+]
 
 _c10d: Any = dist  # its stores are not in the stubs
 _numbers = count()
@@ -41,6 +50,14 @@ def first_line(error: BaseException) -> str:
     """The first line of what torch says, without the stack below it."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def unreachable(error: BaseException) -> str:
+    """The sentence for whatever torch says when processes do not connect."""
+    return (
+        f"the processes cannot reach each other ({first_line(error)}); start all of them with "
+        "torchrun, and see that GLOO_SOCKET_IFNAME names their interface"
+    )
 
 
 def place() -> tuple[str, int]:
@@ -118,7 +135,9 @@ def join(stages: int, timeout: float) -> Meeting:
         BackendError: they do not come together, or this torch cannot.
     """
     if not dist.is_available():
-        raise BackendError("executor 'dist' needs torch.distributed, which this torch lacks")
+        raise BackendError(
+            "executor 'dist' needs torch.distributed, which this torch lacks; use 'threads'"
+        )
     host, port = "", 0
     if not dist.is_initialized():
         host, port = _environment(stages)
@@ -140,8 +159,7 @@ def join(stages: int, timeout: float) -> Meeting:
     except RuntimeError as error:
         if isinstance(error, BackendError):
             raise
-        text = f"the processes cannot reach each other: {first_line(error)}"
-        raise BackendError(text) from error
+        raise BackendError(unreachable(error)) from error
     return Meeting(store, common, port, me, Peers(places, me))
 
 
@@ -167,7 +185,7 @@ def _environment(stages: int) -> tuple[str, int]:
     told = os.environ
     if "RANK" not in told or "WORLD_SIZE" not in told:
         raise ConfigError(
-            "executor 'dist' needs one process per stage, and RANK and WORLD_SIZE are not set: "
+            "executor 'dist' needs one process per stage, and RANK and WORLD_SIZE are not set; "
             f"start it with torchrun --nproc-per-node {stages}"
         )
     size = _number("WORLD_SIZE", 1, 1 << 20)
@@ -201,12 +219,11 @@ def _first_store(host: str, port: int, timeout: float) -> Any:
         text = str(error)
         if "EADDRINUSE" in text or "already in use" in text:
             raise BackendError(
-                f"port {port} is taken by another program: choose another MASTER_PORT"
+                f"port {port} is taken by another program; choose another MASTER_PORT"
             ) from None
         if "imed out" in text or "timeout" in text:
             raise BackendError(_silent(host, port, timeout)) from None
-        reason = first_line(error)
-        raise BackendError(f"the processes cannot reach each other: {reason}") from error
+        raise BackendError(unreachable(error)) from error
     # After a restart by torchrun its store still holds the addresses of the dead.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return _c10d.PrefixStore(f"pulseline/{attempt}", store)
@@ -227,7 +244,7 @@ def _listens(host: str, port: int, until: float) -> None:
 def _silent(host: str, port: int, timeout: float) -> str:
     where = f"at {host}:{port} " if port else ""
     return (
-        f"the store {where}did not answer for {timeout:g} s: start rank 0 there, or choose another "
+        f"the store {where}did not answer for {timeout:g} s; start rank 0 there, or choose another "
         "MASTER_PORT if another program has this one"
     )
 
@@ -236,7 +253,7 @@ def _roll_call(store: Any, me: int, processes: int, until: float) -> list[tuple[
     """Where all processes are, by rank, when all have come."""
     if store.add(f"came{me}", 1) > 1:
         raise BackendError(
-            f"another process is rank {me} of the run at this MASTER_ADDR and MASTER_PORT: give "
+            f"another process is rank {me} of the run at this MASTER_ADDR and MASTER_PORT; give "
             "each run a port of its own"
         )
     store.set(f"place{me}", json.dumps(place()))
@@ -249,7 +266,7 @@ def _roll_call(store: Any, me: int, processes: int, until: float) -> list[tuple[
             missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
             raise BackendError(
                 f"{'ranks' if len(missing) > 1 else 'rank'} {', '.join(map(str, missing))} did not "
-                f"come within {time.monotonic() - start:.0f} s: start all {processes} processes, "
+                f"come within {time.monotonic() - start:.0f} s; start all {processes} processes, "
                 "and build the same pipeline in each"
             )
         time.sleep(nap)

@@ -174,7 +174,7 @@ class Watch:
             return within(self._timeout, work, port, self._hope)
         except Late:
             raise BackendError(
-                f"the processes did not connect within {self._timeout:g} s: see that they can "
+                f"the processes did not connect within {self._timeout:g} s; see that they can "
                 "reach each other (GLOO_SOCKET_IFNAME names the interface)"
             ) from None
 
@@ -188,7 +188,9 @@ class Watch:
         if text is not None:
             raise BackendError(text.decode())
         if ended := self.peers.ended():
-            raise BackendError(f"the process of rank {ended[0]} ended while the others started")
+            raise BackendError(
+                f"the process of rank {ended[0]} ended at the start; see what it printed"
+            )
 
     def stop(self) -> None:
         """Write a last word and no more."""
