@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,52 +13,14 @@ import delayed
 import executor_cases as cases
 import killed_train
 import launch
+from checkpoint_cases import PER_STEP, STAGES, content, damage, fresh, resumed, train, whole
 from pulseline.cli import main
 from pulseline.errors import BackendError, ConfigError
 from pulseline.nn import AnalogLinear
-from pulseline.pipeline import Pipeline, checkpoint
-from pulseline.schedules import Schedule, asynchronous, synchronous
+from pulseline.pipeline import checkpoint
+from pulseline.schedules import asynchronous, synchronous
 
-STAGES, STEPS, PER_STEP = 3, 4, 5
 KILLED = str(Path(killed_train.__file__))
-
-
-def train(pipe: Pipeline, root: Path | None, first: int = 0, last: int = STEPS) -> None:
-    """Steps ``first`` to ``last`` of a run, PER_STEP micro-batches each; a checkpoint each."""
-    x, y = delayed.samples(STEPS * PER_STEP, cases.SIZE)
-    size = PER_STEP * cases.SIZE
-    for step in range(first, last):
-        pipe.set_lr(cases.LR * 0.9**step)
-        part = slice(step * size, (step + 1) * size)
-        pipe.step(x[part], y[part])
-        pipe.drain()
-        if root is not None:
-            checkpoint.save(pipe, root, step + 1, config={"seed": 1}, state={"done": step + 1})
-
-
-def fresh(plan: Schedule | None = None, **options: Any) -> Pipeline:
-    return cases.build(STAGES, plan or asynchronous(), **options)
-
-
-def whole() -> tuple[str, int]:
-    """Digest and cycles of the run that nothing interrupts."""
-    pipe = fresh()
-    train(pipe, None)
-    return pipe.digest(), pipe.cycles
-
-
-def resumed(root: Path, **options: Any) -> tuple[str, int]:
-    """... of one that continues from the newest checkpoint."""
-    with fresh(**options) as pipe:
-        loaded = checkpoint.load(pipe, root, config={"seed": 1})
-        done = 0 if loaded is None else loaded.state["done"]
-        assert done == (0 if loaded is None else loaded.step)
-        train(pipe, root, done)
-        return pipe.digest(), pipe.cycles
-
-
-def content(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
 @pytest.mark.parametrize("writer", ["sim", "threads"])
@@ -148,11 +109,6 @@ def test_a_full_disk_is_one_sentence(
 # ---- what is refused ----
 
 
-def damage(root: Path, name: str, keep: float = 0.5) -> None:
-    data = (root / name).read_bytes()
-    (root / name).write_bytes(data[: int(len(data) * keep)])
-
-
 @pytest.mark.parametrize("name", ["checkpoint-000002-stage2.pt", "checkpoint-000002.json"])
 def test_the_older_one_does_when_the_newest_is_damaged(tmp_path: Path, name: str) -> None:
     train(fresh(), tmp_path, last=2)
@@ -163,50 +119,6 @@ def test_the_older_one_does_when_the_newest_is_damaged(tmp_path: Path, name: str
         loaded = checkpoint.load(pipe, copy, config={"seed": 1})
         assert loaded == (1, {"done": 1}, (f"{name} is damaged",))
     assert resumed(tmp_path) == whole()
-
-
-def flipped(root: Path) -> None:
-    path = root / "checkpoint-000001.json"
-    path.write_text(path.read_text().replace('"micro_batches": 5', '"micro_batches": 6'))
-
-
-def rewritten(**changes: Any) -> Any:
-    def change(root: Path) -> None:
-        path = root / "checkpoint-000001.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return change
-
-
-SHARD = "checkpoint-000001-stage3.pt"
-REFUSED: dict[str, tuple[Any, str]] = {
-    "truncated shard": (
-        lambda r: damage(r, "checkpoint-000001-stage3.pt"),
-        "complete .*stage3.pt",
-    ),
-    "empty shard": (lambda r: damage(r, "checkpoint-000001-stage1.pt", 0), "complete .*stage1.pt"),
-    "no shard": (lambda r: (r / "checkpoint-000001-stage1.pt").unlink(), "cannot be read"),
-    "truncated manifest": (lambda r: damage(r, "checkpoint-000001.json"), "json is damaged"),
-    "flipped number": (flipped, "json is damaged"),
-    "foreign": (rewritten(kind="other"), "no checkpoint of pulseline"),
-    "a list": (lambda r: (r / "checkpoint-000001.json").write_text("[]"), "no checkpoint of"),
-    "newer version": (rewritten(format=4), "has format 4 .* use the version that wrote it"),
-    "other draws": (rewritten(numbering=99), "draw numbering 99"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_bad_checkpoints_are_refused_and_kept(tmp_path: Path, change: Any, message: str) -> None:
-    train(fresh(), tmp_path, last=1)
-    change(tmp_path)
-    files = content(tmp_path)
-    pipe = fresh()
-    before = pipe.digest()
-    with pytest.raises(ConfigError, match=message) as error:
-        checkpoint.load(pipe, tmp_path, config={"seed": 1})
-    assert "\n" not in str(error.value)
-    assert (pipe.digest(), pipe.micro_batches, pipe.cycles) == (before, 0, 0)
-    assert content(tmp_path) == files
 
 
 @pytest.mark.parametrize(
@@ -228,19 +140,6 @@ def test_another_run_is_refused(
         with pytest.raises(ConfigError, match=message):
             call(pipe(), tmp_path, config=config)
     assert content(tmp_path) == files
-
-
-def test_another_model_is_refused_whole(tmp_path: Path) -> None:
-    """Stage 3 does not fit, so stages 1 and 2 are not touched either."""
-    train(fresh(), tmp_path, last=1)
-    pipe = fresh()
-    stage = pipe.stages[2]
-    stage.module = torch.nn.Sequential(delayed.Digital().linear(2), torch.nn.Tanh())
-    before = pipe.digest()
-    with pytest.raises(ConfigError, match="does not fit stage 3") as error:
-        checkpoint.load(pipe, tmp_path, config={"seed": 1})
-    assert "\n" not in str(error.value)
-    assert (pipe.digest(), pipe.micro_batches) == (before, 0)
 
 
 class Seeded(delayed.Analog):
@@ -292,6 +191,8 @@ def test_only_at_flush_points_and_forward(tmp_path: Path) -> None:
     checkpoint.save(pipe, tmp_path, 5)
     with pytest.raises(ConfigError, match="holds the later step 5"):
         checkpoint.save(pipe, tmp_path, 4)
+    with pytest.raises(ConfigError, match="holds step 5; load it"):
+        checkpoint.save(pipe, tmp_path, 5)
     with pytest.raises(ConfigError, match="step is -1; use an integer >= 0"):
         checkpoint.save(pipe, tmp_path, -1)
     with pytest.raises(ConfigError, match="state cannot be JSON"):

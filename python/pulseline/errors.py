@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["BackendError", "ConfigError", "StageFailed", "require"]
+import errno
+
+__all__ = ["BackendError", "ConfigError", "StageFailed", "os_failure", "require"]
+
+# What no other argument would help against.
+_OF_THE_DISK = {
+    getattr(errno, name, 0) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EMFILE")
+}
 
 
 class ConfigError(ValueError):
@@ -10,7 +17,7 @@ class ConfigError(ValueError):
 
 
 class BackendError(RuntimeError):
-    """A compiled kernel is missing, cannot run here, or reported a failure."""
+    """A kernel is missing, cannot run here, or reported a failure; or a disk did."""
 
 
 class StageFailed(RuntimeError):
@@ -31,6 +38,22 @@ class StageFailed(RuntimeError):
 
     def __reduce__(self) -> tuple[type[StageFailed], tuple[int, str, int, str]]:
         return type(self), (self.stage, self.op, self.k, self.reason)
+
+
+def os_failure(
+    sentence: str, error: OSError, remedy: str = "use another directory"
+) -> ConfigError | BackendError:
+    """What to raise where the system refuses a file.
+
+    Args:
+        sentence: what cannot be done, with the path. error: of the system.
+        remedy: the end of the sentence.
+
+    Returns:
+        BackendError where the disk is full, read-only or broken, else ConfigError.
+    """
+    kind = BackendError if error.errno in _OF_THE_DISK else ConfigError
+    return kind(f"{sentence} ({error.strerror or error}); {remedy}")
 
 
 def require(condition: bool, owner: object, field: str, fix: str) -> None:

@@ -238,11 +238,26 @@ def _resume(pipe: Pipeline, run: Run, saving: Saving, epochs: int, notice: Notic
             f"{root} holds a checkpoint of a later epoch than {epochs}; raise --epochs, or use "
             "another directory"
         )
-    loaded = checkpoint.load(pipe, root, config=saving.config)
+    loaded = checkpoint.load(pipe, root, config=saving.config, accept=_passed)
     if loaded is None:
         notice(f"no checkpoint in {root}: starting with epoch 1")
         return
-    run.epochs = [Epoch(*epoch) for epoch in loaded.state["epochs"]]
-    run.wall_s = loaded.state["wall_s"]
+    run.epochs, run.wall_s = _passed(loaded.step, loaded.state)
     passed = f" ({'; '.join(loaded.skipped)})" if loaded.skipped else ""
     notice(f"resumed after epoch {loaded.step}{passed}")
+
+
+def _passed(step: int, state: dict[str, Any]) -> tuple[list[Epoch], float]:
+    """Epochs and wall time that :func:`_save` wrote; ConfigError for what it would not write."""
+    found, wall_s = state.get("epochs"), state.get("wall_s")
+    rows = found if isinstance(found, list) else []
+    numbers = [wall_s, *(value for row in rows if isinstance(row, list) for value in row)]
+    fits = len(rows) == step and all(
+        isinstance(row, list) and len(row) == len(Epoch._fields) for row in rows
+    )
+    if not fits or not all(type(value) in (int, float) for value in numbers):
+        raise ConfigError(
+            f"the checkpoint of step {step} holds state = {state!r:.60}, no {step} epochs of a "
+            "training run; use another directory"
+        )
+    return [Epoch(*row) for row in rows], float(wall_s or 0.0)

@@ -1,16 +1,25 @@
-"""What the commands share: converters of arguments, the output directory."""
+"""What the commands share: converters of arguments, directories, files that are written."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import os_failure
 
-__all__ = ["directory", "not_negative", "positive", "seed_number", "whole"]
+__all__ = [
+    "directory",
+    "folder",
+    "not_negative",
+    "positive",
+    "seed_number",
+    "whole",
+    "writing",
+]
 
 
 def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
@@ -19,11 +28,11 @@ def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
     def convert(text: str) -> int:
         try:
             value = int(text)
-        except ValueError:
-            value = least - 1
+        except ValueError:  # no number, or one of thousands of digits
+            value = most + 1 if text.isdigit() else least - 1
         if not least <= value <= most:
-            limit = f" and <= {most}" if most < 1 << 62 else ""
-            raise argparse.ArgumentTypeError(f"is {text!r}; use an integer >= {least}{limit}")
+            limit = f" and <= {most}" if value > most or most < 1 << 62 else ""
+            raise argparse.ArgumentTypeError(f"is {text!r:.60}; use an integer >= {least}{limit}")
         return value
 
     return convert
@@ -55,19 +64,46 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def directory(path: Path) -> Path:
-    """Make the directory of ``--out``.
+def folder(text: str) -> Path:
+    """Converter for the name of a directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("is ''; name a directory, or use '.'")
+    return Path(text)
+
+
+def directory(path: Path, option: str = "--out") -> Path:
+    """Make a directory before the work whose results go there.
+
+    Args:
+        path: of the directory. option: that names it.
 
     Raises:
-        ConfigError: that is impossible.
+        ConfigError: it cannot be one, or nothing can be written there.
+        BackendError: the disk is full or broken.
     """
+    what = "be a directory"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".pulseline-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        what = "be written"
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".pulseline-") as probe:
+            probe.write(bytes(4096))
     except OSError as error:
-        raise ConfigError(
-            f"--out {path} cannot be a directory ({error.strerror}); use another"
-        ) from None
+        raise os_failure(f"{option} {path} cannot {what}", error) from None
     return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file it was where the system refuses one, which it does not on a full disk.
+
+    Args:
+        path: that is written.
+
+    Raises:
+        ConfigError: it cannot be written.
+        BackendError: the disk is full or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise os_failure(f"{error.filename or path} cannot be written", error) from None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..lab.experiments import EXPERIMENTS, named, perform
 from ..lab.report import Report
 from ..lab.statistics import WORDS
-from .arguments import directory, whole
+from .arguments import directory, folder, whole, writing
 
 __all__ = ["add_parser", "run"]
 
@@ -21,7 +20,7 @@ def add_parser(commands: Any) -> None:
     lab = commands.add_parser("lab", help="rerun the convergence experiments")
     lab.set_defaults(run=run)
     lab.add_argument("name", choices=("all", *EXPERIMENTS), metavar="NAME", help=_names())
-    lab.add_argument("--out", type=Path, required=True, metavar="DIR")
+    lab.add_argument("--out", type=folder, required=True, metavar="DIR")
     lab.add_argument("--seeds", type=whole(1, 1000), default=None, help="seeds 0, 1, ..")
     lab.add_argument("--quick", action="store_true", help="small settings: minutes for all")
     lab.add_argument("--jobs", type=whole(1, 1024), default=None, help="processes (default: cores)")
@@ -39,14 +38,15 @@ def run(args: argparse.Namespace) -> None:
     if args.seeds is not None:
         experiments = [one.with_seeds(args.seeds) for one in experiments]
         command += f" --seeds {args.seeds}"
-    perform(
-        experiments,
-        out,
-        jobs=args.jobs or os.cpu_count() or 1,
-        command=command,
-        notice=_notice,
-        finished=_print,
-    )
+    with writing(out):
+        perform(
+            experiments,
+            out,
+            jobs=args.jobs or os.cpu_count() or 1,
+            command=command,
+            notice=_notice,
+            finished=_print,
+        )
     if args.name == "all":
         print(f"wrote {out / 'index.md'}")
 

@@ -1,12 +1,14 @@
 """The ``pulseline`` command: demo, train, lab, schedule, device, read, info.
 
-Exit codes: 0 done, 1 a stage or a kernel failed, 2 bad arguments, 130 interrupted.
+Exit codes: 0 done, 1 a stage, a kernel or a disk failed, 2 bad arguments, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +17,11 @@ from typing import NoReturn
 from .. import __version__, ops
 from .. import train as training
 from ..data import load_digits
-from ..errors import BackendError, ConfigError, StageFailed
+from ..errors import BackendError, ConfigError, StageFailed, os_failure
 from ..models import WIDTHS, network
 from ..train import EPOCHS, Recipe, Run
 from . import plots
-from .arguments import directory, seed_number, whole
+from .arguments import directory, folder, seed_number, whole, writing
 from .device import add_parser as add_device
 from .lab import add_parser as add_lab
 from .schedule import add_parser as add_schedule
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="train the digits under all three schedules")
     demo.set_defaults(run=_demo)
-    demo.add_argument("--out", type=Path, default=Path("pulseline-demo"), metavar="DIR")
+    demo.add_argument("--out", type=folder, default=Path("pulseline-demo"), metavar="DIR")
     demo.add_argument("--epochs", type=whole(1), default=None)
     demo.add_argument("--seed", type=seed_number, default=0)
 
@@ -123,8 +125,9 @@ def _demo(args: argparse.Namespace) -> None:
         "micro-batches per update; speed-up in clock cycles at equal samples"
     )
     analog = {name: run for name, run in runs.items() if name.startswith("analog")}
-    plots.accuracy_figure(runs, out / "accuracy.png")
-    plots.gantt_figure(analog, out / "schedules.png")
+    with writing(out):
+        plots.accuracy_figure(runs, out / "accuracy.png")
+        plots.gantt_figure(analog, out / "schedules.png")
     print(f"wrote {out / 'accuracy.png'} and {out / 'schedules.png'}")
 
 
@@ -138,18 +141,31 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{name}: {text}")
 
 
+def _refused(error: OSError) -> int:
+    """One sentence where the system refuses a file; without a name it is standard output."""
+    if error.filename is None:
+        with contextlib.suppress(OSError):  # what is left in its buffer would fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
+        return 1
+    name = error.filename or "standard output"
+    failure = os_failure(f"{name} cannot be read or written", error)
+    print(f"pulseline: error: {failure}", file=sys.stderr)
+    return 2 if isinstance(failure, ConfigError) else 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad arguments give one sentence on stderr and exit code 2."""
     try:
         ops.check_environment()
         args = _parser().parse_args(argv)
         args.run(args)
+        sys.stdout.flush()
     except (ConfigError, BackendError, StageFailed) as error:
         print(f"pulseline: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
-        print(f"pulseline: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in LAB_PACKAGES:
             raise

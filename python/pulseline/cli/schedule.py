@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -19,7 +18,7 @@ from ..schedules import (
     to_torch_csv,
     write_timelines,
 )
-from .arguments import directory, not_negative, whole
+from .arguments import directory, folder, not_negative, whole, writing
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
@@ -55,7 +54,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     time.add_argument("--latency", type=not_negative, default=0.0, help="ns per message")
     show.add_argument("--table", action="store_true", help="cycles and speed-ups of 1 to 16 stages")
-    show.add_argument("--out", type=Path, metavar="DIR", help="write figures, trace and torch CSV")
+    show.add_argument(
+        "--out", type=folder, metavar="DIR", help="write figures, trace and torch CSV"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -80,10 +81,12 @@ def run(args: argparse.Namespace) -> None:
         print(f"modelled: {total:g} ns, {total / count:g} ns per micro-batch")
     if args.out is not None:
         out = directory(args.out)
-        paths = write_timelines(out, events, spans, micro_batches=count)
+        with writing(out / "timeline.json"):
+            paths = write_timelines(out, events, spans, micro_batches=count)
         if not plan.full_duplex:
             paths.append(out / "schedule.csv")
-            paths[-1].write_text(to_torch_csv(plan.ops(stages, count)))
+            with writing(paths[-1]):
+                paths[-1].write_text(to_torch_csv(plan.ops(stages, count)))
         print(f"wrote {', '.join(map(str, paths))}")
 
 

@@ -17,10 +17,11 @@ from ..data import load_digits
 from ..errors import ConfigError
 from ..hardware.presets import DEFAULT, PRESETS
 from ..models import device_name, network
+from ..pipeline.manifest import write
 from ..schedules import NAMES, write_timelines
 from ..train import Progress, Recipe, Saving
 from . import plots
-from .arguments import directory, positive, seed_number, whole
+from .arguments import directory, folder, positive, seed_number, whole, writing
 
 __all__ = ["EXECUTORS", "TrainOptions", "add_parser", "bar", "run_train", "window"]
 
@@ -62,7 +63,7 @@ def add_parser(commands: Any) -> None:
         default=8,
         help="micro-batches per update (sync only)",
     )
-    train.add_argument("--checkpoint", type=Path, default=None, metavar="DIR")
+    train.add_argument("--checkpoint", type=folder, default=None, metavar="DIR")
     train.add_argument(
         "--checkpoint-every", type=whole(1), default=None, metavar="N", help="epochs (default 1)"
     )
@@ -75,7 +76,7 @@ def add_parser(commands: Any) -> None:
     train.add_argument(
         "--timeline", action="store_true", help="write measured and modelled timelines to --out"
     )
-    train.add_argument("--out", type=Path, default=None, metavar="DIR")
+    train.add_argument("--out", type=folder, default=None, metavar="DIR")
 
 
 @contextmanager
@@ -134,6 +135,9 @@ class TrainOptions:
         if args.timeline and args.out is None:
             raise ConfigError("--timeline comes without a directory; add --out DIR")
         given = {one.name: getattr(args, one.name) for one in fields(cls)}
+        for name in ("checkpoint", "out"):
+            if given[name] is not None:
+                directory(given[name], f"--{name}")
         return cls(
             **given
             | {
@@ -141,7 +145,6 @@ class TrainOptions:
                 "lr": training.LR if args.lr is None else args.lr,
                 "stages": args.stages or _default_stages(args.executor),
                 "checkpoint_every": args.checkpoint_every or 1,
-                "out": None if args.out is None else directory(args.out),
             }
         )
 
@@ -193,7 +196,7 @@ def run_train(args: argparse.Namespace) -> None:
         return
     print(f"test accuracy: {run.accuracy:.2f} % ({window(options.epochs)})")
     print(f"clock cycles: {run.cycles}")
-    print(report, file=sys.stderr)  # of this process: a resumed run reports its own part
+    print(report, file=sys.stderr)
     print(f"digest: {total_digest}")
     out = options.out
     if out is None:
@@ -207,12 +210,15 @@ def run_train(args: argparse.Namespace) -> None:
         "modelled": report.as_dict(),
         "epochs": [epoch._asdict() for epoch in run.epochs],
     }
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    plots.accuracy_figure({label: run}, out / "accuracy.png")
+    write(out / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    with writing(out / "accuracy.png"):
+        plots.accuracy_figure({label: run}, out / "accuracy.png")
     print(f"wrote {out / 'result.json'} and {out / 'accuracy.png'}")
     if options.timeline:
         plan = cost.timeline(pipe, options.hardware)
-        for path in write_timelines(out, spans, plan, options.hardware):
+        with writing(out / "timeline.json"):
+            paths = write_timelines(out, spans, plan, options.hardware)
+        for path in paths:
             print(f"wrote {path}")
 
 

@@ -2,37 +2,48 @@
 
 A checkpoint of step n is one shard per stage and a manifest::
 
-    checkpoint-000003-stage2.pt     state of stage 2: weights, counters, optimizer, version
-    checkpoint-000003.json          everything else, and the sha256 of every shard
+    checkpoint-000003-stage2.pt     stage 2: weights, counters, pulses, optimizer, version
+    checkpoint-000003.json          everything else, and the sha256 of every shard and of itself
 
-Each file is written under a temporary name, brought to the disk and renamed; the manifest comes
-last, when all shards are there. Whatever is killed when, the newest manifest whose shards all
-verify is a complete checkpoint. It does not depend on the executor: what "dist" has written,
-"sim" reads, and the other way round. Under "dist" all processes make the same calls.
+Each file is written under a random temporary name, brought to the disk and renamed; the manifest
+comes last, when all shards are there. Whatever is killed when, the newest manifest whose shards all
+verify is a complete checkpoint. No byte is interpreted before its sha256 is right, so one that was
+damaged costs no more than its checkpoint. It does not depend on the executor: what "dist" has
+written, "sim" reads, and the other way round. Under "dist" all processes make the same calls.
+
+A directory belongs to one run: names and shapes, devices, seeds, schedule, ``config``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
-import io
-import json
-import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import torch
-
-from ..errors import BackendError, ConfigError
-from .manifest import Damaged, manifest_path, read, sealed, shard_path, steps, write
+from .. import schedules
+from ..errors import BackendError, ConfigError, os_failure
+from . import owner, shard
+from .manifest import (
+    Damaged,
+    content_of,
+    leftovers,
+    manifest_path,
+    sealed,
+    shard_path,
+    steps,
+    write,
+)
 from .pipeline import Pipeline
 from .stage import Stage
 
 __all__ = ["Loaded", "load", "save", "steps"]
 
 T = TypeVar("T")
+Accept = Callable[[int, dict[str, Any]], object]
 
 
 class Loaded(NamedTuple):
@@ -60,8 +71,9 @@ def save(
     """Write a checkpoint of a pipeline that stands at a flush point.
 
     Args:
-        pipe: to be saved. directory: made if need be. step: number of the checkpoint, >= 0.
-        config: what a run must share to continue this one (seed, data, ...), as JSON.
+        pipe: to be saved. directory: made if need be.
+        step: number of the checkpoint, higher than that of any other there.
+        config: what a run must share to continue this one (data, recipe, ...), as JSON.
         state: what the caller needs to continue, as JSON.
         keep: newest checkpoints that stay.
 
@@ -69,66 +81,79 @@ def save(
         The manifest's path.
 
     Raises:
-        ConfigError: micro-batches are in flight, ``step`` is no integer >= 0, or the directory
-            holds checkpoints of another run or version, or of a later step; nothing was written.
+        ConfigError: micro-batches are in flight, ``step`` or ``keep`` is out of its range, or the
+            directory holds checkpoints of another run, model or version, or this step or a later
+            one; nothing was written.
         BackendError: a file cannot be written; the previous checkpoint is still whole.
     """
     pipe.check_flushed("a checkpoint")
-    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        raise ConfigError(f"step is {step!r}; use an integer >= 0")
-    root, run = Path(directory), _run(pipe, config)
-    kept = _json("state", state or {})
-    _together(pipe, lambda: _prepare(pipe, root, step, run))
-    shards: dict[str, str] = {}
-    lrs: dict[str, float] = {}
-    for part in _together(pipe, lambda: [_write_shard(root, step, s) for s in pipe.local]):
-        for index, sha, lr in part:
-            shards[str(index)], lrs[str(index)] = sha, lr
-    body = {
-        "step": step,
-        "run": run,
-        "micro_batches": pipe.micro_batches,
-        "cycles": pipe.cycles,
-        "seed": pipe.seed,
-        "lr": lrs,
-        "state": kept,
-        "shards": shards,
-    }
-    path = manifest_path(root, step)
-    pipe.once(lambda: write(path, sealed(body)))
-    _prune(pipe, root, keep)
+    _check_whole("step", step, 0)
+    _check_whole("keep", keep, 1)
+    root, own = _root(directory), owner.of(pipe, config)
+    kept = owner.as_json("state", state or {})
+    _together(pipe, lambda: _prepare(pipe, root, step, own))
+    try:
+        written = _together(pipe, lambda: [_write_shard(root, step, one) for one in pipe.local])
+        body = {
+            "step": step,
+            **own,
+            "micro_batches": pipe.micro_batches,
+            "cycles": pipe.cycles,
+            "segments": [[len([*same]), *one] for one, same in groupby(pipe.segments)],
+            "seed": pipe.seed,
+            "state": kept,
+            "shards": {str(index): sha for part in written for index, sha in part},
+        }
+        path = pipe.once(lambda: _publish(root, step, own, body))
+    except BackendError:
+        _abandon(pipe, root, step)
+        raise
+    _prune(pipe, root, keep, own)
     return path
 
 
 def load(
-    pipe: Pipeline, directory: str | Path, *, config: Mapping[str, Any] | None = None
+    pipe: Pipeline,
+    directory: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    accept: Accept | None = None,
 ) -> Loaded | None:
     """Continue from the newest complete checkpoint.
 
     Damaged manifests that are newer than the one taken get the ending ``.damaged``.
 
     Args:
-        pipe: at a flush point; takes over weights, counters, optimizers, versions and seed.
+        pipe: at a flush point; takes over weights, counters, optimizers, versions, seeds, finished
+            segments and counted pulses (where the run counted some, else nothing is counted).
         directory: of the checkpoints. config: as in :func:`save`.
+        accept: called with step and state before anything is changed; raises what refuses them.
 
     Returns:
         What was found; None: nothing is there.
 
     Raises:
-        ConfigError: a checkpoint was written by another version or run (stages, schedule,
-            micro-batch size, ``config``), or none is complete; nothing was changed.
+        ConfigError: a checkpoint was written by another version, run or model, or does not hold
+            what it should, or none is complete; nothing was changed.
     """
     pipe.check_flushed("loading a checkpoint")
-    root, run = Path(directory), _run(pipe, config)
-    manifests, skipped = pipe.once(lambda: _candidates(root, run))
-    for body in manifests:
-        damage = [text for text in pipe.share(_damage(pipe, root, body)) if text]
-        if not damage:
-            _apply(pipe, root, body)
-            if pipe.rank == 0:
-                _set_aside(root, body["step"])
-            return Loaded(body["step"], body["state"], tuple(skipped))
-        skipped += damage
+    root, own = _root(directory), owner.of(pipe, config)
+    skipped: list[str] = []
+    for body in pipe.once(lambda: owner.manifests(root, own, seeds=False)):
+        if isinstance(body, str):
+            skipped.append(body)
+            continue
+        shards, wrong = _read_shards(pipe, root, body)
+        if damaged := [text for text in pipe.share(wrong) if text]:
+            skipped += damaged
+            continue
+        step, state = body["step"], body["state"]
+        if accept is not None:
+            accept(step, state)
+        _apply(pipe, root, body, shards)
+        if pipe.rank == 0:
+            _set_aside(root, step)
+        return Loaded(step, state, tuple(skipped))
     if skipped:
         raise ConfigError(
             f"no checkpoint in {root} is complete ({skipped[0]}); use another directory"
@@ -151,146 +176,152 @@ def _together(pipe: Pipeline, work: Callable[[], T]) -> list[T]:
     return [value for value, _ in shared]
 
 
+def _check_whole(name: str, value: object, least: int) -> None:
+    if type(value) is not int or not least <= value < 1 << 63:
+        raise ConfigError(f"{name} is {value!r:.60}; use an integer >= {least}")
+
+
+def _root(directory: str | Path) -> Path:
+    if directory == "":
+        raise ConfigError("directory is ''; name one, or use '.'")
+    return Path(directory)
+
+
 # ---- writing ----
 
 
-def _json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back, so that what is read compares equal."""
-    try:
-        return dict(json.loads(json.dumps(value)))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{name} cannot be JSON ({error}); use numbers, strings, lists and mappings"
-        ) from None
-
-
-def _run(pipe: Pipeline, config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What must be equal to continue."""
-    run = {"stages": len(pipe.stages), "micro_batch_size": pipe.micro_batch_size}
-    return _json("config", {**run, **asdict(pipe.schedule), **(config or {})})
-
-
-def _prepare(pipe: Pipeline, root: Path, step: int, run: dict[str, Any]) -> None:
+def _prepare(pipe: Pipeline, root: Path, step: int, own: owner.Owner) -> None:
     """Make the directory; refuse one with checkpoints of another run, or of a later step."""
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{root} cannot be a directory ({error.strerror}); use another") from None
+        raise os_failure(f"{root} cannot be a directory", error) from None
+    except ValueError as error:  # a null byte
+        raise ConfigError(f"{str(root)!r} cannot be a directory ({error}); use another") from None
     if pipe.rank == 0:
-        _candidates(root, run)
-        if (there := steps(root)) and there[0] > step:
-            raise ConfigError(
-                f"{root} holds the later step {there[0]}; load it, or use another directory"
-            )
+        _refuse_others(root, step, own)
 
 
-def _write_shard(root: Path, step: int, stage: Stage) -> tuple[int, str, float]:
-    """Write one stage; its number, the sha256 of its file, its learning rate."""
-    buffer = io.BytesIO()
-    torch.save(_content(stage), buffer)
-    data = buffer.getvalue()
+def _refuse_others(root: Path, step: int, own: owner.Owner) -> None:
+    """Nothing that is there is written over: not another run's, not a step of this one."""
+    owner.manifests(root, own)
+    if (there := steps(root)) and there[0] >= step:
+        which = "step" if there[0] == step else "the later step"
+        raise ConfigError(f"{root} holds {which} {there[0]}; load it, or use another directory")
+
+
+def _write_shard(root: Path, step: int, stage: Stage) -> tuple[int, str]:
+    """Write one stage; its number, the sha256 of its file."""
+    data = shard.pack(stage)
     write(shard_path(root, step, stage.index), data)
-    lr = float(stage.optimizer.param_groups[0].get("lr", 0.0))
-    return stage.index, hashlib.sha256(data).hexdigest(), lr
+    return stage.index, hashlib.sha256(data).hexdigest()
 
 
-def _prune(pipe: Pipeline, root: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints, each manifest before its shards."""
-    old = pipe.once(lambda: steps(root)[max(keep, 1) :])
-    for step in old:
-        if pipe.rank == 0:
-            manifest_path(root, step).unlink(missing_ok=True)
-    pipe.share(None)
+def _publish(root: Path, step: int, own: owner.Owner, body: Mapping[str, Any]) -> Path:
+    """Write the manifest, unless another run has come meanwhile."""
+    _refuse_others(root, step, own)
+    path = manifest_path(root, step)
+    write(path, sealed(body))
+    return path
+
+
+def _abandon(pipe: Pipeline, root: Path, step: int) -> None:
+    """Give the space of shards back that got no manifest."""
+    if not pipe.once(lambda: manifest_path(root, step).exists()):
+        for stage in pipe.local:
+            _remove(shard_path(root, step, stage.index))
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _prune(pipe: Pipeline, root: Path, keep: int, own: owner.Owner) -> None:
+    """Delete all but the newest checkpoints, each manifest before its shards; then what is lost.
+
+    One that is damaged does not count and stays.
+    """
+
+    def unlist() -> tuple[list[int], list[int]]:
+        whole = [body["step"] for body in owner.manifests(root, own) if not isinstance(body, str)]
+        for step in whole[keep:]:
+            _remove(manifest_path(root, step))
+        return whole[keep:], steps(root)
+
+    old, kept = pipe.once(unlist)
     for step in old:
         for stage in pipe.local:
-            shard_path(root, step, stage.index).unlink(missing_ok=True)
+            _remove(shard_path(root, step, stage.index))
+    owned = {stage.index for stage in pipe.local} | ({0} if pipe.rank == 0 else set())
+    for path in leftovers(root, owned, kept):
+        _remove(path)
 
 
 # ---- reading ----
 
 
-def _candidates(root: Path, run: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Readable manifests, newest first, and what is wrong with the others.
-
-    Raises ConfigError for one of a newer version, of something else, or of another run.
-    """
-    found, damaged = [], []
-    for step in steps(root):
-        path = manifest_path(root, step)
-        try:
-            body = read(path)
-        except Damaged as damage:
-            damaged.append(str(damage))
-            continue
-        for name in sorted({*run, *body["run"]}):
-            was, now = body["run"].get(name), run.get(name)
-            if was != now:
-                raise ConfigError(
-                    f"{path} was written with {name}={was!r} and this run has {now!r}; use the "
-                    "same, or another directory"
-                )
-        found.append(body)
-    return found, damaged
-
-
 def _set_aside(root: Path, step: int) -> None:
-    """Rename the manifests that are newer than ``step``."""
+    """Rename the manifests that are newer than ``step``, where the directory can be written."""
     for later in steps(root):
         if later > step:
             path = manifest_path(root, later)
-            path.replace(path.with_name(path.name + ".damaged"))
+            with contextlib.suppress(OSError):
+                path.replace(path.with_name(path.name + ".damaged"))
 
 
-def _damage(pipe: Pipeline, root: Path, body: dict[str, Any]) -> str:
-    """What is wrong with this process's shards; empty if nothing is."""
+def _read_shards(pipe: Pipeline, root: Path, body: dict[str, Any]) -> tuple[list[bytes], str]:
+    """The bytes of this process's shards, and what is wrong with them; empty if nothing is."""
+    found = []
     for stage in pipe.local:
         path = shard_path(root, body["step"], stage.index)
-        total = hashlib.sha256()
         try:
-            with path.open("rb") as file:
-                while data := file.read(1 << 20):
-                    total.update(data)
-        except OSError as error:
-            return f"{path.name} cannot be read ({error.strerror})"
-        if total.hexdigest() != body["shards"].get(str(stage.index)):
-            return f"{path.name} is damaged"
-    return ""
+            data = content_of(path)
+        except Damaged as damage:
+            return [], str(damage)
+        if hashlib.sha256(data).hexdigest() != body["shards"].get(str(stage.index)):
+            return [], f"{path.name} is damaged"
+        found.append(data)
+    return found, ""
 
 
-def _apply(pipe: Pipeline, root: Path, body: dict[str, Any]) -> None:
+def _apply(pipe: Pipeline, root: Path, body: dict[str, Any], shards: list[bytes]) -> None:
     """Take over a verified checkpoint, in all processes or in none."""
-    before = [(s, copy.deepcopy(_content(s))) for s in pipe.local]
+    ready: list[tuple[Stage, dict[str, Any]]] = []
+    before: list[tuple[Stage, dict[str, Any]]] = []
 
-    def take() -> None:
-        for stage in pipe.local:
-            path = shard_path(root, body["step"], stage.index)
+    def each(work: Callable[[Stage, Any], T], parts: list[tuple[Stage, Any]]) -> list[T]:
+        done = []
+        for stage, part in parts:
             try:
-                _take(stage, torch.load(path, weights_only=True))
-            except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-                text = str(error).splitlines()[0]
+                done.append(work(stage, part))
+            except Exception as error:
+                path = shard_path(root, body["step"], stage.index)
+                text = (str(error) or type(error).__name__).splitlines()[0]
                 raise ConfigError(
                     f"{path} does not fit stage {stage.index} ({text}); use the model that it was "
                     "saved from"
                 ) from None
+        return done
 
+    def unpack() -> None:
+        parts = each(shard.unpack, [*zip(pipe.local, shards, strict=True)])
+        ready.extend(zip(pipe.local, parts, strict=True))
+
+    def take() -> None:
+        each(shard.take, ready)
+
+    _together(pipe, unpack)
+    before += [(stage, copy.deepcopy(shard.content(stage))) for stage in pipe.local]
     try:
         _together(pipe, take)
     except BaseException:
         for stage, content in before:
-            _take(stage, content)
+            shard.take(stage, content)
         raise
-    pipe.restore(body["micro_batches"], body["cycles"], body["seed"])
-
-
-def _content(stage: Stage) -> dict[str, Any]:
-    return {
-        "version": stage.version,
-        "state": stage.state(),
-        "optimizer": stage.optimizer.state_dict(),
-    }
-
-
-def _take(stage: Stage, content: dict[str, Any]) -> None:
-    stage.load(content["state"])
-    stage.optimizer.load_state_dict(content["optimizer"])
-    stage.version = content["version"]
+    segments = [
+        schedules.Segment(size, cycles)
+        for times, size, cycles in body["segments"]
+        for _ in range(times)
+    ]
+    pipe.restore(body["micro_batches"], body["cycles"], body["seed"], segments)

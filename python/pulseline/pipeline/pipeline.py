@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -403,17 +403,24 @@ class Pipeline:
             (span for part in self.share(mine) for span in part), key=lambda span: span.start
         )
 
-    def restore(self, micro_batches: int, cycles: int, seed: int | None = None) -> None:
+    def restore(
+        self,
+        micro_batches: int,
+        cycles: int,
+        seed: int | None = None,
+        segments: Iterable[Segment] = (),
+    ) -> None:
         """Count on from a flush point of an earlier run: see ``checkpoint``.
 
         Args:
             micro_batches, cycles: of that run so far. seed: its :attr:`seed`; None: this one's.
+            segments: that it has finished.
 
         Raises:
             ConfigError: micro-batches are in flight.
         """
         self.check_flushed("restore")
-        self._planner.restore(micro_batches, cycles)
+        self._planner.restore(micro_batches, cycles, segments)
         if seed is not None:
             self._draws.seed = seed
 

@@ -11,7 +11,7 @@ plans the whole pipeline for itself and comes to the same plan.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import BackendError
@@ -91,13 +91,15 @@ class Planner:
     def _depths_of(self, plan: Plan) -> list[int]:
         return [plan.depth(self._stages, m) for m in range(1, self._stages + 1)]
 
-    def restore(self, micro_batches: int, cycles: int) -> None:
+    def restore(self, micro_batches: int, cycles: int, segments: Iterable[Segment] = ()) -> None:
         """Stand at a flush point of an earlier run.
 
         Args:
-            micro_batches, cycles: of that run so far.
+            micro_batches, cycles: of that run so far. segments: that it has finished.
         """
         self.micro_batches, self.cycles = micro_batches, cycles
+        self.segments.clear()
+        self.segments.extend(segments)
         self._stand()
 
     def abandon(self) -> None:
