@@ -13,12 +13,24 @@ import delayed
 import executor_cases as cases
 import killed_train
 import launch
-from checkpoint_cases import PER_STEP, STAGES, content, damage, fresh, resumed, train, whole
+from checkpoint_cases import (
+    CONFIG,
+    PER_STEP,
+    STAGES,
+    STEPS,
+    content,
+    damage,
+    fresh,
+    resumed,
+    train,
+    whole,
+)
+from pulseline import cost
 from pulseline.cli import main
 from pulseline.errors import BackendError, ConfigError
 from pulseline.nn import AnalogLinear
-from pulseline.pipeline import checkpoint
-from pulseline.schedules import asynchronous, synchronous
+from pulseline.pipeline import Pipeline, checkpoint
+from pulseline.schedules import Schedule, asynchronous, synchronous
 
 KILLED = str(Path(killed_train.__file__))
 
@@ -37,6 +49,45 @@ def test_continues_bit_for_bit(tmp_path: Path, writer: str, reader: str) -> None
         lrs = {group["lr"] for stage in pipe.stages for group in stage.optimizer.param_groups}
         assert lrs == {cases.LR * 0.9}
     assert resumed(tmp_path, executor=reader) == whole()
+
+
+def counting(plan: Schedule, **options: Any) -> Pipeline:
+    """A run that counts pulses."""
+    pipe = fresh(plan, **options)
+    for array in cost.arrays(stage.module for stage in pipe.stages):
+        array.count_pulses()
+    return pipe
+
+
+@pytest.mark.parametrize("plan", [asynchronous(), asynchronous(flush_every=2), synchronous(2)])
+def test_a_resumed_run_reports_the_whole(tmp_path: Path, plan: Schedule) -> None:
+    """Segments, pulses, time and energy of a run in two halves are those of the run in one."""
+    with counting(plan) as pipe:
+        train(pipe, None)
+        segments, counted = pipe.segments, cost.count(stage.module for stage in pipe.stages)
+        report = cost.report(pipe)
+    assert len(counted) == STAGES
+    assert sum(size for size, _ in segments) == STEPS * PER_STEP
+    with counting(plan) as pipe:
+        train(pipe, tmp_path, last=2)
+    with counting(plan, executor="threads") as pipe:
+        train(pipe, None, last=1)  # of which nothing stays
+        checkpoint.load(pipe, tmp_path, config=CONFIG)
+        train(pipe, None, 2)
+        assert pipe.segments == segments
+        assert cost.count(stage.module for stage in pipe.stages) == counted
+        assert cost.report(pipe) == report
+
+
+def test_whether_pulses_are_counted_is_part_of_the_run(tmp_path: Path) -> None:
+    """A count that began half way is no count of the run."""
+    train(fresh(), tmp_path / "without", last=1)
+    train(counting(asynchronous()), tmp_path / "with", last=1)
+    for name, kind in (("without", counting), ("with", fresh)):
+        pipe = kind(asynchronous())
+        checkpoint.load(pipe, tmp_path / name, config=CONFIG)
+        arrays = cost.arrays(stage.module for stage in pipe.stages)
+        assert [array.fired is not None for array in arrays] == [name == "with"] * STAGES
 
 
 def test_only_the_newest_two_stay(tmp_path: Path) -> None:
@@ -215,6 +266,11 @@ def printed(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
     return out, err
 
 
+def report_of(err: str) -> str:
+    """What a resumed command says of the hardware, without the line that says that it resumed."""
+    return "".join(line for line in err.splitlines(True) if not line.startswith("pulseline: "))
+
+
 @pytest.mark.parametrize(
     ("executor", "when", "code", "epoch"),
     [
@@ -235,9 +291,9 @@ def test_a_killed_command_resumes(
     assert done.code == code, done
     out, err = printed(capsys, *more, "--resume")
     assert f"resumed after epoch {epoch}" in err
-    assert out == printed(capsys)[0]
-    again, _ = printed(capsys, *more, "--resume")  # nothing is left to do
-    assert again == out
+    assert (out, report_of(err)) == printed(capsys)
+    again, err = printed(capsys, *more, "--resume")  # nothing is left to do
+    assert (again, report_of(err)) == printed(capsys)
 
 
 def test_torchrun_restarts_a_killed_rank(
@@ -252,8 +308,11 @@ def test_torchrun_restarts_a_killed_rank(
     assert done.code == 0, done
     assert "starting with epoch 1" in done.err
     assert "resumed after epoch 1" in done.err
-    assert done.out == printed(capsys, "--stages", "2")[0]
-    assert printed(capsys, *more)[0] == done.out
+    out, report = printed(capsys, "--stages", "2")
+    assert done.out == out
+    assert report in done.err
+    again, err = printed(capsys, *more)
+    assert (again, report_of(err)) == (out, report)
 
 
 def test_the_command_refuses_to_overwrite(

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     stages, count = args.stages, args.micro_batches
     times = None if args.times is None else parse_times(args.times, stages)
     plan = schedule_of(args, times)
+    out = None if args.out is None else directory(args.out)
     events = plan.events(stages, count)
     print(text_grid(events))
     print(
@@ -79,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
     if spans:
         total = max(span.end for span in spans)
         print(f"modelled: {total:g} ns, {total / count:g} ns per micro-batch")
-    if args.out is not None:
-        out = directory(args.out)
+    if out is not None:
         with writing(out / "timeline.json"):
             paths = write_timelines(out, events, spans, micro_batches=count)
         if not plan.full_duplex:
