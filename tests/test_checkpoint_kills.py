@@ -1,7 +1,7 @@
 """Runs that are killed again and again, anywhere, and resumed: the digest of one that was not.
 
-``pytest -m full``. Moments come from a generator with a fixed seed: SIGKILL in an update, or an exit
-around a file of a checkpoint, see ``killed_train``.
+``pytest -m full``. Moments come from a generator with a fixed seed: SIGKILL in an update, or an
+exit around a file of a checkpoint, see ``killed_train``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def once(executor: str, *argv: str) -> launch.Done:
 @pytest.mark.full
 @pytest.mark.parametrize("executor", ["sim", "threads", "dist"])
 def test_killed_until_done(tmp_path: Path, executor: str) -> None:
-    """Every run ends with the output of the one in peace, and leaves its two checkpoints."""
+    """Every run ends with the output of the one in peace, and leaves whole checkpoints alone.
+
+    Two of them, or three if the last kill came between the last manifest and the pruning.
+    """
     chance = random.Random(executor)
     processes = STAGES if executor == "dist" else 1
     whole = launch.run("-m", "pulseline", *WORDS).out
@@ -59,6 +62,7 @@ def test_killed_until_done(tmp_path: Path, executor: str) -> None:
             assert attempts < 40, done.err
             assert "Traceback" not in done.err or executor == "dist", done.err
         assert done.out == whole
-        assert checkpoint.steps(root) == [EPOCHS, EPOCHS - 1]
-        assert len(content(root)) == 2 * (STAGES + 1)
+        left = checkpoint.steps(root)
+        assert left in ([EPOCHS, EPOCHS - 1], [EPOCHS, EPOCHS - 1, EPOCHS - 2])
+        assert len(content(root)) == len(left) * (STAGES + 1)
     assert kills >= RUNS
