@@ -175,7 +175,9 @@ def test_one_that_is_damaged_does_not_count_as_kept(root: Path) -> None:
 def test_none_is_complete(tmp_path: Path, name: str) -> None:
     train(fresh(), tmp_path, last=1)
     damage(tmp_path, name)
-    refused(tmp_path, f"no checkpoint in .* is complete .{name} is damaged.; use another directory$")
+    refused(
+        tmp_path, f"no checkpoint in .* is complete .{name} is damaged.; use another directory$"
+    )
     (tmp_path / name).unlink()
     if name.endswith("pt"):
         refused(tmp_path, f"is complete .{name} cannot be read")

@@ -211,7 +211,7 @@ def test_a_shard_is_no_program(root: Path, protocol: str) -> None:
             return os.system, (f"touch {mark}",)
 
     replace_shard(root, 1, 2, pickle.dumps(Touch()) if protocol == "bare" else Touch())
-    refused(root, "stage2.pt does not fit stage 2: ", counting())
+    refused(root, "stage2.pt does not fit stage 2 ", counting())
     assert not mark.exists()
 
 
@@ -374,7 +374,11 @@ def test_a_stage_that_refuses_gives_all_of_them_back(tmp_path: Path) -> None:
     train(fresh(kind=Picking(1)), tmp_path, last=1)
     pipe = fresh(kind=Picking(2))
     train(pipe, None, 1, 2)
-    refused(tmp_path, r"stage3\.pt does not fit stage 3 .not this one.; use the model that it was saved from$", pipe)
+    refused(
+        tmp_path,
+        r"stage3\.pt does not fit stage 3 .not this one.; use the model",
+        pipe,
+    )
 
 
 # ---- arguments ----

@@ -18,6 +18,9 @@ from pulseline.pipeline import checkpoint
 
 QUICK = ("train", "--samples", "8", "--batch-size", "8", "--device", "digital", "--epochs")
 LONG = "a" * 300
+TOO_LONG = "cannot be a directory (File name too long); use another"
+LARGEST = "'; use an integer >= 1 and <= 9223372036854775807"
+FULL = "cannot be written (File too large); use another directory"
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -60,7 +63,7 @@ def test_an_empty_name_is_not_this_directory(
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, *words.split())
     option = words.split()[-1][:-1]
-    message = f"pulseline: error: argument {option}: must name a directory, got ''; '.' is this one"
+    message = f"pulseline: error: argument {option}: is ''; name a directory, or use '.'"
     assert (code, out, err) == (2, "", message + "\n")
     assert not list(tmp_path.iterdir())
 
@@ -68,20 +71,35 @@ def test_an_empty_name_is_not_this_directory(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (f"train --out {LONG}", "cannot be a directory: File name too long"),
-        (f"train --checkpoint {LONG}", "cannot be a directory: File name too long"),
-        (f"train --resume --checkpoint {LONG}", "cannot be a directory: File name too long"),
-        (f"demo --out {LONG}", "cannot be a directory: File name too long"),
-        (f"schedule --out {LONG}", "cannot be a directory: File name too long"),
+        (f"train --out {LONG}", TOO_LONG),
+        (f"train --checkpoint {LONG}", TOO_LONG),
+        (
+            f"train --resume --checkpoint {LONG}",
+            TOO_LONG,
+        ),
+        (f"demo --out {LONG}", TOO_LONG),
+        (f"schedule --out {LONG}", TOO_LONG),
         (f"train --device {LONG}", "device is 'aaa"),
-        ("train --epochs 99999999999999999999", "and <= 9223372036854775807, got '9999999999"),
-        (f"train --epochs {'9' * 5000}", "and <= 9223372036854775807, got '9999999999"),
-        ("train --samples 99999999999999999999", "and <= 9223372036854775807, got '99999"),
-        ("train --stages 99999999999999999999", "and <= 9223372036854775807, got '99999"),
-        ("train --batch-size 99999999999999999999", "and <= 2147483648, got '9999"),
-        ("train --seed 99999999999999999999", "and <= 4294967295, got '9999"),
-        ("train --lr 1e400", "must be a positive number, got '1e400'"),
-        ("train --samples 9223372036854775807", "samples is 9223372036854775807; there are 1437"),
+        (
+            "train --epochs 99999999999999999999",
+            f"999{LARGEST}",
+        ),
+        (f"train --epochs {'9' * 5000}", LARGEST[1:]),
+        (
+            "train --samples 99999999999999999999",
+            f"999{LARGEST}",
+        ),
+        (
+            "train --stages 99999999999999999999",
+            f"999{LARGEST}",
+        ),
+        ("train --batch-size 99999999999999999999", "999'; use an integer >= 1 and <= 2147483648"),
+        ("train --seed 99999999999999999999", "999'; use an integer >= 0 and <= 4294967295"),
+        ("train --lr 1e400", "is '1e400'; use a positive number"),
+        (
+            "train --samples 9223372036854775807",
+            "7; use at most the 1437",
+        ),
     ],
     ids=lambda value: value[:45],
 )
@@ -102,7 +120,7 @@ def test_a_full_disk_is_noticed_before_the_training(
 ) -> None:
     with largest_file(1000):
         code, out, err = run(capsys, *QUICK, "1", option, str(tmp_path / "run"))
-    message = f"pulseline: error: {option} {tmp_path / 'run'} cannot be written: File too large\n"
+    message = f"pulseline: error: {option} {tmp_path / 'run'} {FULL}\n"
     assert (code, out, err) == (1, "", message)
     assert not list((tmp_path / "run").iterdir())
 
@@ -128,7 +146,7 @@ def test_a_disk_that_fills_up(
         code, out, err = run(capsys, *words, "--out", str(tmp_path))
     assert code == 1
     where = tmp_path / file if file else tmp_path
-    assert err.splitlines()[-1] == (f"pulseline: error: {where} cannot be written: File too large")
+    assert err.splitlines()[-1] == (f"pulseline: error: {where} {FULL}")
     assert ("digest: " in out) == (words[0] == "train")
 
 
@@ -147,7 +165,8 @@ def test_a_result_is_whole_or_the_old_one(
     assert code == 1
     assert "digest: " in out
     assert err.splitlines()[-1] == (
-        f"pulseline: error: {tmp_path / 'result.json'} cannot be written: No space left on device"
+        f"pulseline: error: {tmp_path / 'result.json'} "
+        "cannot be written (No space left on device); use another directory"
     )
     assert (tmp_path / "result.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["accuracy.png", "result.json"]
@@ -163,7 +182,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(
     with largest_file(20_000):  # a shard of 64 x 128 weights has 33 kB
         code, out, err = run(capsys, *QUICK, "3", *root, "--resume")
     assert (code, out) == (1, "")
-    assert "stage1.pt cannot be written: File too large" in err.splitlines()[-1]
+    assert "stage1.pt cannot be written (File too large); use" in err.splitlines()[-1]
     assert {path.name for path in tmp_path.iterdir()} == files
     code, out, err = run(capsys, *QUICK, "3", *root, "--resume")
     assert code == 0
@@ -181,7 +200,7 @@ def test_standard_output_that_is_full_or_gone() -> None:
         "sys.exit(subprocess.run(['bash', '-c', sys.argv[1].format(command)]).returncode)"
     )
     done = launch.run("-c", script, "{} > /dev/full")
-    message = "standard output cannot be read or written: No space left on device"
+    message = "standard output cannot be read or written (No space left on device); use another"
     assert (done.code, done.err) == (1, f"pulseline: error: {message}\n")
     done = launch.run("-c", script, "set -o pipefail; {} | head -c 9")
     assert (done.code, done.err) == (1, "")

@@ -149,7 +149,7 @@ def _refused(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
         return 1
     name = error.filename or "standard output"
-    failure = os_failure(f"{name} cannot be read or written", error)
+    failure = os_failure(f"{name} cannot be read or written", error, "use another")
     print(f"pulseline: error: {failure}", file=sys.stderr)
     return 2 if isinstance(failure, ConfigError) else 1
 

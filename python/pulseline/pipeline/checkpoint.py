@@ -43,7 +43,6 @@ from .stage import Stage
 __all__ = ["Loaded", "load", "save", "steps"]
 
 T = TypeVar("T")
-Accept = Callable[[int, dict[str, Any]], object]
 
 
 class Loaded(NamedTuple):
@@ -117,7 +116,7 @@ def load(
     directory: str | Path,
     *,
     config: Mapping[str, Any] | None = None,
-    accept: Accept | None = None,
+    accept: Callable[[int, dict[str, Any]], object] | None = None,
 ) -> Loaded | None:
     """Continue from the newest complete checkpoint.
 

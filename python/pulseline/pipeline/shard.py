@@ -43,7 +43,14 @@ def content(stage: Stage) -> dict[str, Any]:
 
 
 def take(stage: Stage, saved: Mapping[str, Any]) -> None:
-    """Take over a :func:`content`; raises what the modules raise, half way."""
+    """Take over a content; what the modules raise, they raise half way.
+
+    Args:
+        stage: that continues. saved: :func:`content` of such a one.
+
+    Raises:
+        Misfit: an array is to have counted pulses, which it cannot.
+    """
     stage.load(saved["state"])
     stage.optimizer.load_state_dict(saved["optimizer"])
     stage.version = saved["version"]
@@ -66,6 +73,9 @@ def pack(stage: Stage) -> bytes:
 
 def unpack(stage: Stage, data: bytes) -> dict[str, Any]:
     """What the file of a stage holds, once its sha256 is known to be right.
+
+    Args:
+        stage: that is to take it over; nothing of it is changed. data: the file.
 
     Raises:
         Misfit: it is nothing that this stage could take over.
