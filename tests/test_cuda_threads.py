@@ -225,6 +225,7 @@ def test_an_old_refusal_comes_before_anything_moves(
     assert [len(layer.cell.pending) for layer in layers] == [1, 1, 1]
     optimizer.step()
     assert not any(torch.equal(a, b.weight) for a, b in zip(before, layers, strict=True))
+    optimizer.zero_grad()
     assert not any(layer.cell.pending for layer in layers)
 
 

@@ -16,7 +16,7 @@ from pulseline.nn import AnalogLinear, to_analog
 
 X = torch.ones(2, 4)
 WORDS = r"an analog layer is {}, which would bypass its noise and its pulses; run the module itself"
-TRACED = WORDS.format("traced into a graph")
+TRACED = WORDS.format(r"traced into a graph( or transformed \([^)]*\))?")
 SCRIPTED = WORDS.format(r"compiled by torch\.jit\.script")
 
 ROADS: dict[str, tuple[Callable[[nn.Module], Any], str]] = {

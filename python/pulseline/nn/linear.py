@@ -29,8 +29,9 @@ _HERE = (
     "write its values with layer.cell.program(values), or share the whole layer"
 )
 _TRACED = (
-    "an analog layer is traced or transformed (torch.jit.trace, torch.export, torch.func), which "
-    "would bypass its noise and its pulses; run the module itself, torch.compile is fine"
+    "an analog layer is traced into a graph or transformed (torch.jit.trace, torch.export, "
+    "torch.func), which would bypass its noise and its pulses; run the module itself, "
+    "torch.compile is fine"
 )
 
 

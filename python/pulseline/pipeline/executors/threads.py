@@ -6,12 +6,13 @@ an operation takes more than about 0.3 ms (layers from 256x256 on), slower than 
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -75,6 +76,21 @@ def _dismiss(orders: Sequence[Orders]) -> None:
         queue.put(None)
 
 
+_WORKERS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_OPEN: weakref.WeakSet[Any] = weakref.WeakSet()  # executors that nobody closed
+_EXIT_S = 10.0  # that a worker's last operation may take
+
+
+@atexit.register
+def _end() -> None:
+    """Let no worker outlive the interpreter, which would end it in the middle of a destructor."""
+    for executor in list(_OPEN):
+        executor.close()
+    end = time.monotonic() + _EXIT_S
+    for worker in list(_WORKERS):
+        worker.join(max(0.0, end - time.monotonic()))
+
+
 class Threads(Local):
     """Runs each stage's operations in a thread of its own; their order decides, not their timing.
 
@@ -94,13 +110,16 @@ class Threads(Local):
         self._orders: list[Orders] = [SimpleQueue() for _ in self.local]
         threads = max(1, torch.get_num_threads() // len(self.local))
         for stage, ends, orders in zip(self.local, self.ends, self._orders, strict=True):
-            threading.Thread(
+            worker = threading.Thread(
                 target=_work,
                 args=(stage, ends, orders, self._answers, self._stop, threads),
                 name=f"pulseline stage {stage.index}",
                 daemon=True,
-            ).start()
+            )
+            _WORKERS.add(worker)
+            worker.start()
         self._workers = weakref.finalize(self, _dismiss, self._orders)
+        _OPEN.add(self)
 
     def run(self, plan: Iterable[Planned], losses: list[Tensor], drain: bool = False) -> None:
         """Run all of a plan; the first failure stops every stage and is raised again.
