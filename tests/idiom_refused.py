@@ -222,6 +222,16 @@ def gradient_clipped_by_value(w: World) -> None:
         lambda: torch._foreach_clamp_max_([p.grad for p in w.parameters], 1.0),
         lambda: w.layer.weight.grad.nan_to_num_(),
         lambda: setattr(w.layer.weight, "grad", torch.zeros(w.layer.weight.shape)),
+        lambda: setattr(w.layer.weight.grad, "data", torch.zeros(w.layer.weight.shape)),
+        lambda: w.layer.weight.grad.__setitem__(0, 0.0),
+        lambda: w.layer.weight.grad.__setitem__((slice(None), slice(2)), 0.0),
+        lambda: w.layer.weight.grad.view(-1).mul_(0.5),
+        lambda: w.layer.weight.grad.t().mul_(0.5),
+        lambda: w.layer.weight.grad.flatten()[3:].zero_(),
+        lambda: [row.div_(2) for row in w.layer.weight.grad],
+        lambda: w.layer.weight.grad.fill_diagonal_(0.0),
+        lambda: w.layer.weight.grad.apply_(abs),
+        lambda: w.layer.weight.grad.share_memory_(),
     )
 
 

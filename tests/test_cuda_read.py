@@ -232,18 +232,24 @@ def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
 # ---- refusals ----
 
 
-def test_refusals() -> None:
+def test_refusals(backend: Emulated) -> None:
     p = problem(5, 7, 3, READS["plain"])
 
-    def refused(match: str, *arguments: Any) -> None:
+    def refused(
+        match: str, x: Tensor, weight: Tensor, average: Tensor | None, transposed: bool
+    ) -> None:
+        kept = torch.zeros(1) if average is None else average
+        arguments = p._replace(weight=weight, transposed=transposed).arguments(x, kept)
         with pytest.raises(ConfigError, match=match):
-            cuda_read.check(*arguments)
+            cuda_read.read(*arguments)
 
     refused(r"^x has shape \(3, 6\); use \(samples, 7\)", p.x[:, :6], p.weight, None, False)
     refused(r"^d has shape \(3, 7\); use \(samples, 5\)", p.x, p.weight, None, True)
     refused(r"^x has dtype torch\.float64; ", p.x.double(), p.weight, None, False)
     refused(r"^weight has dtype torch\.float16 ", p.x, p.weight.half(), None, False)
-    refused(r"^x is on meta; move it to cpu", p.x.to("meta"), p.weight, None, False)
+    refused(
+        r"^x is on meta and the weight on the CPU; move it", p.x.to("meta"), p.weight, None, False
+    )
     refused(r"^average has shape \(2,\)", p.x, p.weight, torch.zeros(2), False)
 
 

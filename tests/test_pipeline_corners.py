@@ -23,6 +23,7 @@ from pulseline.pipeline import Pipeline, Stage, checkpoint
 from pulseline.schedules import Schedule, asynchronous, sequential, synchronous
 
 LR = 0.1
+NOTHING: Any = None
 SCHEDULES = ["async", "sync", "sequential", "gpipe", "duplex"]
 
 
@@ -378,6 +379,26 @@ def test_recomputed_dropout_is_the_same(executor: str) -> None:
                 [Stage(network(), AnalogSGD(network().parameters()), nn.functional.mse_loss)], 1
             ),
             "stages belongs to a model",
+        ),
+        (lambda: build(network(), NOTHING), "schedule is a NoneType; use a name"),
+        (
+            lambda: Pipeline(
+                network(), 3, optimizer=lambda p: NOTHING, loss=nn.functional.mse_loss
+            ),
+            "the optimizer of stage 1 is a NoneType",
+        ),
+        (
+            lambda: Pipeline(network(), 3, optimizer=AnalogSGD, loss="mse"),  # type: ignore[arg-type]
+            "loss is 'mse'; use a function",
+        ),
+        (
+            lambda: Pipeline(
+                network(),
+                3,
+                optimizer=lambda p: AnalogSGD(network().parameters()),
+                loss=nn.functional.mse_loss,
+            ),
+            "the optimizer of stage 1 holds parameters of other stages or models",
         ),
         (lambda: build(network()).step([1.0], torch.zeros(1)), "x is a list; stack the samples"),
     ],

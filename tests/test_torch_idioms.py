@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+import idiom_found
 import idiom_recipes
 import idiom_refused
 import idiom_training
@@ -26,7 +27,13 @@ import idiom_weights
 import pulseline as pl
 from idiom_world import NOISY, ORACLE, ROWS, SCALED, Row, World
 
-TABLES = (idiom_recipes, idiom_refused, idiom_training, idiom_weights)  # which fill ROWS
+TABLES = (
+    idiom_found,
+    idiom_recipes,
+    idiom_refused,
+    idiom_training,
+    idiom_weights,
+)  # which fill ROWS
 ATOL = 2.0**-15
 CASES = [(name, host) for name, row in ROWS.items() for host in row.hosts]
 ANSWERED = [(name, host) for name, host in CASES if not ROWS[name].refused]

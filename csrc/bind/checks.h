@@ -62,7 +62,7 @@ inline void check_params(const std::vector<float>& params) {
     check_amount(("params[" + std::to_string(n) + "]").c_str(), params[n], kFinite);
 }
 
-// device: whether it has one, with its pairs.
+// device: whether it has one, with its pairs; without one nobody looks at them.
 inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double lr,
                          const PulseSettings& pulses, const UpdateKey& key,
                          const std::vector<float>& params, bool device) {
@@ -70,9 +70,9 @@ inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double
   check_trains(lr, pulses, key);
   check_params(params);
   check_memory({{"weight", at.w, size}, {"counters", at.counter, 8}, {"fired", at.fired, 16, true}},
-               {{"step", at.step, size, !device},
-                {"slope", at.slope, size, !device},
-                {"bound", at.bound, size, !device},
+               {{"step", device ? at.step : 0, size, !device},
+                {"slope", device ? at.slope : 0, size, !device},
+                {"bound", device ? at.bound : 0, size, !device},
                 {"x", at.x, 4 * n.batch * n.cols},
                 {"d", at.d, 4 * n.batch * n.rows}});
 }

@@ -22,6 +22,7 @@ __all__ = [
     "no_torch_function",
     "not_compiled",
     "set_data",
+    "trained",
     "tree_iter",
     "tree_map",
     "will_accumulate",
@@ -72,6 +73,17 @@ def will_accumulate(node: Any) -> bool | None:
         return _will_execute(node)
     except RuntimeError:  # it says that a leaf is asked for
         return None
+
+
+def trained(node: Any) -> bool:
+    """Whether a leaf requires grad now, when the backward pass comes to it.
+
+    Args:
+        node: the leaf's, one of ``ctx.next_functions``.
+    """
+    with PlainTensors():
+        leaf = getattr(node, "variable", None)  # in between others may stand: views, copies
+        return leaf is None or bool(leaf.requires_grad)
 
 
 def without_storage(kind: type[Tensor], shape: torch.Size, device: torch.device) -> Any:

@@ -9,15 +9,15 @@ not follow.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..torch_private import no_torch_function, tree_map, without_storage
+from ..torch_private import no_torch_function, tree_iter, tree_map, without_storage
 
-__all__ = ["Pairs", "PendingGradient", "refuse_gradient"]
+__all__ = ["GradientView", "Pairs", "PendingGradient", "refuse_gradient"]
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -107,11 +107,44 @@ class PendingGradient(Tensor):
         self.pairs[:] = pairs
         return self
 
-    # Python reads these without an operator.
+    # Python reads and writes these without an operator.
+
+    @property
+    def data(self) -> Tensor:
+        """The same pairs."""
+        return self._like(self.pairs)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        refuse_gradient("data")
 
     def numpy(self, *, force: bool = False) -> Any:
-        """The matrix as a numpy array: a copy."""
-        return self.dense().numpy(force=force)
+        """The matrix as a numpy array: a copy that cannot be written."""
+        return _read_only(self.dense().numpy(force=force))
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A capsule of a copy."""
+        return self.dense().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Where it is."""
+        return self.dense().__dlpack_device__()
+
+    def data_ptr(self) -> int:
+        """Refuse: there is no matrix in memory."""
+        refuse_gradient("data_ptr")
+
+    def share_memory_(self) -> Any:
+        """Refuse: there is no matrix in memory."""
+        refuse_gradient("share_memory_")
+
+    def apply_(self, *_: Any) -> Any:
+        """Refuse: pulses could not follow."""
+        refuse_gradient("apply_")
+
+    def map_(self, *_: Any) -> Any:
+        """Refuse: pulses could not follow."""
+        refuse_gradient("map_")
 
     def tolist(self) -> Any:
         """The matrix as nested lists."""
@@ -125,6 +158,61 @@ class PendingGradient(Tensor):
 
     def __reduce_ex__(self, _: Any) -> Any:
         return PendingGradient, (self.pairs, self.shape, self.device)
+
+
+class GradientView(Tensor):
+    """A part of a pending gradient, or another shape of it: values that cannot be written.
+
+    Attributes:
+        numbers: they.
+    """
+
+    numbers: Tensor
+    __torch_function__ = no_torch_function
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> GradientView:
+        made: GradientView = without_storage(cls, values.shape, values.device)
+        made.numbers = values
+        return made
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and any(isinstance(leaf, GradientView) for leaf in tree_iter(value)):
+                refuse_gradient(func.overloadpacket.__name__)
+        return _as_matrices(func, args, kwargs, written=True)
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The values as a numpy array that cannot be written."""
+        return _read_only(self.numbers.numpy(force=force))
+
+    def tolist(self) -> Any:
+        """The values as nested lists."""
+        return self.numbers.tolist()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A capsule of a copy."""
+        return self.numbers.clone().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Where it is."""
+        return self.numbers.__dlpack_device__()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"{self.numbers!r} of pending pairs"
+
+
+def _read_only(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
 
 
 def _number(value: Any) -> float | Tensor | None:
@@ -155,7 +243,7 @@ def _unscale(grads: Iterable[Tensor], found_inf: Tensor, inv_scale: Tensor) -> N
         grad.mul_(inv_scale)
 
 
-def refuse_gradient(name: str) -> None:
+def refuse_gradient(name: str) -> NoReturn:
     """Refuse what pulses cannot do with a gradient.
 
     Args:
@@ -172,11 +260,23 @@ def refuse_gradient(name: str) -> None:
     )
 
 
-def _as_matrices(func: Any, args: Any, kwargs: Any) -> Any:
-    """Any other function, of the dense matrices; writes are refused."""
-    if func._schema.is_mutable or func.namespace != "aten":  # others communicate
+def _plain(leaf: Any) -> Any:
+    if isinstance(leaf, PendingGradient):
+        return leaf.dense()
+    return leaf.numbers if isinstance(leaf, GradientView) else leaf
+
+
+def _as_matrices(func: Any, args: Any, kwargs: Any, written: bool = False) -> Any:
+    """Any other function, of the dense matrices; writes are refused, views cannot be written.
+
+    Args:
+        written: what the function writes is somebody else's.
+    """
+    if (func._schema.is_mutable and not written) or func.namespace != "aten":  # others communicate
         refuse_gradient(func.overloadpacket.__name__)
-    args, kwargs = tree_map(
-        lambda leaf: leaf.dense() if isinstance(leaf, PendingGradient) else leaf, (args, kwargs)
-    )
-    return func(*args, **kwargs)
+    args, kwargs = tree_map(_plain, (args, kwargs))
+    result = func(*args, **kwargs)
+    returned = [one.alias_info for one in func._schema.returns]
+    if any(alias is not None and not alias.is_write for alias in returned):
+        return tree_map(lambda leaf: GradientView(leaf) if type(leaf) is Tensor else leaf, result)
+    return result

@@ -300,14 +300,13 @@ class Cell(Settings, nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over count and arrays of :meth:`get_extra_state`.
+        """Take over count and arrays of :meth:`get_extra_state`; what is pending stays pending.
 
         Raises:
             ConfigError: see :meth:`check_state`; nothing is changed.
         """
         self._check_extra_state(state, "cell")
         self.samples = state["samples"]
-        self.forget()
         for array, saved in zip(self.arrays, state["arrays"], strict=True):
             array.load_state(saved)
         self._identity = replace(self.array.identity, array=0)

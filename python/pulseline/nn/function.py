@@ -16,7 +16,7 @@ from torch.autograd import Function
 from ..arrays import PendingGradient
 from ..cells import Cell
 from ..errors import ConfigError
-from ..torch_private import will_accumulate
+from ..torch_private import trained, will_accumulate
 
 _MANY = 1000  # backward passes that nobody pulsed
 
@@ -94,7 +94,7 @@ def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tens
         The gradient, for autograd to hand on; None: the pair is pending, or nobody wants it.
     """
     wanted = will_accumulate(leaf)
-    if wanted is False:
+    if wanted is False or not trained(leaf):
         return None
     # On a GPU the host would have to wait: its update refuses by itself.
     looked_at = looked_at or not d.is_cpu

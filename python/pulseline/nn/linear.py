@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -126,6 +126,20 @@ class AnalogLinear(Settings, nn.Module):
                 raise ConfigError(_HERE)
             return
         super().register_parameter(name, param)
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew from torch's generator, as torch.nn.Linear does."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As torch's, with the layer behind its cell: so its weight comes before its bias."""
+        found = list(super().named_modules(memo, prefix, remove_duplicate))
+        yield from (*found[1:], *found[:1])
 
     def forward(self, x: Tensor) -> Tensor:
         if (

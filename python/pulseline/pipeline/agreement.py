@@ -25,7 +25,7 @@ from .executors.calls import groups_named
 from .options import Options
 from .stage import Stage
 
-__all__ = ["agree", "facts"]
+__all__ = ["Share", "agree", "facts"]
 
 Share = Callable[[Any], list[Any]]
 

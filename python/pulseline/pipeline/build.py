@@ -44,6 +44,11 @@ def cut(
     for name, value in given.items():
         if value is None:
             raise ConfigError(f"{name} is missing; a model needs stages=, optimizer= and loss=")
+    if not callable(loss):
+        raise ConfigError(
+            f"loss is {loss!r:.60}; use a function of output and target, such as "
+            "torch.nn.functional.mse_loss"
+        )
     if isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer):
         raise ConfigError(
             f"optimizer is a {type(optimizer).__name__}; use a function of a stage's parameters, "
@@ -76,7 +81,7 @@ def check_stages(stages: list[Stage]) -> None:
 
     Raises:
         ConfigError: there is none, one has no parameters, two share a parameter or an optimizer, or
-            not the last one alone has a loss.
+            not the last one alone has a loss, or an optimizer moves what is not in its stage.
     """
     if not stages:
         raise ConfigError("stages is empty; give at least one Stage")
@@ -92,3 +97,27 @@ def check_stages(stages: list[Stage]) -> None:
     optimizers = [id(stage.optimizer) for stage in stages]
     if len({*parameters}) < len(parameters) or len({*optimizers}) < len(optimizers):
         raise ConfigError("two stages share a parameter or an optimizer; give each stage its own")
+    for m, stage in enumerate(stages, start=1):
+        _check_optimizer(m, stage)
+
+
+def _check_optimizer(m: int, stage: Stage) -> None:
+    """An optimizer moves parameters of its own stage, and some if there are any to train."""
+    groups = getattr(stage.optimizer, "param_groups", None)
+    if groups is None:
+        raise ConfigError(
+            f"the optimizer of stage {m} is a {type(stage.optimizer).__name__}; use an optimizer "
+            "of torch's kind, such as pulseline.optim.AnalogSGD"
+        )
+    moved = {id(p) for group in groups for p in group["params"]}
+    own = list(stage.module.parameters())
+    if moved - {id(p) for p in own}:
+        raise ConfigError(
+            f"the optimizer of stage {m} holds parameters of other stages or models; make it from "
+            "the parameters that it is given"
+        )
+    if not moved & {id(p) for p in own if p.requires_grad} and any(p.requires_grad for p in own):
+        raise ConfigError(
+            f"the optimizer of stage {m} moves nothing of it; give it the stage's parameters, or "
+            "freeze them"
+        )

@@ -80,6 +80,10 @@ class Pipeline:
         check_stages(self.stages)
         if isinstance(schedule, str):
             schedule = named(schedule, self.options.micro_batches)
+        if not isinstance(schedule, Schedule):
+            raise ConfigError(
+                f"schedule is a {type(schedule).__name__}; use a name such as 'async' or a Schedule"
+            )
         schedule.check_stages(len(self.stages))
         self.schedule = schedule
         self._weights: dict[int, float] = {}

@@ -117,9 +117,11 @@ def poison(failure: StageFailed | None = None, words: int = _SIZE) -> Tensor:
     header[0] = _POISON
     if failure is not None:
         kind = _OPERATIONS.index(failure.op) if failure.op in _OPERATIONS else 0
-        header[1:4] = torch.tensor([failure.stage, kind, failure.k])
+        numbers = [failure.stage, kind, failure.k]
+        header[1:4] = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         body = failure.reason.encode()[: 8 * (words - 4)].decode(errors="ignore").encode()
-        header[4:].view(torch.uint8)[: len(body)] = torch.tensor(list(body), dtype=torch.uint8)
+        bytes_ = torch.tensor(list(body), dtype=torch.uint8, device="cpu")
+        header[4:].view(torch.uint8)[: len(body)] = bytes_
     return header
 
 
