@@ -25,7 +25,7 @@ MMAS = 96
 STEP_BUDGET = 344  # 328 measured: 3.4 instructions a mma
 COPY_BUDGET = 145  # what else a step takes, its copies and the loop: 120 to 138 measured
 # By passes, an output in a segment with noise and rounding: 41.8 and 45.5 measured, 4 of them let a
-# sum that is not finite pass. What only some reads do is not on the cheapest way: a bound takes 5.5.
+# sum that is not finite pass. What only some reads do is not on the cheapest way: a bound is 5.5.
 OUTPUT_BUDGET = {1: 43.8, 2: 47.7}
 
 
