@@ -294,7 +294,7 @@ def test_hooks_attributes_modes_and_requires_grad_come_along() -> None:
         assert seen == ["before", "AnalogLinear"]
         assert analog[0].SCALE_INIT == 3
         assert [m.training for m in analog] == [True, False]
-        assert [p.requires_grad for p in analog.parameters()] == [False, False, True, False]
+        assert [p.requires_grad for p in analog.parameters()] == [False, False, False, True]
         if not inplace:
             assert analog[1].partner[0] is analog[0]
 

@@ -316,7 +316,7 @@ def refused(make: Callable[[], Any], *words: str) -> None:
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS.keys())
 def test_twins_are_refused_in_an_optimizer(make: Callable[[], list[nn.Module]]) -> None:
     model = nn.Sequential(*make(), nn.Linear(3, 3))
-    refused(lambda: AnalogSGD(model.parameters()), "parameter 1 of group 0 (3 x 3)", "parameter 3")
+    refused(lambda: AnalogSGD(model.parameters()), "parameter 0 of group 0 (3 x 3)", "parameter 2")
     refused(lambda: AnalogSGD(model.named_parameters()), "layer 0 and layer 1 are")
     groups = [{"params": [model[n].weight]} for n in (0, 1)]
     refused(lambda: AnalogSGD(groups), "parameter 0 of group 0 (3 x 3)", "of group 1")

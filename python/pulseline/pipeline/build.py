@@ -93,6 +93,12 @@ def check_stages(stages: list[Stage]) -> None:
             )
         if not has_parameters(stage.module):
             raise ConfigError(f"stage {m} has no parameters; give it at least one layer to train")
+    for m, stage in enumerate(stages, start=1):
+        if not hasattr(stage.optimizer, "param_groups"):
+            raise ConfigError(
+                f"the optimizer of stage {m} is a {type(stage.optimizer).__name__}; use one of "
+                "torch's kind, such as pulseline.optim.AnalogSGD"
+            )
     parameters = [id(p) for stage in stages for p in stage.module.parameters()]
     optimizers = [id(stage.optimizer) for stage in stages]
     if len({*parameters}) < len(parameters) or len({*optimizers}) < len(optimizers):
@@ -103,13 +109,7 @@ def check_stages(stages: list[Stage]) -> None:
 
 def _check_optimizer(m: int, stage: Stage) -> None:
     """An optimizer moves parameters of its own stage, and some if there are any to train."""
-    groups = getattr(stage.optimizer, "param_groups", None)
-    if groups is None:
-        raise ConfigError(
-            f"the optimizer of stage {m} is a {type(stage.optimizer).__name__}; use an optimizer "
-            "of torch's kind, such as pulseline.optim.AnalogSGD"
-        )
-    moved = {id(p) for group in groups for p in group["params"]}
+    moved = {id(p) for group in stage.optimizer.param_groups for p in group["params"]}
     own = list(stage.module.parameters())
     if moved - {id(p) for p in own}:
         raise ConfigError(
