@@ -3,6 +3,7 @@ the same device, one call as its user would make it. Its CPU update runs on one 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import statistics
 from collections.abc import Callable
@@ -11,12 +12,23 @@ from typing import Any
 import torch
 from common import Row, race, show, spread
 
+import pulseline as pl
+
 DEVICES = {
     "constant_step": "ConstantStepDevice",
     "linear_step": "LinearStepDevice",
     "soft_bounds": "SoftBoundsDevice",
     "exp_step": "ExpStepDevice",
 }
+
+
+def arguments(p: argparse.ArgumentParser) -> argparse.Namespace:
+    """What ``common.parser`` was told, done: the instruction set, and whether rows are added."""
+    args = p.parse_args()
+    args.compare = available(args.compare)
+    if args.isa:
+        pl.ops.use_isa(args.isa)
+    return args
 
 
 def available(name: str | None) -> bool:

@@ -38,10 +38,7 @@ def main() -> None:
     p = parser(__doc__.splitlines()[0])
     p.add_argument("--ops", default="forward,backward")
     p.add_argument("--profiles", default="analog,perfect", help="converters on or off")
-    args = p.parse_args()
-    args.compare = peer.available(args.compare)
-    if args.isa:
-        pl.ops.use_isa(args.isa)
+    args = peer.arguments(p)
     rows: list[Row] = []
     print(HEADER)
     for op in args.ops.split(","):

@@ -44,10 +44,7 @@ def main() -> None:
     p.add_argument("--profiles", default="mnistlike,gauss_bl1,gauss_bl31,uniform_k5")
     p.add_argument("--fidelities", default="exact")
     p.add_argument("--devices", default="soft_bounds")
-    args = p.parse_args()
-    args.compare = peer.available(args.compare)
-    if args.isa:
-        pl.ops.use_isa(args.isa)
+    args = peer.arguments(p)
     rows: list[Row] = []
     print(HEADER)
     for device in args.devices.split(","):

@@ -199,22 +199,21 @@ def copied_back_to_a_digital_layer(w: World) -> list[Tensor]:
 # ---- averages of models ----
 
 
-@row()
-def ema(w: World) -> list[Tensor]:
-    averaged = AveragedModel(w.net, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+def averaged_by(w: World, averaged: AveragedModel) -> list[Tensor]:
     for _ in range(3):
         w.train(1)
         averaged.update_parameters(w.net)
     return outputs(averaged, w.x)
+
+
+@row()
+def ema(w: World) -> list[Tensor]:
+    return averaged_by(w, AveragedModel(w.net, multi_avg_fn=get_ema_multi_avg_fn(0.5)))
 
 
 @row()
 def swa(w: World) -> list[Tensor]:
-    averaged = AveragedModel(w.net)
-    for _ in range(3):
-        w.train(1)
-        averaged.update_parameters(w.net)
-    return outputs(averaged, w.x)
+    return averaged_by(w, AveragedModel(w.net))
 
 
 @row()

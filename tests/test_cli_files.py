@@ -13,24 +13,14 @@ from pathlib import Path
 import pytest
 
 import launch
-from pulseline.cli import main
 from pulseline.pipeline import checkpoint
+from test_cli import run
 
 QUICK = ("train", "--samples", "8", "--batch-size", "8", "--device", "digital", "--epochs")
 LONG = "a" * 300
 TOO_LONG = "cannot be a directory (File name too long); use another"
 LARGEST = "'; use an integer >= 1 and <= 9223372036854775807"
 FULL = "cannot be written (File too large); use another directory"
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one command."""
-    try:
-        code = main(argv)
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else -1
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ def test_no_other_file_uses_private_names() -> None:
     """Written out, a private name of torch is in that file alone."""
     private = re.compile(r"\btorch(\.\w+)*\._(?!_)|\bTensor\._(?!_)")
     for path in SOURCES.rglob("*.py"):
-        if path.name not in ("torch_private.py", "stage.py"):  # the pipeline's engine call
+        if path.name != "torch_private.py":
             found = [line for line in path.read_text().splitlines() if private.search(line)]
             found = [line for line in found if "_ConvNd" not in line]  # a class of modules
             assert not found, f"{path}: {found}"
@@ -134,3 +135,16 @@ def test_dispatch_modes() -> None:
     assert not names.dispatch_modes()
     with torch.utils.flop_counter.FlopCounterMode(display=False):
         assert names.dispatch_modes()
+
+
+def test_run_backward() -> None:
+    """As Tensor.backward: gradients are added, the graph is freed."""
+    p = nn.Parameter(torch.ones(2))
+    for _ in range(2):
+        names.run_backward(p * 3, torch.tensor([1.0, 2.0]))
+    assert p.grad is not None
+    assert torch.equal(p.grad, torch.tensor([6.0, 12.0]))
+    out = p.square()
+    names.run_backward(out, torch.ones(2))
+    with pytest.raises(RuntimeError, match="a second time"):
+        names.run_backward(out, torch.ones(2))

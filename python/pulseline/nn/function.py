@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.autograd import Function
 from ..arrays import PendingGradient
 from ..cells import Cell
 from ..errors import ConfigError
+from ..ops import is_finite
 from ..torch_private import trained, will_accumulate
 
 _MANY = 1000  # backward passes that nobody pulsed
@@ -98,7 +98,7 @@ def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tens
         return None
     # On a GPU the host would have to wait: its update refuses by itself.
     looked_at = looked_at or not d.is_cpu
-    if not looked_at and not math.isfinite(d.sum().item()) and not torch.isfinite(d).all():
+    if not looked_at and not is_finite(d):
         raise ConfigError(
             "d holds a NaN or an infinity; nothing is pending for this layer, "
             "check the learning rate and the loss"

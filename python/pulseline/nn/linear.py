@@ -16,7 +16,7 @@ from ..configs import Crossbar
 from ..devices import Device
 from ..errors import ConfigError
 from ..identity import Identity, check_integer, identify
-from ..ops import check_tensor
+from ..ops import check_tensor, refuse_traced
 from ..torch_private import functorch_is_active
 from .function import Read
 
@@ -28,11 +28,7 @@ _HERE = (
     "(pruning, spectral_norm, parametrizations, functional_call) or shared with another module; "
     "write its values with layer.cell.program(values), or share the whole layer"
 )
-_TRACED = (
-    "an analog layer is traced into a graph or transformed (torch.jit.trace, torch.export, "
-    "torch.func), which would bypass its noise and its pulses; run the module itself, "
-    "torch.compile is fine"
-)
+_TRACED = "traced into a graph or transformed (torch.jit.trace, torch.export, torch.func)"
 
 
 class _Parameters(dict[str, Any]):
@@ -142,10 +138,8 @@ class AnalogLinear(Settings, nn.Module):
         yield from (*found[1:], *found[:1])
 
     def forward(self, x: Tensor) -> Tensor:
-        if (
-            torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        ):
-            raise ConfigError(_TRACED)
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            refuse_traced(_TRACED)
         check_tensor(x)
         if x.dtype is not _F32 and torch.is_autocast_enabled(x.device.type):
             x = x.float()  # a crossbar has its own precision: its converters'
@@ -161,9 +155,9 @@ class AnalogLinear(Settings, nn.Module):
             else:
                 y = cell.read(flat) if training else cell.evaluate(flat)
         except RuntimeError:
-            if functorch_is_active():  # which torch.func is
-                raise ConfigError(_TRACED) from None
-            raise
+            if not functorch_is_active():  # which torch.func is
+                raise
+            refuse_traced(_TRACED)
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         b = self._parameters["bias"]

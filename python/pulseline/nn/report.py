@@ -6,7 +6,8 @@ returns. It prints as a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,14 +94,7 @@ class LayerReport:
     @property
     def weights(self) -> int:
         """Elements of its matrices."""
-        return sum(_product(shape) for shape in self.shapes)
-
-
-def _product(numbers: Sequence[int]) -> int:
-    found = 1
-    for number in numbers:
-        found *= number
-    return found
+        return sum(map(math.prod, self.shapes))
 
 
 @dataclass(frozen=True)

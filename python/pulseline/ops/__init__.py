@@ -7,7 +7,7 @@ object of the caller, a :class:`Batch` or :class:`Outcomes`.
 
 from __future__ import annotations
 
-from .checks import check_tensor, refuse_matrix, refuse_traced, refuse_value
+from .checks import check_tensor, is_finite, refuse_matrix, refuse_traced, refuse_value
 from .crosspoints import (
     DEVICE_INDEX,
     FIELDS,
@@ -58,6 +58,7 @@ __all__ = [
     "drift_log2",
     "info",
     "initial_normals",
+    "is_finite",
     "read_",
     "read_chain_",
     "redraw_",

@@ -7,6 +7,7 @@ modules (``csrc/bind/limits.h``, ``checks.h``).
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "check_shapes",
     "check_sizes",
     "check_tensor",
+    "is_finite",
     "operand",
     "refuse_matrix",
     "refuse_mixture",
@@ -65,6 +67,11 @@ def check_tensor(value: object) -> None:
             f"an argument is a {type(value).__name__}; convert it with "
             "torch.as_tensor(argument, dtype=torch.float32)"
         )
+
+
+def is_finite(t: Tensor) -> bool:
+    """No NaN and no infinity; the sum decides unless it overflows by itself."""
+    return math.isfinite(t.sum().item()) or bool(torch.isfinite(t).all())
 
 
 def refuse_matrix(name: str, t: Tensor, columns: int) -> None:

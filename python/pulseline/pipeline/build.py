@@ -93,7 +93,6 @@ def check_stages(stages: list[Stage]) -> None:
             )
         if not has_parameters(stage.module):
             raise ConfigError(f"stage {m} has no parameters; give it at least one layer to train")
-    for m, stage in enumerate(stages, start=1):
         if not hasattr(stage.optimizer, "param_groups"):
             raise ConfigError(
                 f"the optimizer of stage {m} is a {type(stage.optimizer).__name__}; use one of "

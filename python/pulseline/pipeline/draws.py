@@ -36,17 +36,17 @@ class Draws:
 
     Args:
         seed: of the pipeline.
+
+    Attributes:
+        any: whether a stage draws. turn: held while nobody else may move a generator (a recomputed
+            F sets it in B).
     """
+
+    turn = _TURN
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.any = False  # a stage draws
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Nobody else moves a generator meanwhile (a recomputed F sets it in B)."""
-        with _TURN:
-            yield
+        self.any = False
 
     @contextmanager
     def of(self, stage: int, k: int, device: torch.device) -> Iterator[list[bool]]:
@@ -61,7 +61,7 @@ class Draws:
         if device.type == "cuda":
             generators.append(torch.cuda.default_generators[device.index or 0])
         drew = [False]
-        with _TURN:
+        with self.turn:
             before = [one.get_state() for one in generators]
             try:
                 begun = []

@@ -18,12 +18,13 @@ from typing import Any
 
 from .. import ops
 from ..errors import BackendError, ConfigError, os_failure
+from ..schedules.planner import KEPT
 
 __all__ = [
     "FORMAT",
-    "SEGMENTS",
     "Damaged",
     "content_of",
+    "is_count",
     "leftovers",
     "manifest_path",
     "read",
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 FORMAT = 4
-SEGMENTS = 65536  # finished ones that a pipeline remembers
 _KIND = "pulseline checkpoint"
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
 _HEAD_SIZE = len('{"sha256": "') + 64 + len('",')
@@ -216,7 +216,8 @@ def read(path: Path, step: int) -> dict[str, Any]:
     return body
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether a value that was read is a whole number from 0 on that fits in 63 bits."""
     return type(value) is int and 0 <= value < 1 << 63
 
 
@@ -239,21 +240,21 @@ def _are_segments(value: object) -> bool:
     return (
         isinstance(value, list)
         and all(isinstance(one, list) and len(one) == 3 for one in value)
-        and all(_is_count(number) for one in value for number in one)
-        and sum(one[0] for one in value) <= SEGMENTS
+        and all(is_count(number) for one in value for number in one)
+        and sum(one[0] for one in value) <= KEPT
     )
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
-    "step": _is_count,
+    "step": is_count,
     "run": _is_mapping,
     "config": _is_mapping,
     "model": _is_mapping,
     "seeds": _is_mapping,
     "state": _is_mapping,
     "shards": _are_shards,
-    "micro_batches": _is_count,
-    "cycles": _is_count,
+    "micro_batches": is_count,
+    "cycles": is_count,
     "segments": _are_segments,
     "seed": _is_seed,
 }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import Array
+from .manifest import is_count
 from .stage import Stage
 
 __all__ = ["Misfit", "arrays_of", "check", "content", "pack", "take", "unpack"]
@@ -98,7 +99,7 @@ def check(stage: Stage, saved: Any) -> None:
     if not isinstance(saved, dict):
         raise Misfit(f"it holds a {type(saved).__name__}, no stage")
     _refuse_others("it", saved, _FIELDS)
-    _require(_is_count(saved["version"]), "version", saved["version"])
+    _require(is_count(saved["version"]), "version", saved["version"])
     own = stage.state()
     _require(isinstance(saved["state"], dict), "state", saved["state"])
     _refuse_others("its state", saved["state"], own)
@@ -114,7 +115,7 @@ def check(stage: Stage, saved: Any) -> None:
     _require(isinstance(saved["fired"], dict), "fired", saved["fired"])
     _refuse_others("its fired", saved["fired"], arrays_of(stage))
     for name, counted in saved["fired"].items():
-        three = isinstance(counted, list) and len(counted) == 3 and all(map(_is_count, counted))
+        three = isinstance(counted, list) and len(counted) == 3 and all(map(is_count, counted))
         _require(counted is None or three, f"fired of {name}", counted)
 
 
@@ -157,10 +158,6 @@ def _is_like(value: Any, like: Any) -> bool:
         same = isinstance(value, (list, tuple)) and len(value) == len(like)
         return same and all(map(_is_like, value, like))
     return isinstance(value, type(like))
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _refuse_others(what: str, saved: Mapping[Any, Any], own: Any) -> None:

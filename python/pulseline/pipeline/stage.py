@@ -7,7 +7,6 @@ moves the weights. Which versions were used is recorded, not assumed.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,21 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, StageFailed
+from ..ops import is_finite
 from ..optim import average_pending
 from ..schedules import Span
+from ..torch_private import run_backward
 from .draws import Draws, may_draw
 
 __all__ = ["Loss", "Record", "Stage", "Update", "evaluating", "is_finite"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-# torch.autograd.backward spends 16 us on argument checks before it calls this; a stage's B on a
-# small layer takes about 40 us in all. The shape check that matters is done in Stage.backward.
-_run_backward = torch.autograd.Variable._execution_engine.run_backward
-
-
-def _backward(out: Tensor, grad: Tensor) -> None:
-    _run_backward((out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 class Record(NamedTuple):
@@ -59,11 +52,6 @@ class Update(NamedTuple):
     mb: int
     version: int
     time: int
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """No NaN and no infinity; the sum decides unless it overflows by itself."""
-    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 @contextmanager
@@ -258,10 +246,10 @@ class Stage:
 
     def _run_backward(self, out: Tensor, grad: Tensor) -> None:
         if self.draws is not None and self.draws.any:
-            with self.draws.turn():
-                _backward(out, grad)
+            with self.draws.turn:
+                run_backward(out, grad)
         else:
-            _backward(out, grad)
+            run_backward(out, grad)
 
     def update(self, k: int) -> None:
         """U: apply everything pending, up to micro-batch k, as one step of the optimizer."""

@@ -17,7 +17,9 @@ from typing import NamedTuple
 from ..errors import BackendError
 from .plan import Plan
 
-__all__ = ["Planned", "Planner", "Segment"]
+__all__ = ["KEPT", "Planned", "Planner", "Segment"]
+
+KEPT = 65536  # finished segments that are remembered
 
 # Clock cycle, stage (from 0), kind (F, B or U), micro-batch. A plain tuple: one per operation.
 Planned = tuple[int, int, str, int]
@@ -41,7 +43,7 @@ class Planner:
         cycles: clock cycles so far. micro_batches: announced so far. segments: finished ones.
     """
 
-    def __init__(self, schedule: Plan, stages: int, keep: int = 65536) -> None:
+    def __init__(self, schedule: Plan, stages: int, keep: int = KEPT) -> None:
         self.schedule = schedule
         self.cycles = 0
         self.micro_batches = 0

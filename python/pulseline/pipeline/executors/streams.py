@@ -19,7 +19,7 @@ from ...errors import BackendError, ConfigError, StageFailed
 from ...schedules import Planned
 from ..stage import Stage
 from .execute import Local, perform
-from .link import Link, LinkFailed, check_order
+from .link import Link
 
 __all__ = ["StreamLink", "Streams"]
 
@@ -37,13 +37,10 @@ class StreamLink(Link):
         event = _cuda.Event()
         event.record()
         self._events.append(event)
-        self._queue.append((k, message))
+        super().put(k, message)
 
     def get(self, k: int) -> Tensor:
-        if not self._queue:
-            raise LinkFailed("its message is missing")
-        got, message = self._queue.popleft()
-        check_order(got, k)
+        message = super().get(k)
         stream = torch.cuda.current_stream()
         stream.wait_event(self._events.popleft())
         if message.is_cuda:
