@@ -36,12 +36,12 @@ import pulseline as pl
 from pulseline.configs import (
     CUDA_PRODUCTS,
     FIDELITIES,
-    LOWRANK_FIDELITIES,
     IOConfig,
     Mapping,
     ReadConfig,
     UpdateConfig,
 )
+from pulseline.configs.update import LOWRANK_FIDELITIES
 from pulseline.devices import DEVICES, Ideal, SoftBounds
 from pulseline.errors import ConfigError
 from pulseline.reference.devices import DEVICES as STEPS
@@ -170,19 +170,19 @@ def exact_reads(small: bool, found: list[Row]) -> None:
         [(65, 132, 140)] if small else [(1, 1, 1), (33, 65, 40), (256, 512, 300), (130, 900, 9)]
     )
     for (rows, cols, batch), (name, config) in itertools.product(shapes, EXACT_READS.items()):
-        cpu, _ = pair(rows, cols, Ideal(), UpdateConfig())
-        cpu.cell.array.weight.data.mul_(512).round_().clamp_(-127, 127).div_(128)
+        weights = fresh(rows, cols, Ideal()).cell.effective_weight()
+        weights = weights.mul_(512).round_().clamp_(-127, 127).div_(128)
+        io = IOConfig(config, config)
         for back, products in itertools.product((False, True), CUDA_PRODUCTS):
-            cpu.cell.array.io = IOConfig(config, config)
-            cpu.cell.array.mapping = Mapping(300, 100, cuda_products=products)
-            cpu.cell.array._build()
+            mapping = Mapping(300, 100, cuda_products=products)
             v = torch.randn(
                 batch, rows if back else cols, generator=torch.Generator().manual_seed(1)
             )
             results = []
             for where in ("cpu", GPU):
-                tile = copy.deepcopy(cpu).to(where).cell.array
-                results.append((tile.backward if back else tile.forward)(v.to(where)).cpu())
+                tile = pl.Array(rows, cols, Ideal(), io=io, mapping=mapping, seed=3).to(where)
+                tile.program(weights.to(where))
+                results.append(tile.read(v.to(where), back).cpu())
             bits = [y.view(torch.int32) for y in results]
             row = {"read": name, "products": products, "back": back, "shape": [rows, cols, batch]}
             row["differing"] = int((bits[0] != bits[1]).sum())

@@ -129,7 +129,7 @@ def product_rows(run: Run, found: list[Row]) -> None:
         w = tiles[0].weight.data.clone()
         for back in (False, True):
             x = torch.randn(batch, rows if back else cols, device=run.device)
-            reads = [tile.backward if back else tile.forward for tile in tiles]
+            reads = [functools.partial(tile.read, transposed=back) for tile in tiles]
             other = w if back else w.t()
             for name, product, limit in products(reads, x, other):
                 error, size = product_errors(product(), x, other)
@@ -170,16 +170,17 @@ def products(
 
 
 @functools.lru_cache(1)
-def fresh(rows: int, cols: int) -> pl.nn.AnalogLinear:
+def weights(rows: int, cols: int) -> Tensor:
     """Drawing 4096 x 4096 weights takes seconds: once for all reads of a shape."""
-    return pl.nn.AnalogLinear(cols, rows, bias=False, device=pl.devices.Ideal(), seed=3, tile_id=1)
+    tile = pl.Array(rows, cols, pl.devices.Ideal(), seed=3, tile_id=1)
+    tile.initialise()
+    return tile.effective_weight()
 
 
 def tile_of(rows: int, cols: int, io: IOConfig, device: str, mapping: Mapping) -> pl.Array:
-    layer = copy.deepcopy(fresh(rows, cols))
-    layer.cell.array.io, layer.cell.array.mapping = io, mapping
-    layer.cell.array._build()
-    return layer.to(device).cell.array
+    tile = pl.Array(rows, cols, pl.devices.Ideal(), io=io, mapping=mapping, seed=3, tile_id=1)
+    tile.to(device).program(weights(rows, cols).to(device))
+    return tile
 
 
 def read_error(
@@ -194,8 +195,7 @@ def read_error(
     results = []
     for where in ("cpu", device):
         tile = tile_of(rows, cols, io, where, Mapping(cuda_products=kind))
-        read = tile.backward if back else tile.forward
-        results.append(read(v.to(where)).cpu())
+        results.append(tile.read(v.to(where), back).cpu())
     config = io.backward if back else io.forward
     step = 2 * config.out_bound * config.out_res * v.abs().amax(1, keepdim=True)
     difference = (results[0] - results[1]).abs()
@@ -212,11 +212,11 @@ def read_rows(run: Run, found: list[Row]) -> None:
                 for kind in CUDA_PRODUCTS:
                     tile = tile_of(rows, cols, io, run.device, Mapping(cuda_products=kind))
                     w = tile.weight.data.clone()
-                    read, other = (tile.backward, w) if back else (tile.forward, w.t())
+                    other = w if back else w.t()
                     found.append(
                         measure(
                             f"{'W^T' if back else 'W'} {rows}x{cols}x{batch} {name}, {kind}",
-                            lambda read=read, v=v: read(v),
+                            lambda tile=tile, back=back, v=v: tile.read(v, back),
                             lambda other=other, v=v: torch.mm(v, other),
                             *read_error(rows, cols, io, back, run.device, kind),
                             run,
