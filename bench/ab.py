@@ -179,10 +179,11 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=5, help="pairs before fresh processes")
     p.add_argument("--seconds", type=float, default=0.02, help="least time per measurement")
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--cells", type=lambda text: text.split(","), default=CELLS)
+    p.add_argument("--cell", action="append", choices=CELLS, dest="cells", help="only these")
     p.add_argument("--json", metavar="FILE", help="write all times there")
     p.add_argument("--handicap", type=Fraction, default=Fraction(0), help=argparse.SUPPRESS)
     args = p.parse_args()
+    args.cells = args.cells or CELLS
     if args.pairs < 15:
         p.error(f"--pairs is {args.pairs}; use at least 15")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # worktrees and wheels go away

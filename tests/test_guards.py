@@ -77,7 +77,16 @@ ONLY = {
 NO_TORCH = ("errors", "settings", "identity", "configs", "devices", "presets", "compat")
 NO_TORCH += ("hardware", "schedules")
 COMPILED = {"_cpu", "_cuda"}
-IMPORTERS = {"layout", "environment", "crosspoints", "read", "update", "retention", "wires"}
+IMPORTERS = {
+    "checks",
+    "layout",
+    "environment",
+    "crosspoints",
+    "read",
+    "update",
+    "retention",
+    "wires",
+}
 IMPORTERS |= {"cuda.module"}
 
 

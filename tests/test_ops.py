@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pulseline as pl
@@ -277,3 +278,22 @@ def test_addresses_of_other_devices_are_refused() -> None:
         ops.read_chain_(*chain_operator(a[4], a[0], average, config, (1, 2, 0)))
     with pytest.raises(ConfigError, match=r"weight has .* on meta; use"):
         ops.wire_currents(a[4], a[0].to("meta"), 0.1)
+
+
+@pytest.mark.parametrize("value", [1.0, 3e38, float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("size", [1, 7, 8, 31, 32, 33, 1000])
+def test_is_finite(value: float, size: int) -> None:
+    """Wherever the value stands, in any tensor: plain ones are looked at by our own kernel."""
+    expected = math.isfinite(value)
+    for place in {0, size // 2, size - 1}:
+        t = torch.zeros(size)
+        t[place] = value
+        strided = torch.zeros(2 * size)[::2]
+        strided.copy_(t)
+        kinds = (t, t[None], strided, torch._neg_view(t), t.double(), nn.Parameter(t))
+        assert [ops.is_finite(kind) for kind in kinds] == [expected] * len(kinds), place
+
+
+def test_is_finite_of_nothing() -> None:
+    assert ops.is_finite(torch.zeros(0))
+    assert ops.is_finite(torch.arange(3))

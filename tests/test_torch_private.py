@@ -148,3 +148,27 @@ def test_run_backward() -> None:
     names.run_backward(out, torch.ones(2))
     with pytest.raises(RuntimeError, match="a second time"):
         names.run_backward(out, torch.ones(2))
+
+
+def test_plain_apply() -> None:
+    """As function.apply: a graph, contexts, and no transforms of torch.func."""
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor, n: int) -> torch.Tensor:
+            ctx.n = n
+            return x * n
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return grads[0] * ctx.n, None
+
+    apply = names.plain_apply(Twice)
+    x = torch.ones(2, requires_grad=True)
+    y = apply(x, 2)
+    y.backward(torch.tensor([1.0, 3.0]))
+    assert x.grad is not None
+    assert torch.equal(y, torch.full((2,), 2.0))
+    assert torch.equal(x.grad, torch.tensor([2.0, 6.0]))
+    with torch.no_grad():
+        assert not apply(x, 2).requires_grad

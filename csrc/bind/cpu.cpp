@@ -194,6 +194,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     return names;
   });
   m.def("use_isa", [](const std::string& isa) { return cpu::use_table(isa.c_str()); });
+  m.def("is_finite", [](uint64_t values, int64_t count) {
+    py::gil_scoped_release nogil;
+    return cpu::is_finite(pointer<const float>(values), count);
+  });
   m.def("update", &tile_update);
   m.def("read", &tile_read);
   bind_chain(m);

@@ -47,6 +47,9 @@ void disturb(const float* hidden, const uint32_t* step, float* visible, int64_t 
              const Stream& stream, uint64_t k, float deviation, int threads);
 Status redraw(const UpdateArgs& args, const float* hidden, float deviation, int threads);
 
+// No NaN and no infinity.
+bool is_finite(const float* values, int64_t count);
+
 // Standard normals of `kInitialisation`, one per crosspoint.
 void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out, int threads);
 

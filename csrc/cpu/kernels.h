@@ -143,6 +143,7 @@ struct KernelTable {
   int64_t panel;  // outputs of a read panel
   // Bits of the largest magnitude; 0x7f800000 and above: not finite.
   uint32_t (*absmax)(const float* v, int64_t n);
+  int64_t (*above)(const float* v, int64_t n, float limit);  // how many magnitudes are
   void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*row_trains)(const UpdateJob&, int64_t group0, int64_t group1);
   void (*column_moments)(const UpdateJob&, int64_t group0, int64_t group1);

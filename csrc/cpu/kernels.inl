@@ -39,6 +39,7 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     kFusedRead,
     kPanel,
     absmax,
+    above,
     column_trains,
     row_trains,
     column_moments,

@@ -166,6 +166,10 @@ void repeat_saturated(const Plan& p, int64_t block, int threads, Scratch& scratc
 
 }  // namespace
 
+bool is_finite(const float* values, int64_t count) {
+  return table().absmax(values, count) < kInfinity;
+}
+
 Status read(const ReadArgs& a, int threads) {
   Plan p = {};
   p.a = &a;

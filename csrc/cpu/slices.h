@@ -37,10 +37,9 @@ struct AnyDevice {
 // A line saturates where its probability would be above 1; a thousandth more is no loss.
 constexpr float kSaturates = 1.001f;
 
-inline int64_t saturated_lines(const float* values, int64_t count, float scale) {
-  int64_t n = 0;
-  for (int64_t i = 0; i < count; ++i) n += scale * absolute(values[i]) > kSaturates;
-  return n;
+inline int64_t saturated_lines(const float* values, int64_t count, uint32_t most, float scale) {
+  if (!(scale * as_float(most) > kSaturates)) return 0;
+  return table().above(values, count, kSaturates / scale);
 }
 
 // Management of every sample; returns where a value is not finite, and how many lines saturate.
@@ -52,10 +51,8 @@ inline Status manage_trains(const UpdateArgs& a, Train* trains) {
     if (x >= kInfinity) return {1, b};
     if (d >= kInfinity) return {2, b};
     const Train t = trains[b] = manage_train(a.train, as_float(x), as_float(d));
-    if (t.scale_x * as_float(x) > kSaturates)
-      saturated += saturated_lines(a.x + b * a.cols, a.cols, t.scale_x);
-    if (t.scale_d * as_float(d) > kSaturates)
-      saturated += saturated_lines(a.d + b * a.rows, a.rows, t.scale_d);
+    saturated += saturated_lines(a.x + b * a.cols, a.cols, x, t.scale_x);
+    saturated += saturated_lines(a.d + b * a.rows, a.rows, d, t.scale_d);
   }
   return {0, 0, saturated};
 }

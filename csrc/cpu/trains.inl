@@ -12,6 +12,15 @@ uint32_t absmax(const float* v, int64_t n) {
   return max_lane(most);
 }
 
+int64_t above(const float* v, int64_t n, float limit) {
+  const F most(limit);
+  int64_t count = 0, i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    count += __builtin_popcount(to_bits(most < absolute(load(v + i))));
+  if (i < n) count += __builtin_popcount(to_bits(most < absolute(load_partial(v + i, n - i))));
+  return count;
+}
+
 // Words of kLanes lines from `line` on.
 PL_HD U line_words(F value, int64_t line, float scale, Keys key, int slots) {
   return line_word(value, (lane_index() + U(uint32_t(line))) * U(kColumnStride), scale, key, slots);

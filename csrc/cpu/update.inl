@@ -10,11 +10,11 @@ constexpr int kHashes = kGroup / kLanes / 2;  // one hash serves columns c and c
 PL_HD F first_of(U pair) { return as_float(pair & U(0xffff0000u)); }
 PL_HD F second_of(U pair) { return as_float(pair << 16); }
 
-// A weight that was NaN stays so: `clip` does not know it.
-PL_HD F keep_nan(F before, F after) {
-  const U above = U(0x7f800000u) - (as_bits(before) & U(0x7fffffffu));
-  return select(is_negative(as_float(above)), before, after);
+PL_HD M is_nan(F x) {
+  return is_negative(as_float(U(0x7f800000u) - (as_bits(x) & U(0x7fffffffu))));
 }
+// A weight that was NaN stays so: `clip` does not know it.
+PL_HD F keep_nan(F before, F after) { return select(is_nan(before), before, after); }
 
 // Device parameters of kLanes crosspoints at `o`, of which the first n exist.
 template <class Device>
@@ -44,6 +44,7 @@ struct Block {
   static constexpr int kColumns = GROUPS * kGroup;
   F w[kVectors];
   Crosspoint<F> c[kVectors];
+  bool nan;  // whether a weight may be one: whether their sum is
 
   PL_HD void load_from(const UpdateArgs& a, const Device& device, int64_t offset, int64_t columns) {
     if (columns >= kColumns) {
@@ -60,6 +61,9 @@ struct Block {
         c[v] = load_crosspoint(a, device, offset + v * kLanes, n < kLanes ? n : kLanes);
       }
     }
+    F sum = w[0];
+    for (int v = 1; v < kVectors; ++v) sum = sum + w[v];
+    nan = any(is_nan(sum));
   }
   // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
   PL_HD void store_to(const UpdateArgs& a, int64_t offset, int64_t columns) const {
@@ -67,8 +71,8 @@ struct Block {
     for (int v = 0; v < kVectors; ++v) {
       const int64_t o = offset + v * kLanes;
       const int64_t n = columns - v * kLanes;
-      const F before = columns >= kColumns ? load(a.w + o) : load_partial(a.w + o, n);
-      const F x = keep_nan(before, w[v] + F(0.0f));
+      F x = w[v] + F(0.0f);
+      if (nan) x = keep_nan(columns >= kColumns ? load(a.w + o) : load_partial(a.w + o, n), x);
       columns >= kColumns ? store(a.w + o, x) : store_partial(a.w + o, x, n);
     }
   }

@@ -16,11 +16,11 @@ from ..arrays import PendingGradient
 from ..cells import Cell
 from ..errors import ConfigError
 from ..ops import is_finite
-from ..torch_private import trained, will_accumulate
+from ..torch_private import plain_apply, trained, will_accumulate
 
 _MANY = 1000  # backward passes that nobody pulsed
 
-__all__ = ["Read", "Transposed"]
+__all__ = ["Read", "Transposed", "read"]
 
 
 class Read(Function):
@@ -83,6 +83,25 @@ class Transposed(Function):
         return y, None, None, None
 
 
+_apply = plain_apply(Read)
+
+
+def read(x: Tensor, weight: Tensor, cell: Cell, training: bool) -> Tensor:
+    """``y = W x`` of a cell, with a graph where grad mode asks for one.
+
+    Args:
+        x: (samples, cols). weight: the cell's parameter. cell: that is read.
+        training: whether counters advance, see :meth:`pulseline.cells.Cell.evaluate`.
+
+    Returns:
+        (samples, rows).
+    """
+    if not torch.is_grad_enabled():
+        return cell.read(x) if training else cell.evaluate(x)
+    y: Tensor = (Read.apply if torch.compiler.is_compiling() else _apply)(x, weight, cell, training)
+    return y
+
+
 def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tensor | None:
     """Leave the pair for whoever the backward pass is for.
 
@@ -109,7 +128,7 @@ def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tens
             "has none; ask torch.autograd.grad for inputs or digital parameters alone"
         )
     # A copy: the caller may reuse its buffer before the optimizer comes.
-    pair = (x.detach().clone(), d)
+    pair = (x.clone(), d)
     if wanted is None or cell.hooked:
         return PendingGradient([pair], cell.shape, d.device)
     cell.pending.append(pair)

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..identity import Identity, check_integer, identify
 from ..ops import check_tensor, refuse_traced
 from ..torch_private import functorch_is_active
-from .function import Read
+from .function import read
 
 __all__ = ["AnalogLinear"]
 
@@ -150,10 +150,7 @@ class AnalogLinear(Settings, nn.Module):
         if getattr(weight, "cell", weight) is not cell:
             raise ConfigError(_HERE)
         try:
-            if torch.is_grad_enabled():
-                y: Tensor = Read.apply(flat, weight, cell, training)
-            else:
-                y = cell.read(flat) if training else cell.evaluate(flat)
+            y = read(flat, weight, cell, training)
         except RuntimeError:
             if not functorch_is_active():  # which torch.func is
                 raise
