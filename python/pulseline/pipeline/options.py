@@ -18,12 +18,15 @@ class Options:
     Attributes:
         executor: "sim" (one thread), "threads" (one per stage), "dist" (one process per stage,
             under torchrun), "streams" (CUDA). They run the same operations in the same order per
-            stage: the same bits, as far as the matrix products run on tiles.
+            stage: the same bits on crossbars, and in digital layers with ``stage_threads``.
         micro_batch_size: samples per micro-batch.
         micro_batches: micro-batches per update, of schedules "sync" and "gpipe".
         timeout: seconds that a stage of "threads" or "dist" waits for another.
         measure: keep wall-clock times, see :meth:`pulseline.Pipeline.spans`.
         seed: of what torch draws in stages (dropout); None: ``torch.initial_seed()``.
+        stage_threads: of torch, on which a stage computes. Convolutions, normalisations and means
+            have other last bits on another number; with one that is given here, every executor
+            gives the same. None: those of the process, shared out among the stages by "threads".
 
     Raises:
         ConfigError: a value out of its range.
@@ -35,6 +38,7 @@ class Options:
     timeout: float = 60.0
     measure: bool = False
     seed: int | None = None
+    stage_threads: int | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(EXECUTORS)
@@ -43,6 +47,9 @@ class Options:
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             require(whole, self, name, "use an integer >= 1")
+        threads = self.stage_threads
+        whole = threads is None or (type(threads) is int and threads >= 1)
+        require(whole, self, "stage_threads", "use an integer >= 1, or leave it out")
         number = isinstance(self.timeout, (int, float)) and self.timeout > 0
         require(number, self, "timeout", "use a positive number of seconds")
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)

@@ -21,7 +21,7 @@ from .agreement import agree
 from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments
 from .draws import Draws
 from .executors import make
-from .executors.execute import autocasts, casting
+from .executors.execute import autocasts, casting, computing
 from .options import Options
 from .split import Balance
 from .stage import Loss, Stage, is_finite
@@ -93,7 +93,8 @@ class Pipeline:
         for index, stage in enumerate(self.stages, start=1):
             self._take(stage, index)
         self._executor = make(
-            self.options.executor, self.stages, schedule, float(self.options.timeout)
+            *(self.options.executor, self.stages, schedule, float(self.options.timeout)),
+            self.options.stage_threads,
         )
         try:
             agree(self.options, schedule, self.stages, self.share)
@@ -238,7 +239,7 @@ class Pipeline:
 
     def _advance(self, drain: bool = False) -> None:
         try:
-            with torch.enable_grad(), casting(autocasts()):
+            with torch.enable_grad(), casting(autocasts()), computing(self.options.stage_threads):
                 self._executor.run(self._planner.advance(drain), self._losses, drain)
         except BaseException:
             self._planner.abandon()
@@ -266,7 +267,8 @@ class Pipeline:
             try:
                 for stage in self.stages:
                     stage.module.eval()
-                return self._executor.eval(x)
+                with computing(self.options.stage_threads):
+                    return self._executor.eval(x)
             finally:
                 for stage in self.stages:
                     stage.module.train()

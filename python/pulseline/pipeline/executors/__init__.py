@@ -13,12 +13,15 @@ __all__ = ["EXECUTORS", "Executor", "Simulator", "make"]
 EXECUTORS = ("sim", "threads", "dist", "streams")
 
 
-def make(name: str, stages: list[Stage], schedule: Schedule, timeout: float) -> Executor:
+def make(
+    name: str, stages: list[Stage], schedule: Schedule, timeout: float, threads: int | None = None
+) -> Executor:
     """The executor of that name.
 
     Args:
         name: one of EXECUTORS. stages: of all processes. schedule: that they will run.
         timeout: seconds that a stage waits for another.
+        threads: of torch in each thread of "threads"; None: an equal share.
 
     Raises:
         ConfigError: the time-out is not positive, or the executor cannot run these stages.
@@ -31,7 +34,7 @@ def make(name: str, stages: list[Stage], schedule: Schedule, timeout: float) -> 
     if name == "threads":
         from .threads import Threads
 
-        return Threads(stages, timeout)
+        return Threads(stages, timeout, threads)
     if name == "dist":
         from .dist import Distributed
 

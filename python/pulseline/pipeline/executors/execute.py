@@ -17,7 +17,17 @@ from ..stage import Stage
 from .calls import Calls
 from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
 
-__all__ = ["Autocast", "Ends", "Executor", "Local", "autocasts", "casting", "perform", "reason"]
+__all__ = [
+    "Autocast",
+    "Ends",
+    "Executor",
+    "Local",
+    "autocasts",
+    "casting",
+    "computing",
+    "perform",
+    "reason",
+]
 
 T = TypeVar("T")
 
@@ -153,6 +163,20 @@ def casting(modes: Autocast) -> Iterator[None]:
         for kind, dtype in modes:
             stack.enter_context(torch.autocast(kind, dtype, cache_enabled=False))
         yield
+
+
+@contextmanager
+def computing(threads: int | None) -> Iterator[None]:
+    """On so many threads of torch; None: on as many as there are."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Local:

@@ -99,16 +99,17 @@ class Threads(Local):
 
     Args:
         stages: first one first. timeout: seconds that a stage waits for a message.
+        threads: of torch in each of them; None: an equal share.
     """
 
-    def __init__(self, stages: Sequence[Stage], timeout: float) -> None:
+    def __init__(self, stages: Sequence[Stage], timeout: float, threads: int | None = None) -> None:
         super().__init__(stages, lambda: ThreadLink(timeout))
         self._timeout = timeout
         self._stop = threading.Event()
         self._answers: Answers = SimpleQueue()
         self._unsettled = False  # workers may still be at something
         self._orders: list[Orders] = [SimpleQueue() for _ in self.local]
-        threads = max(1, torch.get_num_threads() // len(self.local))
+        threads = threads or max(1, torch.get_num_threads() // len(self.local))
         for stage, ends, orders in zip(self.local, self.ends, self._orders, strict=True):
             worker = threading.Thread(
                 target=_work,
