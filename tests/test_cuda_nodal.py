@@ -219,3 +219,19 @@ def test_layers_read_to_the_same_bits(backend: Emulated, monkeypatch: pytest.Mon
     monkeypatch.setattr(ops, "read_chain_", cuda_read.read)
     for a, b in zip(on_cpu, read(), strict=True):
         assert torch.equal(bits(a), bits(b))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bound", ["none", "iterative"])
+def test_what_does_not_converge_is_nan(backend: Emulated, bound: str) -> None:
+    """The CPU refuses such a read; here the host does not wait, so the sample says it."""
+    config = ReadConfig(
+        ir_drop="exact", wire_resistance=1e4, ir_tolerance=1e-12, bound_management=bound
+    )
+    p = problem(96, 96, 2, config)
+    p.x[1] = 0.0
+    with pytest.raises(ConfigError, match="which the nodal equations do not reach"):
+        p.kernel()
+    y = gpu(p)
+    assert y[0].isnan().all()
+    assert not y[1].any()

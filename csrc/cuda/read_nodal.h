@@ -205,6 +205,11 @@ PL_DEVICE void solve_nodes(const NodalArray& a, const NodalWork& k, double toler
     __syncthreads();
     if (leads) k.turn[threadIdx.x] = mine.turn(k.total(a.m));
   }
+  // What has not converged reads as NaN: the host does not wait for a word of refusal.
+  if (leads) k.step[threadIdx.x] = mine.running() ? __builtin_nan("") : 0.0;
+  __syncthreads();
+  const int last = (a.n - 1) * a.m * k.lanes;
+  for_lines(k, a.m, [&](int, int lane, int t) { k.x[last + t] = k.x[last + t] + k.step[lane]; });
   __syncthreads();
 }
 
