@@ -26,12 +26,13 @@ from pulseline.nn import AnalogLinear
 from pulseline.optim import AnalogSGD
 from pulseline.pipeline import Pipeline
 from pulseline.pipeline.executors import dist as distributed
-from pulseline.pipeline.executors import processes
+from pulseline.pipeline.executors import processes, shared
 from pulseline.schedules import asynchronous
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 ODD = RANK == WORLD - 1
 WAIT_S = 2.5
+MANY, WIDE = 64, 32768  # 8 MB a message
 SLACK_S = 15.0  # for a machine with more work than cores
 
 
@@ -242,14 +243,17 @@ class Signals(nn.Module):
         return x
 
 
-def _signalled(name: str, stage: int, number: int) -> None:
-    pipe = cases.build(WORLD, asynchronous(), executor="dist", timeout=WAIT_S)
+def _signalled(name: str, stage: int, number: int, pipe: Pipeline | None = None) -> None:
+    x, y = delayed.samples(cases.COUNT, cases.SIZE)
+    if pipe is None:
+        pipe = cases.build(WORLD, asynchronous(), executor="dist", timeout=WAIT_S)
+    else:
+        x = y = torch.rand(20 * MANY, WIDE, generator=torch.Generator().manual_seed(1))
     part = pipe.stages[stage - 1]
     part.module = nn.Sequential(Signals(number), *part.module.children())
-    x, y = delayed.samples(cases.COUNT, cases.SIZE)
     start = time.monotonic()
     with pytest.raises(StageFailed) as failure:
-        cases.feed(pipe, x, y)
+        cases.feed(pipe, x, y, 6 * pipe.micro_batch_size // cases.SIZE)
     mine = stage - 1 == RANK  # it lay still
     assert time.monotonic() - start < 2 * WAIT_S + SLACK_S + (3 * WAIT_S if mine else 0)
     print(f"{name}: {failure.value}", flush=True)
@@ -270,6 +274,16 @@ def stopped_last() -> None:
 def killed_first() -> None:
     """The first rank is killed, and the store with it."""
     _signalled("killed_first", 1, signal.SIGKILL)
+
+
+def full() -> None:
+    """The last rank stops, and messages of 8 MB fill all that lies between: memory, then gloo."""
+    for name, possible in (("full_memory", shared.possible), ("full_gloo", lambda: False)):
+        shared.possible = possible
+        parts = [layer for _ in range(WORLD) for layer in (nn.LayerNorm(WIDE), nn.Tanh())]
+        pipe = build(nn.Sequential(*parts), timeout=WAIT_S, micro_batch_size=MANY)
+        _signalled(name, WORLD, signal.SIGSTOP, pipe)
+        build(timeout=60).close()
 
 
 def forgotten() -> None:

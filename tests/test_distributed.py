@@ -104,6 +104,15 @@ def test_ranks_that_stop_or_are_killed() -> None:
         assert re.match(want, said(rank, "killed_first")), done
 
 
+def test_a_full_pipe() -> None:
+    """A rank that writes to one that stopped ends within two timeouts, whatever carries it."""
+    done = launch.ranks(2, FAULTS, "full")
+    assert [rank.code for rank in done] == [0, 0], done
+    for case in ("full_memory", "full_gloo"):
+        want = r"stage 1 failed at operation [FB]\d+: stage 2 did not answer for 2\.5 s; "
+        assert re.match(want, said(done[0], case)), done
+
+
 def test_a_rank_that_is_killed_while_others_start() -> None:
     done = launch.ranks(3, FAULTS, "killed_at_start")
     assert [rank.code for rank in done] == [0, 0, -9], done
