@@ -19,7 +19,7 @@ from ..arrays import arrays_of
 from ..cells import Cell
 from ..errors import ConfigError
 from ..identity import Identity, identify, refuse_twins, upcoming
-from .linear import AnalogLinear
+from .base import AnalogLayer
 from .places import Matrices, find
 from .registry import Builder, builder_of, hand_over
 from .report import Clipping, ConversionReport, LayerReport, keep
@@ -335,5 +335,5 @@ def _slots(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Before anything is loaded: every layer finds its part."""
     for name, layer in module.named_modules():
-        if isinstance(layer, AnalogLinear):
+        if isinstance(layer, AnalogLayer):
             layer.check_state(state, f"{prefix}{name}." if name else prefix)

@@ -1,0 +1,182 @@
+"""AnalogLayer: what every layer with one matrix on a crossbar answers, whatever its product is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..arrays import AnalogParameter, Fixed, Settings, refuse_conversion
+from ..cells import Cell
+from ..cells.cell import check_entry
+from ..errors import ConfigError
+from ..identity import Identity
+from ..ops import check_tensor, refuse_traced
+from ..torch_private import functorch_is_active
+from .function import read
+
+__all__ = ["AnalogLayer"]
+
+_F32 = torch.float32
+_HERE = (
+    "the weight of an analog layer is on its crossbar: it cannot be replaced, computed from others "
+    "(pruning, spectral_norm, parametrizations, functional_call) or shared with another module; "
+    "write its values with layer.cell.program(values), or share the whole layer"
+)
+_TRACED = "traced into a graph or transformed (torch.jit.trace, torch.export, torch.func)"
+
+
+class _Parameters(dict[str, Any]):
+    """The bias; who looks for a weight here would exchange it behind the crossbar's back."""
+
+    def __contains__(self, name: object) -> bool:
+        if name == "weight":
+            raise ConfigError(_HERE)
+        return super().__contains__(name)
+
+    def __missing__(self, name: str) -> Any:
+        if name == "weight":
+            raise ConfigError(_HERE)
+        raise KeyError(name)
+
+    def __delitem__(self, name: str) -> None:
+        if name == "weight":
+            raise ConfigError(_HERE)
+        super().__delitem__(name)
+
+
+class AnalogLayer(Settings, nn.Module):
+    """A matrix on a crossbar and a digital bias; subclasses say what they multiply.
+
+    Attributes:
+        cell: what stands for the matrix.
+        bias: one number per output, or None.
+    """
+
+    cell: Cell
+    bias: nn.Parameter | None
+    crossbar = Fixed(lambda layer: layer.cell.crossbar, "build the layer anew")
+
+    def _hold(self, cell: Cell, outputs: int, bias: bool) -> None:
+        """Take over a new cell, with initial weights; the bias is zero."""
+        self.__dict__["_parameters"] = _Parameters()
+        self.cell = cell
+        with torch.inference_mode(False):
+            zeros = torch.zeros(outputs, dtype=torch.float32, device="cpu")
+            self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+        self.cell.initialise()
+
+    @property
+    def identity(self) -> Identity:
+        """Whose random numbers the layer draws."""
+        return self.cell.identity
+
+    @property
+    def weight(self) -> AnalogParameter:
+        """What is read, in the units of the layer; what is written to it is programmed."""
+        return self.cell.weight
+
+    @weight.setter
+    def weight(self, value: object) -> None:
+        if value is not self.cell.weight:
+            raise ConfigError(_HERE)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's, but for the weight and what would compute it.
+
+        Raises:
+            ConfigError: another tensor comes as the weight, or the weight under another name.
+        """
+        if name == "weight" or isinstance(param, AnalogParameter):
+            if name != "weight" or param is not self.cell.weight:
+                raise ConfigError(_HERE)
+            return
+        super().register_parameter(name, param)
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew from torch's generator, as the layers of torch.nn do."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            inputs = math.prod(self.weight.shape[1:])
+            bound = 1 / math.sqrt(inputs) if inputs else 0.0
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As torch's, with the layer behind its cell: so its weight comes before its bias."""
+        found = list(super().named_modules(memo, prefix, remove_duplicate))
+        yield from (*found[1:], *found[:1])
+
+    def _input(self, x: Tensor) -> Tensor:
+        """What a forward pass was given, refused where torch makes a graph of it."""
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            refuse_traced(_TRACED)
+        check_tensor(x)
+        if x.dtype is not _F32 and torch.is_autocast_enabled(x.device.type):
+            return x.float()  # a crossbar has its own precision: its converters'
+        return x
+
+    def _product(self, x: Tensor, by: Any) -> Tensor:
+        """The reads of a forward pass.
+
+        Args:
+            x: inputs. by: reads them: the cell, or what unfolds them for it.
+        """
+        training = self.training
+        weight: Any = by.weight
+        if getattr(weight, "cell", weight) is not self._modules["cell"]:
+            raise ConfigError(_HERE)
+        try:
+            return read(x, weight, by, training)
+        except RuntimeError:
+            if not functorch_is_active():  # which torch.func is
+                raise
+            refuse_traced(_TRACED)
+
+    def _devices(self) -> str:
+        """Device and identity, for repr."""
+        one = self.cell.identity
+        device = self.cell.crossbar.device.name
+        return f"device={device}, seed={one.seed}, tile_id={one.tile_id}"
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        refuse_conversion(fn)
+        super()._apply(fn, recurse)
+        return self
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch mode; entering evaluation restarts its draws."""
+        if not mode:
+            self.cell.begin_evaluation()
+        super().train(mode)
+        return self
+
+    def check_state(self, state: Mapping[str, Any], prefix: str = "", whole: bool = True) -> None:
+        """Refuse entries of a state_dict that this layer cannot take over; changes nothing.
+
+        Args:
+            state: a state_dict. prefix: of this layer's names in it.
+            whole: False: all entries may be absent.
+
+        Raises:
+            ConfigError: an entry is missing, misshapen, not finite, or of a cell of another
+                configuration.
+        """
+        name = f"layer {prefix[:-1]}" if prefix else "layer"
+        if self.bias is not None and f"{prefix}bias" in state:
+            check_entry(f"{prefix}bias", state[f"{prefix}bias"], self.bias)
+            whole = True
+        elif self.bias is not None and (whole or f"{prefix}cell._extra_state" in state):
+            raise ConfigError(
+                f"state lacks {prefix}bias; load the whole state_dict() of an analog model, "
+                "or convert a digital one with to_analog"
+            )
+        self.cell.check_state(state, f"{prefix}cell.", whole, name)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.check_state(state, prefix, whole=False)
+        super()._load_from_state_dict(state, prefix, *rest)
