@@ -24,6 +24,10 @@ PERFECT = IOConfig.perfect()
 DIGITAL = "ignore:.* stay digital"
 
 
+class OwnConv1d(nn.Conv1d):
+    """A subclass, which has no counterpart."""
+
+
 class Net(nn.Module):
     """A little of everything; two layers of the same block are one."""
 
@@ -31,7 +35,7 @@ class Net(nn.Module):
         super().__init__()
         self.emb = nn.Embedding(10, 8)
         self.enc = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        self.conv = nn.Conv1d(8, 8, 3)
+        self.conv = OwnConv1d(8, 8, 3)
         shared = nn.Linear(8, 8)
         self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), shared) for _ in range(2)])
         self.head = nn.Linear(8, 4)
@@ -132,8 +136,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "include": ({"include": "block.0"}, "include names 'block.0'.*did you mean blocks.0"),
     "exclude": ({"exclude": ["head", "x1"]}, "exclude names 'x1', which is no module with"),
     "module without matrix": ({"exclude": "enc.norm1"}, "exclude names 'enc.norm1'"),
-    "type": ({"rules": {nn.Conv2d: "ideal"}}, "rules names Conv2d.*did you mean Conv1d"),
-    "no counterpart": ({"rules": {nn.Conv1d: "ideal"}}, "no analog layer for Conv1d; give it None"),
+    "type": ({"rules": {nn.Conv2d: "ideal"}}, "rules names Conv2d.*did you mean OwnConv1d"),
+    "no counterpart": ({"rules": {nn.Conv1d: "ideal"}}, "layer for OwnConv1d; give it None"),
     "key": ({"rules": {3: None}}, "rules holds 3; use patterns of names or classes of modules"),
     "class": ({"rules": {SoftBounds: None}}, "rules holds <class"),
     "device": ({"rules": {"*": "reram_se"}}, "device is 'reram_se'; did you mean .*reram_es"),
@@ -183,7 +187,7 @@ def test_everything_that_stays_digital_is_named_with_its_reason() -> None:
     assert why["enc.self_attn"] == "no analog layer for MultiheadAttention"
     assert "subclass of nn.Linear" in why["enc.self_attn.out_proj"]
     assert why["enc.linear1"] == "excluded by 'enc.linear1'"
-    assert why["conv"] == "no analog layer for Conv1d"
+    assert "OwnConv1d is a subclass of nn.Conv1d" in why["conv"]
     assert why["head"] == "rule 'head' is None"
     assert [one.name for one in report.left] == ["enc.self_attn", "enc.self_attn.out_proj", "conv"]
     (text,) = (str(one.message) for one in said)
@@ -191,7 +195,7 @@ def test_everything_that_stays_digital_is_named_with_its_reason() -> None:
     every = 80 + 4 * 64 + 2 * 128 + 192 + 3 * 64 + 32
     assert text.startswith(f"{(4 * 64 + 192) / every:.1%} of the weights stay digital")
     assert report.share == (128 + 3 * 64) / every
-    assert "Conv1d, MultiheadAttention" in text
+    assert "MultiheadAttention, NonDynamicallyQuantizableLinear, OwnConv1d" in text
 
 
 def test_a_matrix_of_a_users_own_module_is_named() -> None:
@@ -218,11 +222,13 @@ def test_what_is_asked_to_stay_digital_is_no_warning() -> None:
 
 
 def test_a_model_of_which_nothing_can_become_analog() -> None:
-    with pytest.raises(ConfigError, match=r"model has no nn\.Linear but Conv1d; give a model with"):
-        to_analog(nn.Conv1d(3, 3, 1))
-    with pytest.raises(ConfigError, match=r"model has no nn\.Linear; give"):
+    with pytest.raises(
+        ConfigError, match=r"model has no linear layer or convolution but OwnConv1d;"
+    ):
+        to_analog(OwnConv1d(3, 3, 1))
+    with pytest.raises(ConfigError, match=r"model has no linear layer or convolution; give"):
         to_analog(nn.Tanh())
-    assert to_analog(nn.Conv1d(3, 3, 1), dry_run=True).share == 0.0
+    assert to_analog(OwnConv1d(3, 3, 1), dry_run=True).share == 0.0
     digital = nn.Linear(3, 3)
     kept = to_analog(digital, {"*": None})  # asked for: a baseline
     assert type(kept) is nn.Linear

@@ -54,7 +54,7 @@ OPS_ROWS = (
     ("layout",),
     ("checks",),
     ("library", "cuda.module", "cuda.outcomes"),
-    ("environment", "cuda.launch", "crosspoints", "wires"),
+    ("environment", "cuda.launch", "crosspoints", "wires", "unfold"),
     ("cuda.batch", "cuda.read"),
     ("read", "update", "retention"),
     ("__init__",),
@@ -86,6 +86,7 @@ IMPORTERS = {
     "update",
     "retention",
     "wires",
+    "unfold",
 }
 IMPORTERS |= {"cuda.module"}
 

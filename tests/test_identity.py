@@ -250,8 +250,8 @@ def test_converted_layers_get_these_numbers_whatever_is_converted_or_frozen() ->
     model = mixed()
     model.requires_grad_(False)
     analog = to_analog(model, seed=2)
-    assert [analog[n].cell.identity.tile_id for n in (2, 4)] == [5, 7]
-    for n in (2, 4):
+    assert [analog[n].cell.identity.tile_id for n in (2, 3, 4)] == [5, 6, 7]
+    for n in (2, 3, 4):
         assert analog[n].cell.identity.tile_id == ids[f"{n}.weight"]
     assert tile_ids(analog) == tile_ids(model)  # converted or not
 

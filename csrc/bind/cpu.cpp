@@ -11,6 +11,7 @@
 
 #include "bind/chain.h"
 #include "bind/checks.h"
+#include "bind/unfold.h"
 #include "cpu/kernels.h"
 
 namespace py = pybind11;
@@ -201,6 +202,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("update", &tile_update);
   m.def("read", &tile_read);
   bind_chain(m);
+  bind_unfold(m);
   // What a launch on a GPU will be refused for, asked before it waits for others.
   m.def("check_update",
         [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,

@@ -10,6 +10,7 @@
 //   RetentionSettings             what happens between pulses, see core/retention.h
 //   Counters                      of one array, in its buffer: samples read and pulsed so far
 //   UpdateAddresses, UpdateSizes  one tile's update in a launch of several (CUDA)
+//   UnfoldSizes                   an image and its patches, see core/unfold.h
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -45,6 +46,8 @@ PULSELINE_NAMED(RetentionSettings, double, lifetime, lifetime_dtod, reset, reset
 PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired, counter)
 PULSELINE_NAMED(Counters, int64_t, forward, backward, evaluation, update)
 PULSELINE_NAMED(UpdateSizes, int64_t, rows, cols, batch)
+PULSELINE_NAMED(UnfoldSizes, int64_t, channels, sample_stride, channel_stride, stride0, stride1,
+                stride2, outputs0, outputs1, outputs2, kernel0, kernel1, kernel2)
 
 // In the order of the fields.
 template <>
@@ -91,6 +94,11 @@ struct Limits<UpdateSizes> {
   static constexpr Limit kOf[] = {kAnyWhole, kAnyWhole, kAnyWhole};
 };
 template <>
+struct Limits<UnfoldSizes> {
+  static constexpr Limit kOf[] = {kExtents, kAnyWhole, kAnyWhole, kAnyWhole, kAnyWhole, kAnyWhole,
+                                  kExtents, kExtents,  kExtents,  kExtents,  kExtents,  kExtents};
+};
+template <>
 struct Limits<Counters> {
   static constexpr Limit kOf[] = {kAnyWhole, kAnyWhole, kAnyWhole, kAnyWhole};
 };
@@ -107,6 +115,7 @@ inline pybind11::dict layout() {
   d["RetentionSettings"] = RetentionSettings::kFields;
   d["UpdateAddresses"] = UpdateAddresses::kFields;
   d["UpdateSizes"] = UpdateSizes::kFields;
+  d["UnfoldSizes"] = UnfoldSizes::kFields;
   d["Counters"] = Counters::kFields;
   return d;
 }

@@ -42,6 +42,7 @@ constexpr Limit kAny = {-HUGE_VAL, HUGE_VAL, false}, kAnyWhole = whole(-HUGE_VAL
 constexpr Limit kFinite = {-kLargest, kLargest, false}, kPositive = {0, kLargest, false};
 constexpr Limit kNormal = {kSmallest, kLargest, false}, kPart = {0, 1, false};
 constexpr Limit kFlag = whole(0, 1), kSizes = whole(1, kMostSize), kTiles = whole(0, 4294967295.0);
+constexpr Limit kExtents = whole(0, kMostSize);
 constexpr Limit kSeeds = whole(0, 9223372036854775807.0);
 constexpr Limit kTolerance = {1e-12, 1, false};
 constexpr Limit kResolution = {0, 4194304, false};  // 2^22 levels

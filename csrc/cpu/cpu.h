@@ -6,6 +6,7 @@
 #include "core/args.h"
 #include "core/chain.h"
 #include "core/retention.h"
+#include "core/unfold.h"
 
 namespace pulseline::cpu {
 
@@ -49,6 +50,10 @@ Status redraw(const UpdateArgs& args, const float* hidden, float deviation, int 
 
 // No NaN and no infinity.
 bool is_finite(const float* values, int64_t count);
+// Patches of an image into rows, and the sum of rows into an image, see core/unfold.h. store: every
+// element of the image comes once and need not be cleared before.
+void unfold(const UnfoldArgs& args, int threads);
+void fold(const UnfoldArgs& args, bool store, int threads);
 
 // Standard normals of `kInitialisation`, one per crosspoint.
 void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out, int threads);

@@ -58,6 +58,19 @@ def read_chain(
     converters: Sequence[float],
     threads: int,
 ) -> int: ...
+def unfold(
+    image: int, rows: int, source: int, sizes: Sequence[int], first: int, last: int, threads: int
+) -> None: ...
+def fold(
+    image: int,
+    rows: int,
+    source: int,
+    sizes: Sequence[int],
+    first: int,
+    last: int,
+    store: bool,
+    threads: int,
+) -> None: ...
 def wire_currents(
     w: int,
     rows: int,

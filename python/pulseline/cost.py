@@ -15,6 +15,7 @@ from .errors import ConfigError
 from .hardware import Balance, Hardware, Matrix, RunReport, StageCost, preset, stage_cost
 from .hardware import balance as balance_times
 from .hardware.presets import DEFAULT
+from .nn.registry import CONVOLUTIONS
 from .pipeline import Pipeline
 from .pipeline.stage import evaluating
 from .schedules import Schedule, Span, modelled_spans, run_time
@@ -97,8 +98,7 @@ def matrices(
 
 
 def _holds_matrix(layer: nn.Module) -> bool:
-    known = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return known or _cell(layer) is not None
+    return isinstance(layer, (nn.Linear, *CONVOLUTIONS)) or _cell(layer) is not None
 
 
 def _cell(layer: nn.Module) -> Cell | None:
@@ -107,8 +107,12 @@ def _cell(layer: nn.Module) -> Cell | None:
 
 
 def _shape(layer: Any) -> tuple[int, int]:
+    cell = _cell(layer)
+    if cell is not None:
+        return cell.shape[0], cell.shape[1]
     weight: Tensor = layer.weight
-    return weight.shape[0], weight.numel() // max(weight.shape[0], 1)
+    rows: int = layer.out_channels if hasattr(layer, "out_channels") else weight.shape[0]
+    return rows, weight.numel() // max(rows, 1)
 
 
 def _matrix(layer: nn.Module, positions: float, counted: Counted, known: bool = False) -> Matrix:

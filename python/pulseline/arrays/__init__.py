@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .array import Array
-from .gradient import PendingGradient
+from .form import Form
+from .gradient import Pairs, PendingGradient
 from .parameter import AnalogParameter, check_lr, collect, refuse_dense
+from .patches import Patches, chunk_rows, parts
 from .twins import arrays_of, cells_of, refuse_twin_arrays
 from .weight import Fixed, Settings, refuse_conversion
 
@@ -12,12 +14,17 @@ __all__ = [
     "AnalogParameter",
     "Array",
     "Fixed",
+    "Form",
+    "Pairs",
+    "Patches",
     "PendingGradient",
     "Settings",
     "arrays_of",
     "cells_of",
     "check_lr",
+    "chunk_rows",
     "collect",
+    "parts",
     "refuse_conversion",
     "refuse_dense",
     "refuse_twin_arrays",

@@ -187,13 +187,14 @@ class Array(Weighted):
         :meth:`Crosspoints.fitting_scale` finds; else it stays 1.
 
         Args:
-            target: (rows, cols) weights in the units of the layer.
+            target: (rows, cols) weights in the units of the layer, or of the parameter's shape.
 
         Raises:
             ConfigError: wrong shape, or a value that is not finite.
         """
+        target = self.as_matrix(target)
         if target.shape != self.held.shape:
-            shape = tuple(self.held.shape)
+            shape = tuple(self.weight.shape)
             raise ConfigError(f"weights have shape {tuple(target.shape)}; this array holds {shape}")
         if target.device != self.held.device:
             raise ConfigError(f"weights are on {target.device}; move them to {self.held.device}")

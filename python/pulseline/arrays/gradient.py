@@ -16,10 +16,12 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..torch_private import no_torch_function, tree_iter, tree_map, without_storage
+from .form import Form
+from .patches import Patches, outer_sum
 
 __all__ = ["GradientView", "Pairs", "PendingGradient", "refuse_gradient"]
 
-Pairs = list[tuple[Tensor, Tensor]]
+Pairs = list[tuple[Any, Tensor]]  # x is a Tensor, or Patches
 
 _SCALED = {"mul": 1, "div": -1, "true_divide": -1}  # power of the factor
 _SUMS = {"add": 1, "sub": -1}
@@ -31,30 +33,39 @@ class PendingGradient(Tensor):
 
     Attributes:
         pairs: the very list that a cell keeps pending, or one of its own.
-        shape: (rows, cols) of the matrix.
+        shape: of the parameter. form: in which it shows the (rows, cols) matrix; None: as it is.
     """
 
     pairs: Pairs
+    form: Form | None
     __torch_function__ = no_torch_function
 
     @staticmethod
-    def __new__(cls, pairs: Pairs, shape: torch.Size, device: torch.device) -> PendingGradient:
+    def __new__(
+        cls, pairs: Pairs, shape: torch.Size, device: torch.device, form: Form | None = None
+    ) -> PendingGradient:
         made: PendingGradient = without_storage(cls, shape, device)
-        made.pairs = pairs
+        made.pairs, made.form = pairs, form
         return made
 
     def __init__(self, *_: Any) -> None:
         pass
 
     def _like(self, pairs: Pairs) -> PendingGradient:
-        return PendingGradient(pairs, self.shape, self.device)
+        return PendingGradient(pairs, self.shape, self.device, self.form)
 
     def dense(self) -> Tensor:
         """The matrix."""
         if not self.pairs:
             return torch.zeros(self.shape, dtype=torch.float32, device=self.device)
-        x, d = (torch.cat([pair[n] for pair in self.pairs]) for n in (0, 1))
-        return d.T @ x
+        if self.form is None:
+            x, d = (torch.cat([pair[n] for pair in self.pairs]) for n in (0, 1))
+            return d.T @ x
+        (x, d), *others = self.pairs
+        total = outer_sum(x, d)
+        for x, d in others:
+            total += outer_sum(x, d)
+        return self.form.seen(total)
 
     def scaled(self, factor: float | Tensor) -> Pairs:
         """The pairs of the gradient times a number."""
@@ -154,10 +165,14 @@ class PendingGradient(Tensor):
         return f"{self.dense()!r} of {len(self.pairs)} pending pairs"
 
     def __deepcopy__(self, _: Any) -> PendingGradient:
-        return self._like([(x.clone(), d.clone()) for x, d in self.pairs])
+        return self._like([(_clone(x), d.clone()) for x, d in self.pairs])
 
     def __reduce_ex__(self, _: Any) -> Any:
-        return PendingGradient, (self.pairs, self.shape, self.device)
+        return PendingGradient, (self.pairs, self.shape, self.device, self.form)
+
+
+def _clone(x: Tensor | Patches) -> Tensor | Patches:
+    return x.apply(torch.clone) if isinstance(x, Patches) else x.clone()
 
 
 class GradientView(Tensor):

@@ -12,6 +12,7 @@ __all__ = ["Options", "Packed"]
 _FORWARD, _BACKWARD, _EVALUATION = (
     ops.PURPOSES[name] for name in ("forward", "backward", "evaluation")
 )
+_JOINING = frozenset(ops.FIDELITY_INDEX[name] for name in ("grouped", "moments"))
 Options = tuple[ops.ConverterSettings, ops.ConverterSettings]  # in training, in evaluation
 
 
@@ -30,6 +31,11 @@ class Packed(NamedTuple):
     reads: tuple[ops.ReadSettings, ops.ReadSettings]
     converters: tuple[Options | None, Options | None]
     pulses: ops.PulseSettings
+
+    @property
+    def joins(self) -> bool:
+        """Whether updates join samples."""
+        return self.update.fidelity in _JOINING
 
     @classmethod
     def of(cls, key: tuple[int, int], crossbar: Crossbar, out_scale: float) -> Packed:

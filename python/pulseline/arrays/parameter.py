@@ -93,7 +93,7 @@ class AnalogParameter(nn.Parameter):
                 found: Tensor | None = grad_in_slot(self)
             return found
         self.array.settle()
-        return PendingGradient(pending, self.shape, self.device)
+        return PendingGradient(pending, self.shape, self.device, self.array.form)
 
     @grad.setter
     @not_compiled
@@ -200,7 +200,7 @@ class LayerValues(Tensor):
 
 def _refresh(one: LayerValues) -> None:
     with torch.no_grad():
-        one.whole.copy_(one.array.effective_weight())
+        one.whole.copy_(one.array.seen(one.array.effective_weight()))
 
 
 def _wrapped(array: Any, whole: Tensor, result: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .form import Form
 from .parameter import AnalogParameter, held, refuse_weight_write, replace_held
 
 __all__ = ["Fixed", "Settings", "Weighted", "refuse_conversion"]
@@ -85,10 +86,12 @@ class Weighted(Settings, nn.Module):
 
     Attributes:
         held: (rows, cols) normalised weights, what reads and pulses use.
+        form: in which the parameter shows them; None: as they are.
     """
 
     held: Tensor
     out_scale: float
+    form: Form | None = None
     _watched: Tensor  # the same memory, with the count of writes that the parameter has
     _seen: int  # this count when nothing was left to take over
 
@@ -97,12 +100,33 @@ class Weighted(Settings, nn.Module):
         weight.array = self
         self._watch()
 
+    def take_form(self, form: Form) -> None:
+        """Show the matrix in another shape.
+
+        Args:
+            form: of as many numbers.
+        """
+        self.form = form
+        self._exchange(self.held)
+
+    def seen(self, matrix: Tensor) -> Tensor:
+        """A (rows, cols) matrix in the shape of the parameter: a view."""
+        return matrix if self.form is None else self.form.seen(matrix)
+
+    def as_matrix(self, values: Tensor) -> Tensor:
+        """Values in the shape of the parameter as (rows, cols); others as they are."""
+        if self.form is None or values.shape != self.form.shape:
+            return values
+        return self.form.matrix(values)
+
     def _watch(self) -> None:
         weight = self._parameters["weight"]
         assert weight is not None
         with torch.inference_mode(False):
             watched = held(weight)
-            self.__dict__.update(held=watched.data, _watched=watched, _seen=watched._version)
+            self.__dict__.update(
+                held=self.as_matrix(watched.data), _watched=watched, _seen=watched._version
+            )
 
     def settle(self) -> None:
         """Program what somebody wrote into the parameter since the last touch.
@@ -163,8 +187,9 @@ class Weighted(Settings, nn.Module):
         return self
 
     def _exchange(self, values: Tensor) -> None:
-        """Hold another tensor; as in torch, the parameter stays if tensors of its kind can."""
+        """Hold another matrix; as in torch, the parameter stays if tensors of its kind can."""
         weight: Any = self._parameters["weight"]
+        values = self.seen(values)
         try:
             replace_held(weight, values)
         except RuntimeError:
@@ -197,10 +222,10 @@ class Weighted(Settings, nn.Module):
         finally:
             self._parameters["weight"] = weight
         if name in state:
-            value = held(state[name]).to(_F32)
+            value = self.as_matrix(held(state[name]).to(_F32))
             with torch.inference_mode(False), torch.no_grad():
                 if self.held.is_meta:
-                    self._exchange(value.clone())
+                    self._exchange(value.clone(memory_format=torch.contiguous_format))
                 else:
                     self.held.copy_(value)
                     self._watch()

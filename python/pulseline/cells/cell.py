@@ -27,7 +27,17 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ..arrays import AnalogParameter, Array, Settings, check_lr, collect, refuse_conversion
+from ..arrays import (
+    AnalogParameter,
+    Array,
+    Form,
+    Pairs,
+    Patches,
+    Settings,
+    check_lr,
+    collect,
+    refuse_conversion,
+)
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity, identify
@@ -39,6 +49,7 @@ from ..ops import (
     refuse_traced,
     refuse_value,
 )
+from .patched import update_patches
 
 __all__ = ["Cell", "check_entry"]
 
@@ -53,7 +64,8 @@ class Cell(Settings, nn.Module):
 
     Attributes:
         arrays: in order of their numbers; the first one is read.
-        pending: pairs (x, d) that backward passes left; ``weight.grad`` is their sum.
+        pending: pairs (x, d) that backward passes left; ``weight.grad`` is their sum. Of a
+            convolution x are :class:`pulseline.arrays.Patches`, which hold its image.
         applied: how many of them a step has pulsed; as torch's gradients they stay, and are pulsed
             by the next one again, until they are forgotten.
         hooked: whether hooks on the weight want to see them.
@@ -68,7 +80,7 @@ class Cell(Settings, nn.Module):
     def __init__(self, rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> None:
         super().__init__()
         self._made_with, self._identity = crossbar, identity
-        self.pending: list[tuple[Tensor, Tensor]] = []
+        self.pending: Pairs = []
         self.applied = 0
         self.hooked = False
         self.samples = 0
@@ -119,7 +131,13 @@ class Cell(Settings, nn.Module):
     @property
     def shape(self) -> torch.Size:
         """(rows, cols) of the matrix."""
-        return self.weight.shape
+        return self.array.shape
+
+    def take_form(self, form: Form) -> None:
+        """Have the parameters show their matrices in another shape."""
+        for array in self.arrays:
+            array.take_form(form)
+        self._own()
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -242,14 +260,25 @@ class Cell(Settings, nn.Module):
         pending = self.pending
         if not pending:
             return
-        if len(pending) == 1:
-            x, d = pending[0]
+        if isinstance(pending[0][0], Patches):
+            update_patches(self, pending, lr, batch)
         else:
-            x, d = torch.cat([p[0] for p in pending]), torch.cat([p[1] for p in pending])
-        self.update(x, d, lr, batch)
+            if len(pending) == 1:
+                x, d = pending[0]
+            else:
+                x, d = torch.cat([p[0] for p in pending]), torch.cat([p[1] for p in pending])
+            self.update(x, d, lr, batch)
         self.__dict__["applied"] = len(pending)
 
-    def forget(self, pairs: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+    def pair(self, x: Tensor, d: Tensor, own: bool) -> tuple[Any, Tensor]:
+        """What a backward pass leaves pending: copies, since the caller may reuse its buffers.
+
+        Args:
+            x: (samples, cols) inputs. d: (samples, rows) errors. own: d is nobody else's.
+        """
+        return x.clone(), d if own else d.clone()
+
+    def forget(self, pairs: Iterable[tuple[Any, Tensor]] = ()) -> None:
         """Drop what is pending; ``pairs`` instead of it. Who took ``.grad`` keeps what it was."""
         held = self.__dict__  # not by attribute, which torch looks up in Python
         held["pending"] = list(pairs)
@@ -370,7 +399,9 @@ class Cell(Settings, nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Cell:
         refuse_conversion(fn)
         collect(self.weight)
-        self.pending[:] = [(fn(x), fn(d)) for x, d in self.pending]
+        self.pending[:] = [
+            (x.apply(fn) if isinstance(x, Patches) else fn(x), fn(d)) for x, d in self.pending
+        ]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

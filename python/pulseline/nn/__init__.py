@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from .conv import (
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogConvTranspose1d,
+    AnalogConvTranspose2d,
+    AnalogConvTranspose3d,
+)
 from .convert import to_analog
 from .linear import AnalogLinear
 from .registry import register
@@ -9,6 +17,12 @@ from .report import Clipping, ConversionReport, LayerReport, conversion
 from .tile_ids import TileIds, tile_ids
 
 __all__ = [
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogConvTranspose1d",
+    "AnalogConvTranspose2d",
+    "AnalogConvTranspose3d",
     "AnalogLinear",
     "Clipping",
     "ConversionReport",

@@ -71,12 +71,12 @@ def to_analog(
     dry_run: bool = False,
     **settings: Any,
 ) -> nn.Module | ConversionReport:
-    """``model`` with its matrices on crossbars, today those of every ``nn.Linear``.
+    """``model`` with its matrices on crossbars: those of linear layers and convolutions.
 
     Weights are programmed, which clips what exceeds a crosspoint's bounds (see
     ``Mapping(omega="auto")``); biases and all other modules stay digital. ``tile_id`` is the number
     of the matrix in the digital model (:func:`pulseline.nn.tile_ids`), whatever stays digital and
-    however the model is cut later. Subclasses of nn.Linear stay digital: what owns them
+    however the model is cut later. Subclasses of these layers stay digital: what owns them
     (nn.MultiheadAttention) reads their weights itself. :func:`pulseline.nn.conversion` of the
     result says what became of each matrix; norms clipped by more than 10 % and what stays digital
     unasked are warnings. If a layer cannot take its part of a state_dict, nothing is loaded.
@@ -204,8 +204,8 @@ def _refuse_empty(plans: list[_Plan]) -> None:
     if plans and not left:
         return
     kinds = sorted({type(plan.matrices.place.module).__name__ for plan in left})
-    held = f"has no nn.Linear but {', '.join(kinds)}" if kinds else "has no nn.Linear"
-    raise ConfigError(f"model {held}; give a model with at least one")
+    but = f" but {', '.join(kinds)}" if kinds else ""
+    raise ConfigError(f"model has no linear layer or convolution{but}; give one that has")
 
 
 def _refuse_shared(model: nn.Module, plans: list[_Plan]) -> None:
@@ -276,7 +276,7 @@ def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor])
         tiles += number
         room += number * mapping.tile_out * mapping.tile_in
     pairs = [(targets.get(cell.identity.tile_id), cell) for cell in cells]
-    known = [(w, cell) for w, cell in pairs if w is not None and w.shape == cell.shape]
+    known = [(w, cell) for w, cell in pairs if w is not None and w.shape == cell.weight.shape]
     held = [*(p for c in cells for p in c.parameters()), *(b for c in cells for b in c.buffers())]
     return replace(
         said,

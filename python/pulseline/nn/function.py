@@ -51,8 +51,8 @@ class Read(Function):
                 g = (cell.read if ctx.training else cell.evaluate)(d, transposed=True)
         if ctx.needs_input_grad[1]:
             (x,) = ctx.saved_tensors
-            d = d.clone() if d is given else d  # the caller may reuse its buffer
-            return g, _leave(cell, ctx.next_functions[1][0], x, d, g is not None), None, None
+            own, leaf = d is not given, ctx.next_functions[1][0]
+            return g, _leave(cell, leaf, x, d, own, g is not None), None, None
         return g, None, None, None
 
 
@@ -79,7 +79,7 @@ class Transposed(Function):
                 y = cell.read(v) if ctx.training else cell.evaluate(v)
         if ctx.needs_input_grad[1]:
             (d,) = ctx.saved_tensors
-            return y, _leave(cell, ctx.next_functions[1][0], v, d, False), None, None
+            return y, _leave(cell, ctx.next_functions[1][0], v, d, False, False), None, None
         return y, None, None, None
 
 
@@ -102,12 +102,14 @@ def read(x: Tensor, weight: Tensor, cell: Cell, training: bool) -> Tensor:
     return y
 
 
-def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tensor | None:
+def _leave(
+    cell: Cell, leaf: Any, x: Tensor, d: Tensor, own: bool, looked_at: bool
+) -> Tensor | None:
     """Leave the pair for whoever the backward pass is for.
 
     Args:
         leaf: the node that accumulates the weight's gradient.
-        looked_at: d was read and is finite.
+        own: d is a copy of the caller's. looked_at: d was read and is finite.
 
     Returns:
         The gradient, for autograd to hand on; None: the pair is pending, or nobody wants it.
@@ -127,10 +129,10 @@ def _leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, looked_at: bool) -> Tens
             "create_graph=True asks for derivatives of the gradient of a crossbar's weight, which "
             "has none; ask torch.autograd.grad for inputs or digital parameters alone"
         )
-    # A copy: the caller may reuse its buffer before the optimizer comes.
-    pair = (x.clone(), d)
+    pair = cell.pair(x, d, own)
     if wanted is None or cell.hooked:
-        return PendingGradient([pair], cell.shape, d.device)
+        weight = cell.weight
+        return PendingGradient([pair], weight.shape, d.device, weight.array.form)
     cell.pending.append(pair)
     if len(cell.pending) == _MANY:
         warnings.warn(

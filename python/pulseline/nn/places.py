@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from ..cells import Cell
-from .registry import builder_of
+from .registry import CONVOLUTIONS, builder_of
 from .rules import Place
 from .tile_ids import TileIds, tile_ids
 
 __all__ = ["Matrices", "find"]
 
+_PRODUCTS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -45,7 +46,7 @@ class Matrices(NamedTuple):
     def computed(self) -> bool:
         """Whether torch computes the weight before every forward pass."""
         module = self.place.module
-        pruned = isinstance(module, nn.Linear) and "weight" not in module._parameters
+        pruned = isinstance(module, _PRODUCTS) and ("weight" not in module._parameters)
         return pruned or is_parametrized(module)
 
     @property
@@ -60,19 +61,21 @@ class Matrices(NamedTuple):
         kind = type(module).__name__
         if self.lookup:
             return "a table, no product"
-        if isinstance(module, nn.Linear):
-            return f"{kind} is a subclass of nn.Linear, whose owner may read its weight itself"
+        for one in _PRODUCTS:
+            if isinstance(module, one):
+                name = one.__name__
+                return f"{kind} is a subclass of nn.{name}, whose owner may read its weight itself"
         if not type(module).__module__.startswith("torch."):
             return f"parameters of {kind} itself, for which nothing is registered"
         return f"no analog layer for {kind}"
 
     def targets(self) -> dict[int, Tensor]:
-        """The matrices by their numbers, (rows, columns) each."""
+        """The matrices by their numbers; those of convolutions as they are."""
         found: dict[int, Tensor] = {}
         for name, parameter in self.parameters.items():
             one = self.ids[name]
             parts = _split(parameter.detach(), one.number)
-            found |= {one.first + n: part.flatten(1) for n, part in enumerate(parts)}
+            found |= {one.first + n: part for n, part in enumerate(parts)}
         return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -16,9 +17,27 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity
+from .base import AnalogLayer
+from .conv import (
+    AnalogConv,
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogConvTranspose1d,
+    AnalogConvTranspose2d,
+    AnalogConvTranspose3d,
+)
 from .linear import AnalogLinear
 
-__all__ = ["Builder", "analog_linear", "builder_of", "hand_over", "register"]
+__all__ = [
+    "CONVOLUTIONS",
+    "Builder",
+    "analog_conv",
+    "analog_linear",
+    "builder_of",
+    "hand_over",
+    "register",
+]
 
 # (module, its crossbar, {parameter: identity of its first matrix}) -> its counterpart
 Builder = Callable[[Any, Crossbar, Mapping[str, Identity]], nn.Module]
@@ -64,16 +83,52 @@ def analog_linear(
     analog = AnalogLinear(
         layer.in_features, layer.out_features, bias, crossbar, seed=identities["weight"]
     )
+    _take_over(analog, layer)
+    return analog
+
+
+def analog_conv(layer: Any, crossbar: Crossbar, identities: Mapping[str, Identity]) -> AnalogConv:
+    """The counterpart of a convolution, see :mod:`pulseline.nn.conv`.
+
+    Args:
+        layer: stays as it is. crossbar: of the new one. identities: that of "weight".
+    """
+    names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"]
+    names += ["groups", "padding_mode"]
+    given = {name: getattr(layer, name) for name in names}
+    if layer.transposed:
+        given["output_padding"] = layer.output_padding
+    bias = layer.bias is not None
+    kind = CONVOLUTIONS[type(layer)]
+    analog = kind(**given, bias=bias, crossbar=crossbar, seed=identities["weight"])
+    _take_over(analog, layer)
+    return analog
+
+
+def _take_over(analog: AnalogLayer, layer: Any) -> None:
+    """Weight, bias, what is frozen, and the mode of a digital layer."""
     analog.cell.program(layer.weight.data)
     analog.cell.requires_grad_(layer.weight.requires_grad)
     if layer.bias is not None and analog.bias is not None:
         analog.bias.data.copy_(layer.bias.data)
         analog.bias.requires_grad_(layer.bias.requires_grad)
     analog.train(layer.training)
-    return analog
 
 
-_BUILDERS: dict[type[nn.Module], Builder] = {nn.Linear: analog_linear}
+CONVOLUTIONS: Mapping[type[nn.Module], type[AnalogConv]] = MappingProxyType(
+    {
+        nn.Conv1d: AnalogConv1d,
+        nn.Conv2d: AnalogConv2d,
+        nn.Conv3d: AnalogConv3d,
+        nn.ConvTranspose1d: AnalogConvTranspose1d,
+        nn.ConvTranspose2d: AnalogConvTranspose2d,
+        nn.ConvTranspose3d: AnalogConvTranspose3d,
+    }
+)
+_BUILDERS: dict[type[nn.Module], Builder] = {
+    nn.Linear: analog_linear,
+    **dict.fromkeys(CONVOLUTIONS, analog_conv),
+}
 
 _HOOKS = (
     "_forward_hooks",

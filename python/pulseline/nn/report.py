@@ -46,7 +46,7 @@ class Clipping:
         for target, cell in pairs:
             lo, hi = cell.bounds
             scale = cell.array.out_scale
-            scaled = target.to(torch.float32) / scale
+            scaled = cell.array.as_matrix(target).to(torch.float32) / scale
             over = torch.maximum(scaled - hi, lo - scaled).clamp_(min=0.0) * scale
             count += over.numel()
             outside += int((over > 0).sum())

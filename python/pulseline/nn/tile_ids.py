@@ -66,6 +66,8 @@ def _count(name: str, owner: nn.Module, parameter: Tensor) -> int | None:
         raise ConfigError(f"{name} has no shape yet; run the model once before it is converted")
     if parameter.dim() < 2:
         return None
+    if isinstance(parameter, AnalogParameter):
+        return 1
     if isinstance(owner, nn.MultiheadAttention) and name.endswith("in_proj_weight"):
         return 3
     stacked = parameter.dim() == 3 and not isinstance(owner, _ConvNd)

@@ -32,6 +32,7 @@ from .layout import (
 )
 from .read import read_, read_chain_
 from .retention import disturb_, drift_log2, redraw_, reset_, retain_
+from .unfold import Unfolding, fold_, unfold
 from .update import update_
 from .wires import wire_currents
 
@@ -49,6 +50,7 @@ __all__ = [
     "PulseSettings",
     "ReadKey",
     "ReadSettings",
+    "Unfolding",
     "UpdateKey",
     "check_environment",
     "check_tensor",
@@ -56,6 +58,7 @@ __all__ = [
     "construct_retention",
     "disturb_",
     "drift_log2",
+    "fold_",
     "info",
     "initial_normals",
     "is_finite",
@@ -67,6 +70,7 @@ __all__ = [
     "refuse_value",
     "reset_",
     "retain_",
+    "unfold",
     "update_",
     "use_isa",
     "wire_currents",

@@ -30,6 +30,7 @@ __all__ = [
     "PulseSettings",
     "ReadKey",
     "ReadSettings",
+    "UnfoldSizes",
     "UpdateAddresses",
     "UpdateKey",
     "UpdateSizes",
@@ -249,6 +250,28 @@ class UpdateSizes(NamedTuple):
     batch: int
 
 
+class UnfoldSizes(NamedTuple):
+    """An image (samples, channels, ...) and its patches; images of fewer dimensions lead with 1.
+
+    Attributes:
+        sample_stride, channel_stride, stride0, stride1, stride2: of the image, in elements.
+        outputs0, outputs1, outputs2: positions. kernel0, kernel1, kernel2: of a patch.
+    """
+
+    channels: int
+    sample_stride: int
+    channel_stride: int
+    stride0: int
+    stride1: int
+    stride2: int
+    outputs0: int
+    outputs1: int
+    outputs2: int
+    kernel0: int
+    kernel1: int
+    kernel2: int
+
+
 _KINDS = (
     ReadKey,
     UpdateKey,
@@ -258,6 +281,7 @@ _KINDS = (
     PulseSettings,
     UpdateAddresses,
     UpdateSizes,
+    UnfoldSizes,
     Counters,
 )
 # Fields of every kind of settings, as a compiled module tells them.
