@@ -66,7 +66,7 @@ def pair(
 ) -> tuple[pl.nn.AnalogLinear, pl.nn.AnalogLinear]:
     """The same layer on the CPU and on the GPU."""
     cpu = copy.deepcopy(fresh(rows, cols, device))
-    cpu.cell.array.take_update(config)
+    pl.nn.reconfigure(cpu, update=config)
     return cpu, copy.deepcopy(cpu).to(GPU)
 
 

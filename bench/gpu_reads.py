@@ -331,9 +331,7 @@ def step_rows(run: Run, found: list[Row]) -> None:
         converted = pl.nn.to_analog(model, device=pl.devices.SoftBounds(), seed=1)
         for fidelity, noise in STEP_UPDATES:
             digital, analog = copy.deepcopy(model), copy.deepcopy(converted)
-            for layer in analog.modules():
-                if isinstance(layer, pl.nn.AnalogLinear):
-                    layer.cell.array.take_update(UpdateConfig(fidelity=fidelity, noise=noise))
+            pl.nn.reconfigure(analog, update=UpdateConfig(fidelity=fidelity, noise=noise))
             digital, analog = digital.to(run.device), analog.to(run.device)
             label = f"{name}, {fidelity}, {noise}"
             found.append(step_row(label, digital, analog, x, errors, run))

@@ -41,7 +41,9 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 4)
 
 
-LINEAR = ["enc.linear1", "enc.linear2", "blocks.0.0", "blocks.0.1", "blocks.1.0", "head"]
+ATTENTION = [f"enc.self_attn.{name}_proj" for name in ("q", "k", "v", "out")]
+BLOCKS = ["blocks.0.0", "blocks.0.1", "blocks.1.0"]
+LINEAR = [*ATTENTION, "enc.linear1", "enc.linear2", *BLOCKS, "head"]
 
 
 def devices_of(model: nn.Module) -> dict[str, str]:
@@ -74,7 +76,7 @@ def convert(rules: Any = None, **options: Any) -> dict[str, str]:
         (pl.presets.EcRam, "LinearStep"),
         (pl.Crossbar("ecram"), "LinearStep"),
         ({"*": "reram_es"}, "ExpStep"),
-        ({nn.Linear: ExpStep}, "ExpStep"),
+        ({nn.Linear: ExpStep, nn.MultiheadAttention: "reram_es"}, "ExpStep"),
         ({nn.Module: "ecram"}, "LinearStep"),
     ],
 )
@@ -89,15 +91,17 @@ def test_one_crossbar_for_all(rules: Any, name: str) -> None:
         ({"head.*": None, "*": "ideal"}, dict.fromkeys(LINEAR[:-1], "Ideal")),
         ({"*": "ideal", "head": None}, dict.fromkeys(LINEAR, "Ideal")),  # the first wins
         ({"head": "ecram"}, {"head": "LinearStep"}),
-        ({"blocks": "ecram"}, dict.fromkeys(LINEAR[2:5], "LinearStep")),
+        ({"blocks": "ecram"}, dict.fromkeys(BLOCKS, "LinearStep")),
         ({"blocks.?.0": "ecram"}, {"blocks.0.0": "LinearStep", "blocks.1.0": "LinearStep"}),
         ({"blocks.1.1": "ecram"}, {"blocks.0.1": "LinearStep"}),  # any name of a shared layer
         ({"*.weight": "ideal"}, dict.fromkeys(LINEAR, "Ideal")),
         (
             {nn.TransformerEncoderLayer: None, nn.Linear: "ideal"},
-            dict.fromkeys(LINEAR[2:], "Ideal"),
+            dict.fromkeys([*BLOCKS, "head"], "Ideal"),
         ),
-        ({nn.Sequential: "ideal"}, dict.fromkeys(LINEAR[2:5], "Ideal")),
+        ({nn.Sequential: "ideal"}, dict.fromkeys(BLOCKS, "Ideal")),
+        ({nn.MultiheadAttention: "ideal"}, dict.fromkeys(ATTENTION, "Ideal")),
+        ({"*.in_proj_weight": "ideal"}, dict.fromkeys(ATTENTION, "Ideal")),
     ],
 )
 def test_the_first_rule_that_fits_wins(rules: Any, found: dict[str, str]) -> None:
@@ -107,16 +111,18 @@ def test_the_first_rule_that_fits_wins(rules: Any, found: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
-        ({"include": "blocks"}, LINEAR[2:5]),
-        ({"include": ["head", "blocks.0"]}, [*LINEAR[2:4], "head"]),
+        ({"include": "blocks"}, BLOCKS),
+        ({"include": ["head", "blocks.0"]}, [*BLOCKS[:2], "head"]),
         ({"exclude": "head"}, LINEAR[:-1]),
-        ({"exclude": (nn.TransformerEncoderLayer, "head")}, LINEAR[2:5]),
-        ({"include": nn.Sequential, "exclude": "*.0.0"}, LINEAR[3:5]),
+        ({"exclude": (nn.TransformerEncoderLayer, "head")}, BLOCKS),
+        ({"include": nn.Sequential, "exclude": "*.0.0"}, BLOCKS[1:]),
     ],
 )
 def test_include_and_exclude(options: dict[str, Any], kept: list[str]) -> None:
     assert list(convert("ideal", **options)) == kept
     ids = {one.name.removesuffix(".weight"): one.first for one in tile_ids(Net())}
+    first = ids["enc.self_attn.in_proj_weight"]
+    ids |= {name: first + n for n, name in enumerate(ATTENTION[:3])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = to_analog(Net(), seed=0, **options)
@@ -173,29 +179,26 @@ def test_everything_that_stays_digital_is_named_with_its_reason() -> None:
     with pytest.warns(UserWarning, match=r"stay digital: there is no analog layer for") as said:
         model = to_analog(Net(), {"head": None, "*": "ideal"}, exclude="enc.linear1")
     report = conversion(model)
-    assert [one.name for one in report.analog] == ["enc.linear2", *LINEAR[2:5]]
+    assert [one.name for one in report.analog] == ["enc.self_attn", "enc.linear2", *BLOCKS]
+    assert report.analog[0].shapes == ((8, 8),) * 4
     why = {one.name: one.why for one in report.digital}
     assert list(why) == [
         "emb",
-        "enc.self_attn",
-        "enc.self_attn.out_proj",
         "enc.linear1",
         "conv",
         "head",
     ]
     assert why["emb"] == "a table, no product"
-    assert why["enc.self_attn"] == "no analog layer for MultiheadAttention"
-    assert "subclass of nn.Linear" in why["enc.self_attn.out_proj"]
     assert why["enc.linear1"] == "excluded by 'enc.linear1'"
     assert "OwnConv1d is a subclass of nn.Conv1d" in why["conv"]
     assert why["head"] == "rule 'head' is None"
-    assert [one.name for one in report.left] == ["enc.self_attn", "enc.self_attn.out_proj", "conv"]
+    assert [one.name for one in report.left] == ["conv"]
     (text,) = (str(one.message) for one in said)
-    # 4 projections of 8 x 8 and a kernel of 8 x 24 of all weights
+    # a kernel of 8 x 24 of all weights
     every = 80 + 4 * 64 + 2 * 128 + 192 + 3 * 64 + 32
-    assert text.startswith(f"{(4 * 64 + 192) / every:.1%} of the weights stay digital")
-    assert report.share == (128 + 3 * 64) / every
-    assert "MultiheadAttention, NonDynamicallyQuantizableLinear, OwnConv1d" in text
+    assert text.startswith(f"{192 / every:.1%} of the weights stay digital")
+    assert report.share == (4 * 64 + 128 + 3 * 64) / every
+    assert "OwnConv1d" in text
 
 
 def test_a_matrix_of_a_users_own_module_is_named() -> None:
@@ -307,7 +310,8 @@ def test_hooks_attributes_modes_and_requires_grad_come_along() -> None:
 
 def test_in_place_replaces_every_slot_and_a_copy_leaves_the_model_alone() -> None:
     model = Net()
-    layers = {name: model.get_submodule(name) for name in LINEAR}
+    names = ["enc.self_attn", *LINEAR[4:]]
+    layers = {name: model.get_submodule(name) for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         other = to_analog(model, "ideal", seed=3)

@@ -259,14 +259,33 @@ def test_checking_changes_nothing_and_gives_what_is_saved() -> None:
     assert tile.out_scale == 1.0
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_digital_state_is_refused(strict: bool) -> None:
-    """Its weights would miss the tile's scale; to_analog programs them."""
+@pytest.mark.parametrize("mapping", [Mapping(), Mapping(omega=0.3)], ids=["plain", "omega"])
+def test_a_digital_state_is_programmed(mapping: Mapping) -> None:
+    """The model is what to_analog makes of that digital model: scale, clipping and counters."""
     digital = nn.Sequential(nn.Linear(7, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3))
-    model = network()
+    model, want = network(mapping=mapping), pl.to_analog(digital, seed=0, mapping=mapping)
+    for prefix in ("", "net."):
+        state = {prefix + name: value for name, value in digital.state_dict().items()}
+        (nn.ModuleDict({"net": model}) if prefix else model).load_state_dict(state)
+        assert digest(model.state_dict()) == digest(want.state_dict())
+        model.load_state_dict(network(mapping=mapping).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("3.bias"), r"state lacks 3\.bias"),
+        (lambda s: s.update({"3.weight": torch.zeros(3, 5)}), r"holds 3\.weight of shape \(3, 5\)"),
+        (lambda s: s["3.weight"].fill_(float("nan")), r"NaN or an infinity in 3\.weight"),
+    ],
+)
+def test_a_digital_state_comes_whole_or_not_at_all(change: Any, words: str) -> None:
+    digital = nn.Sequential(nn.Linear(7, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3))
+    model, state = network(), digital.state_dict()
     before = digest(model.state_dict())
-    with pytest.raises(ConfigError, match=r"state lacks 0\.cell\._extra_state.*to_analog"):
-        model.load_state_dict(digital.state_dict(), strict=strict)
+    change(state)
+    with pytest.raises(ConfigError, match=words):
+        model.load_state_dict(state)
     assert digest(model.state_dict()) == before
 
 

@@ -15,7 +15,7 @@ from .configs import Crossbar
 from .digest import digest
 from .errors import BackendError, ConfigError, StageFailed
 from .identity import Identity, manual_seed
-from .nn import to_analog
+from .nn import to_analog, to_digital
 from .pipeline import Pipeline
 
 try:
@@ -46,4 +46,5 @@ __all__ = [
     "presets",
     "schedules",
     "to_analog",
+    "to_digital",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..configs import Crossbar, UpdateConfig
+from ..configs import Crossbar
 from ..devices import PulsedDevice
 from ..errors import ConfigError
 from ..identity import Identity, changed, check_integer, identify
@@ -114,11 +114,11 @@ class Array(Weighted):
             self._deviation = device.write_noise_std * device.dw_min
         self._packed = Packed.of(self._identity.key, self.crossbar, self.out_scale)
 
-    def take_update(self, config: UpdateConfig) -> None:
-        """Take other settings of the update; the devices stay as they were drawn."""
-        self._made_with = replace(self.crossbar, update=config)
+    def take(self, crossbar: Crossbar) -> None:
+        """Take other reads, pulses and physical tiles; devices stay as they were drawn."""
+        self._made_with = crossbar
         self._pack()
-        config.warn(self.crossbar.device)
+        crossbar.update.warn(crossbar.device)
 
     def _set_scale(self, out_scale: float) -> None:
         self.out_scale = out_scale

@@ -32,6 +32,8 @@ _SECTIONS = {
     "update": "update",
     "mapping": "mapping",
 }
+_BUILD = "build the model as it was when saved"
+_RECONFIGURE = f"{_BUILD}, or take its settings by pulseline.nn.reconfigure before it is loaded"
 _OTHERS = ("format", "numbering", "identity", "counters", "out_scale", "averages")
 
 
@@ -151,11 +153,10 @@ def _equal(saved: object, present: object) -> bool:
     return plain and (list(saved) if isinstance(saved, tuple) else saved) == present
 
 
-def _must_equal(saved: object, present: object, label: str) -> None:
+def _must_equal(saved: object, present: object, label: str, remedy: str = _BUILD) -> None:
     if not _equal(saved, present):
         raise ConfigError(
-            f"{label} was saved as {saved!r:.60} and is {present!r:.60} here; "
-            "build the model as it was when saved"
+            f"{label} was saved as {saved!r:.60} and is {present!r:.60} here; {remedy}"
         )
 
 
@@ -163,11 +164,12 @@ def _compare(
     saved: Mapping[str, Any], present: Mapping[str, Any], inert: Mapping[str, Any], label: str
 ) -> None:
     _refuse_unknown(saved, present, label)
+    remedy = _BUILD if label.endswith("device") else _RECONFIGURE
     for field, value in present.items():
         if field in saved:
-            _must_equal(saved[field], value, f"{label}.{field}")
+            _must_equal(saved[field], value, f"{label}.{field}", remedy)
         elif field in inert:
-            _must_equal(inert[field], value, f"{label}.{field} (not in the state)")
+            _must_equal(inert[field], value, f"{label}.{field} (not in the state)", remedy)
         else:
             raise ConfigError(f"{label}.{field} is not in the state; load an intact one")
 

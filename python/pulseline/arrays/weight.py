@@ -47,6 +47,7 @@ class Fixed:
 
 
 _BUILD = "build it anew with this setting and program it with the old effective_weight()"
+_TAKE = "pulseline.nn.reconfigure(model, {}=...) exchanges it"
 _SEED = "call reseed() for other devices, or build it anew"
 
 
@@ -56,9 +57,9 @@ class Settings:
     _made_with: Any  # a Crossbar
     crossbar = Fixed(lambda one: one._made_with, _BUILD)
     device = Fixed(lambda one: one.crossbar.device, _BUILD)
-    io = Fixed(lambda one: one.crossbar.io, _BUILD)
-    mapping = Fixed(lambda one: one.crossbar.mapping, _BUILD)
-    update_config = Fixed(lambda one: one.crossbar.update, _BUILD)
+    io = Fixed(lambda one: one.crossbar.io, _TAKE.format("io"))
+    mapping = Fixed(lambda one: one.crossbar.mapping, _TAKE.format("mapping"))
+    update_config = Fixed(lambda one: one.crossbar.update, _TAKE.format("update"))
     seed = Fixed(lambda one: one.identity.seed, _SEED)
     tile_id = Fixed(lambda one: one.identity.tile_id, _SEED)
 

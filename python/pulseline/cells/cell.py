@@ -303,6 +303,37 @@ class Cell(Settings, nn.Module):
         for array in self.arrays:
             array.reseed(replace(self._identity, array=array.identity.array))
 
+    def reconfigured(self, **settings: Any) -> list[Crossbar]:
+        """The crossbars of all arrays with other settings, see :meth:`reconfigure`.
+
+        Raises:
+            ConfigError: a device cannot take one, or an update is pending.
+        """
+        made = [Crossbar.of(array.crossbar, **settings) for array in self.arrays]
+        for crossbar in made:
+            crossbar.update.resolve(crossbar.device.default_fidelity)
+        collect(self.weight)
+        if self.waits:
+            raise ConfigError(
+                f"an update of matrix {self.identity.tile_id} is pending, which other settings "
+                "would change; call step() or zero_grad() before reconfigure"
+            )
+        return made
+
+    def reconfigure(self, **settings: Any) -> None:
+        """Read and pulse by other settings, see :func:`pulseline.nn.reconfigure`.
+
+        Args:
+            settings: ``io``, ``update``, ``mapping``.
+
+        Raises:
+            ConfigError: see :meth:`reconfigured`; nothing is changed.
+        """
+        made = self.reconfigured(**settings)
+        self._made_with = Crossbar.of(self._made_with, **settings)
+        for array, crossbar in zip(self.arrays, made, strict=True):
+            array.take(crossbar)
+
     def check_updates(self, wait: bool = True) -> None:
         """See :meth:`pulseline.Array.check_updates`, of all arrays."""
         for array in self._modules["arrays"]._modules.values():  # type: ignore[union-attr]

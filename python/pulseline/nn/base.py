@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ..identity import Identity
 from ..ops import check_tensor, refuse_traced
 from ..torch_private import functorch_is_active
 from .function import read
+from .parts import parameter
 
 __all__ = ["AnalogLayer"]
 
@@ -58,6 +59,7 @@ class AnalogLayer(Settings, nn.Module):
 
     cell: Cell
     bias: nn.Parameter | None
+    digital: ClassVar[type[nn.Module]]  # torch's layer, of a class that goes back to one
     crossbar = Fixed(lambda layer: layer.cell.crossbar, "build the layer anew")
 
     def _hold(self, cell: Cell, outputs: int, bias: bool) -> None:
@@ -155,18 +157,52 @@ class AnalogLayer(Settings, nn.Module):
         super().train(mode)
         return self
 
+    # ---- torch's layer, and states ----
+
+    def shell(self) -> nn.Module:
+        """Torch's layer on the meta device, of the same options."""
+        raise NotImplementedError
+
+    def to_digital(self) -> nn.Module:
+        """Torch's layer that computes what this one would compute with perfect reads."""
+        made = self.shell()
+        made.weight = parameter(self.digital_weight(), self.weight.requires_grad)
+        if self.bias is not None:
+            made.bias = parameter(self.bias, self.bias.requires_grad)
+        return made
+
+    def digital_weight(self, weight: Tensor | None = None) -> Tensor:
+        """The weight as torch's layer holds it.
+
+        Args:
+            weight: of torch's layer, for the matrix of the cell; None: the other way.
+        """
+        return self.cell.array.seen(self.cell.effective_weight()) if weight is None else weight
+
+    def _is_digital(self, state: Mapping[str, Any], prefix: str) -> bool:
+        """Whether a state_dict is of torch's layer."""
+        return f"{prefix}weight" in state and f"{prefix}cell._extra_state" not in state
+
+    def _take_digital(self, state: dict[str, Any], prefix: str) -> None:
+        """Program the weight of torch's layer; the cell finds in the state what it then is."""
+        weight = self.digital_weight(state.pop(f"{prefix}weight"))
+        self.cell.program(weight.detach().to(self.weight.device))
+        state.update(self.cell.state_dict(prefix=f"{prefix}cell."))
+
     def check_state(self, state: Mapping[str, Any], prefix: str = "", whole: bool = True) -> None:
         """Refuse entries of a state_dict that this layer cannot take over; changes nothing.
 
         Args:
             state: a state_dict. prefix: of this layer's names in it.
-            whole: False: all entries may be absent.
+            whole: False: all entries may be absent. One of torch's layer is programmed.
 
         Raises:
             ConfigError: an entry is missing, misshapen, not finite, or of a cell of another
                 configuration.
         """
         name = f"layer {prefix[:-1]}" if prefix else "layer"
+        digital = self._is_digital(state, prefix)
+        whole = whole or digital
         if self.bias is not None and f"{prefix}bias" in state:
             check_entry(f"{prefix}bias", state[f"{prefix}bias"], self.bias)
             whole = True
@@ -175,8 +211,13 @@ class AnalogLayer(Settings, nn.Module):
                 f"state lacks {prefix}bias; load the whole state_dict() of an analog model, "
                 "or convert a digital one with to_analog"
             )
-        self.cell.check_state(state, f"{prefix}cell.", whole, name)
+        if digital:
+            check_entry(f"{prefix}weight", state[f"{prefix}weight"], self.shell().weight)
+        else:
+            self.cell.check_state(state, f"{prefix}cell.", whole, name)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         self.check_state(state, prefix, whole=False)
+        if self._is_digital(state, prefix):
+            self._take_digital(state, prefix)
         super()._load_from_state_dict(state, prefix, *rest)

@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..arrays import Form
 from ..cells import make_cell
@@ -153,6 +153,14 @@ class AnalogConv(AnalogLayer):
         if x.dtype is not torch.float32:
             raise ConfigError(f"x has dtype {x.dtype}; convert it with .float()")
 
+    def shell(self) -> nn.Module:
+        """Torch's layer without values."""
+        names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"]
+        names += ["groups", "padding_mode", *(["output_padding"] if self.transposed else [])]
+        given = {name: getattr(self, name) for name in names}
+        bias = self.bias is not None
+        return self.digital(**given, bias=bias, device="meta", dtype=torch.float32)
+
     def extra_repr(self) -> str:
         """Sizes, what differs from the defaults, device and identity."""
         found = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
@@ -286,29 +294,35 @@ class _ConvTranspose(AnalogConv):
 
 class AnalogConv1d(_Conv):
     __doc__ = _Conv.__doc__
+    digital = nn.Conv1d
     dims = 1
 
 
 class AnalogConv2d(_Conv):
     __doc__ = _Conv.__doc__
+    digital = nn.Conv2d
     dims = 2
 
 
 class AnalogConv3d(_Conv):
     __doc__ = _Conv.__doc__
+    digital = nn.Conv3d
     dims = 3
 
 
 class AnalogConvTranspose1d(_ConvTranspose):
     __doc__ = _ConvTranspose.__doc__
+    digital = nn.ConvTranspose1d
     dims = 1
 
 
 class AnalogConvTranspose2d(_ConvTranspose):
     __doc__ = _ConvTranspose.__doc__
+    digital = nn.ConvTranspose2d
     dims = 2
 
 
 class AnalogConvTranspose3d(_ConvTranspose):
     __doc__ = _ConvTranspose.__doc__
+    digital = nn.ConvTranspose3d
     dims = 3

@@ -20,8 +20,10 @@ from ..cells import Cell
 from ..errors import ConfigError
 from ..identity import Identity, identify, refuse_twins, upcoming
 from .base import AnalogLayer
+from .composite import rename_digital
+from .parts import slots_of
 from .places import Matrices, find
-from .registry import Builder, builder_of, hand_over
+from .registry import Builder, builder_of, hand_over, missing
 from .report import Clipping, ConversionReport, LayerReport, keep
 from .rules import Choice, Rules
 
@@ -71,7 +73,7 @@ def to_analog(
     dry_run: bool = False,
     **settings: Any,
 ) -> nn.Module | ConversionReport:
-    """``model`` with its matrices on crossbars: those of linear layers and convolutions.
+    """``model`` with its matrices on crossbars: linear, convolutional, recurrent, attention layers.
 
     Weights are programmed, which clips what exceeds a crosspoint's bounds (see
     ``Mapping(omega="auto")``); biases and all other modules stay digital. ``tile_id`` is the number
@@ -112,8 +114,7 @@ def to_analog(
     _refuse_empty(plans)
     first = _first(seed)
     converted, report = _apply(model, plans, first, inplace)
-    if keep(converted, report):
-        converted.register_load_state_dict_pre_hook(_check_state)
+    keep(converted, report, _check_state)
     for sentence in report.warnings():
         warnings.warn(sentence, stacklevel=2)
     return converted
@@ -166,6 +167,11 @@ def _refuse_unfit(one: Matrices) -> None:
         raise ConfigError(
             f"the weight of {one.place.names[0] or 'model'!r} is computed from others (pruning, "
             "weight_norm, spectral_norm); make it a parameter first, as prune.remove does"
+        )
+    for name in missing(one.place.module):
+        raise ConfigError(
+            f"{name} of {one.called} is no parameter of its own: it is computed from others "
+            "(pruning, weight_norm) or the same twice; make it one first, or exclude the layer"
         )
     if "forward" in vars(one.place.module):
         raise ConfigError(
@@ -295,7 +301,7 @@ def _apply(
     """Do what is planned, and forget each plan when it is done."""
     said: list[LayerReport] = []
     memo: dict[int, Any] = {}
-    slots = _slots(model)
+    slots = slots_of(model)
     made: list[tuple[nn.Module, nn.Module]] = []
     plans.reverse()
     while plans:  # taken from the list, so that in place nobody holds what was replaced
@@ -322,18 +328,9 @@ def _apply(
     return model, ConversionReport(tuple(said), first.seed)
 
 
-def _slots(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Where each module hangs: (parent, attribute)."""
-    found: dict[int, list[tuple[nn.Module, str]]] = {}
-    for parent in model.modules():
-        for name, child in parent._modules.items():
-            if child is not None:
-                found.setdefault(id(child), []).append((parent, name))
-    return found
-
-
 def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before anything is loaded: every layer finds its part."""
+    """Before anything is loaded: every layer finds its part, under torch's names or its own."""
+    rename_digital(module, state, prefix)
     for name, layer in module.named_modules():
         if isinstance(layer, AnalogLayer):
             layer.check_state(state, f"{prefix}{name}." if name else prefix)

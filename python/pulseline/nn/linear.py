@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ..cells import make_cell
 from ..configs import Crossbar
@@ -35,6 +36,8 @@ class AnalogLinear(AnalogLayer):
     Raises:
         ConfigError: a bad size, dtype or shape, in one sentence.
     """
+
+    digital = nn.Linear
 
     def __init__(
         self,
@@ -69,6 +72,11 @@ class AnalogLinear(AnalogLayer):
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ConfigError(f"x has shape {tuple(x.shape)}; use (..., {self.in_features})")
         return x.reshape(math.prod(x.shape[:-1]), self.in_features)
+
+    def shell(self) -> nn.Module:
+        """The nn.Linear without values."""
+        sizes = (self.in_features, self.out_features, self.bias is not None)
+        return nn.Linear(*sizes, device="meta", dtype=torch.float32)
 
     def extra_repr(self) -> str:
         """Sizes, device and identity."""

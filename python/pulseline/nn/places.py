@@ -11,12 +11,16 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from ..cells import Cell
 from .registry import CONVOLUTIONS, builder_of
 from .rules import Place
-from .tile_ids import TileIds, tile_ids
+from .tile_ids import MATRICES, TileIds, tile_ids
 
 __all__ = ["Matrices", "find"]
 
 _PRODUCTS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+_ROWS_OF_ATTENTION = (
+    "bias_k",
+    "bias_v",
+)  # numbered by their dimensions, but nothing multiplies them
 
 
 class Matrices(NamedTuple):
@@ -101,7 +105,9 @@ def find(model: nn.Module) -> Iterator[Matrices]:
         if id(module) in taken:
             continue
         own = builder_of(module)
-        cells = [child for child in module.children() if isinstance(child, Cell)]
+        several = vars(module).get(MATRICES, ())  # their names in the digital model
+        inside = module.modules() if several else module.children()
+        cells = [child for child in inside if isinstance(child, Cell)]
         if isinstance(module, (Cell, ParametrizationList)):
             continue
         if cells or own or is_parametrized(module):
@@ -109,10 +115,11 @@ def find(model: nn.Module) -> Iterator[Matrices]:
         parameters = dict(module.named_parameters(recurse=bool(own) or is_parametrized(module)))
         place = _place(module, names[id(module)], modules, tuple(parameters))
         if cells:
-            ids = {"weight": numbers[_joined(place.names[0], "weight")]}
+            ids = {name: numbers[_joined(place.names[0], name)] for name in several or ("weight",)}
             yield Matrices(place, {}, ids, tuple(tuple(cell.shape) for cell in cells), cells)
             continue
-        held = {name: p for name, p in parameters.items() if id(p) in by_id}
+        matrices = {name: p for name, p in parameters.items() if id(p) in by_id}
+        held = {name: p for name, p in matrices.items() if name not in _ROWS_OF_ATTENTION}
         if held:
             ids = {name: by_id[id(p)] for name, p in held.items()}
             parts = [part for name, p in held.items() for part in _split(p, ids[name].number)]

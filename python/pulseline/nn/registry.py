@@ -27,17 +27,36 @@ from .conv import (
     AnalogConvTranspose2d,
     AnalogConvTranspose3d,
 )
+from .attention import AnalogMultiheadAttention
+from .composite import Composite
+from .input_major import input_major, is_input_major
 from .linear import AnalogLinear
+from .parts import FOREIGN
+from .recurrent import (
+    AnalogGRU,
+    AnalogGRUCell,
+    AnalogLSTM,
+    AnalogLSTMCell,
+    AnalogRNN,
+    AnalogRNNCell,
+)
 
 __all__ = [
+    "COMPOSITES",
     "CONVOLUTIONS",
     "Builder",
     "analog_conv",
     "analog_linear",
     "builder_of",
     "hand_over",
+    "missing",
     "register",
 ]
+
+COMPOSITES: tuple[type[Composite], ...] = (
+    *(AnalogMultiheadAttention, AnalogRNN, AnalogLSTM, AnalogGRU),
+    *(AnalogRNNCell, AnalogLSTMCell, AnalogGRUCell),
+)
 
 # (module, its crossbar, {parameter: identity of its first matrix}) -> its counterpart
 Builder = Callable[[Any, Crossbar, Mapping[str, Identity]], nn.Module]
@@ -68,7 +87,8 @@ def builder_of(module: nn.Module) -> Builder | None:
     kind = type(module)
     if is_parametrized(module):  # torch gives it a class of its own
         kind = kind.__base__ or kind
-    return _BUILDERS.get(kind)
+    found = _BUILDERS.get(kind)
+    return input_major if found is None and is_input_major(module) else found
 
 
 def analog_linear(
@@ -129,6 +149,14 @@ _BUILDERS: dict[type[nn.Module], Builder] = {
     nn.Linear: analog_linear,
     **dict.fromkeys(CONVOLUTIONS, analog_conv),
 }
+_BUILDERS |= {kind.digital: kind.of for kind in COMPOSITES}
+
+
+def missing(module: nn.Module) -> list[str]:
+    """Matrices of a module of torch's that are none of its parameters: computed, or one twice."""
+    found = next((kind for kind in COMPOSITES if kind.digital is type(module)), None)
+    return found.missing(module) if found is not None else []
+
 
 _HOOKS = (
     "_forward_hooks",
@@ -158,6 +186,9 @@ def hand_over(module: nn.Module, analog: nn.Module, memo: dict[int, Any] | None)
             taken[name].update(copied(held[name]))
     if held["_is_full_backward_hook"] is not None:
         taken["_is_full_backward_hook"] = held["_is_full_backward_hook"]
+    foreign = taken.get(FOREIGN, ())
     for name in held:
-        if name not in taken:
+        if (
+            name not in taken and name not in foreign and not name.startswith("_pulseline")
+        ):  # ours, of what it was
             taken[name] = copied(held[name])

@@ -7,7 +7,7 @@ returns. It prints as a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from ..cells import Cell
 from ..errors import ConfigError
 
-__all__ = ["WORTH_A_WARNING", "Clipping", "ConversionReport", "LayerReport", "conversion", "keep"]
+__all__ = [
+    "WORTH_A_WARNING",
+    "Clipping",
+    "ConversionReport",
+    "LayerReport",
+    "conversion",
+    "forget",
+    "keep",
+]
 
 _KEPT = "_pulseline_conversion"  # beside the parameters of a model: what its conversion said
+_CHECK = "_pulseline_check"  # and what looks at states
 # Of the norm of a matrix: networks of digits keep their accuracy within a point up to here.
 WORTH_A_WARNING = 0.1
 
@@ -193,18 +202,28 @@ def _row(one: LayerReport) -> tuple[str, ...]:
     return (*named, *rest, "; ".join(remarks))
 
 
-def keep(model: nn.Module, report: ConversionReport) -> bool:
+def keep(model: nn.Module, report: ConversionReport, check: Callable[..., None]) -> None:
     """Leave the report on the model.
 
     Args:
         model: that was converted. report: of it.
-
-    Returns:
-        Whether it is the model's first.
+        check: what looks at a state before the model loads it, once however often it is converted.
     """
-    first = _KEPT not in vars(model)
+    if _KEPT not in vars(model):
+        model.register_load_state_dict_pre_hook(check)
     vars(model)[_KEPT] = report
-    return first
+    vars(model)[_CHECK] = check
+
+
+def forget(model: nn.Module) -> None:
+    """Take from a model, and from all in it, what :func:`keep` has left there."""
+    for module in model.modules():
+        held = vars(module)
+        check = held.pop(_CHECK, None)
+        held.pop(_KEPT, None)
+        hooks: Any = module._load_state_dict_pre_hooks
+        for key in [key for key, one in hooks.items() if check and one.hook is check]:
+            del hooks[key]
 
 
 def conversion(model: nn.Module) -> ConversionReport:

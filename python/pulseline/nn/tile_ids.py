@@ -16,7 +16,11 @@ from torch.nn.parameter import is_lazy
 from ..arrays import AnalogParameter
 from ..errors import ConfigError
 
-__all__ = ["TileIds", "tile_ids"]
+__all__ = ["MATRICES", "TileIds", "tile_ids"]
+
+# Beside the parameters of a module of several analog layers: which of them hold a parameter of the
+# digital one.
+MATRICES = "_pulseline_matrices"
 
 
 class TileIds(NamedTuple):
@@ -39,9 +43,12 @@ def tile_ids(model: nn.Module) -> list[TileIds]:
     """
     found: list[TileIds] = []
     first = 0
+    modules = dict(model.named_modules())
     for name, owner, parameter in _parameters(model):
         count = _count(name, owner, parameter)
-        if count is not None:
+        if count and isinstance(parameter, AnalogParameter):
+            name, count = _of_torch(name, modules)
+        if count:
             found.append(TileIds(name, first, count))
             first += count
     return found
@@ -60,12 +67,23 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
             yield f"{name.rpartition('cell.arrays.')[0]}weight", owner, parameter
 
 
-def _count(name: str, owner: nn.Module, parameter: Tensor) -> int | None:
-    """Matrices in a parameter; None if it is a vector or a number."""
+def _of_torch(name: str, modules: dict[str, nn.Module]) -> tuple[str, int]:
+    """What an analog layer's weight is called in the digital model, and its matrices from here."""
+    layer = name.removesuffix(".weight")
+    around, _, last = layer.rpartition(".")
+    for digital, layers in vars(modules[around]).get(MATRICES, {}).items():
+        if last in layers:
+            here = f"{around}.{digital}" if around else digital
+            return here, len(layers) if last == layers[0] else 0
+    return name, 1
+
+
+def _count(name: str, owner: nn.Module, parameter: Tensor) -> int:
+    """Matrices in a parameter; 0 if it is a vector or a number."""
     if is_lazy(parameter):
         raise ConfigError(f"{name} has no shape yet; run the model once before it is converted")
     if parameter.dim() < 2:
-        return None
+        return 0
     if isinstance(parameter, AnalogParameter):
         return 1
     if isinstance(owner, nn.MultiheadAttention) and name.endswith("in_proj_weight"):
