@@ -253,8 +253,12 @@ def test_omega_of_a_converted_model() -> None:
 
 
 def test_layers_that_own_a_linear_subclass_stay_digital() -> None:
-    """nn.MultiheadAttention multiplies by out_proj.weight itself and would bypass a tile."""
-    model = nn.ModuleList([nn.MultiheadAttention(4, 2), nn.Linear(4, 4)])
+    """Their owner multiplies by the weight itself and would bypass a tile."""
+
+    class Own(nn.MultiheadAttention):
+        pass
+
+    model = nn.ModuleList([Own(4, 2), nn.Linear(4, 4)])
     analog = to_analog(model)
     assert not any(isinstance(m, AnalogLinear) for m in analog[0].modules())
     assert analog[1].cell.identity.tile_id == 4  # behind q, k, v and out_proj

@@ -212,7 +212,8 @@ class AnalogLayer(Settings, nn.Module):
                 "or convert a digital one with to_analog"
             )
         if digital:
-            check_entry(f"{prefix}weight", state[f"{prefix}weight"], self.shell().weight)
+            held: Any = self.shell().weight
+            check_entry(f"{prefix}weight", state[f"{prefix}weight"], held)
         else:
             self.cell.check_state(state, f"{prefix}cell.", whole, name)
 

@@ -281,11 +281,13 @@ def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor])
         number = -(-rows // mapping.tile_out) * -(-cols // mapping.tile_in)
         tiles += number
         room += number * mapping.tile_out * mapping.tile_in
-    pairs = [(targets.get(cell.identity.tile_id), cell) for cell in cells]
-    known = [(w, cell) for w, cell in pairs if w is not None and w.shape == cell.weight.shape]
+    pairs = [(_oriented(targets.get(cell.identity.tile_id), cell), cell) for cell in cells]
+    known = [(w, cell) for w, cell in pairs if w is not None]
+    plain = len(cells) == len(said.shapes) and all(len(shape) == 2 for shape in said.shapes)
     held = [*(p for c in cells for p in c.parameters()), *(b for c in cells for b in c.buffers())]
     return replace(
         said,
+        shapes=tuple(tuple(cell.shape) for cell in cells) if plain else said.shapes,
         device=", ".join(dict.fromkeys(cell.crossbar.device.name for cell in cells)),
         tiles=tiles,
         utilisation=said.weights / room if room else 0.0,
@@ -293,6 +295,17 @@ def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor])
         out_scale=max((cell.array.out_scale for cell in cells), default=1.0),
         clipping=Clipping.of(known),
     )
+
+
+def _oriented(target: Tensor | None, cell: Cell) -> Tensor | None:
+    """A matrix as a cell holds it, transposed if need be; None: it holds another."""
+    if target is None:
+        return None
+    both = [w for w in (target, target.mT) if w.shape == cell.weight.shape]
+    if not both[1:] or target.dim() > 2:
+        return both[0] if both else None
+    held = cell.effective_weight()
+    return min(both, key=lambda w: float((w - held).square().sum()))
 
 
 def _apply(

@@ -48,7 +48,7 @@ def input_major(
         module: stays as it is. crossbar: of the new one. identities: that of "weight".
     """
     inputs, outputs = module.weight.shape
-    bias = module.bias is not None
+    bias = module._parameters.get("bias") is not None
     analog = AnalogInputMajor(inputs, outputs, bias, crossbar, seed=identities["weight"])
     analog.cell.program(module.weight.data.T.contiguous())
     analog.cell.requires_grad_(module.weight.requires_grad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class AnalogLinear(AnalogLayer):
         ConfigError: a bad size, dtype or shape, in one sentence.
     """
 
-    digital = nn.Linear
+    digital: ClassVar[type[nn.Module]] = nn.Linear
 
     def __init__(
         self,
