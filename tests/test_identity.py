@@ -209,6 +209,13 @@ def test_every_parameter_of_two_dimensions_counts() -> None:
     expect(Experts(), ("up", 4), ("conv.weight", 1))
 
 
+def test_a_computed_kernel_counts_its_parameters_not_its_channels() -> None:
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3))
+    names = [f"0.parametrizations.weight.original{n}" for n in (0, 1)]
+    expect(nn.Sequential(conv), *((name, 1) for name in names))
+    expect(conv, *((name[2:], 1) for name in names))
+
+
 def test_attention_counts_its_projections() -> None:
     expect(nn.MultiheadAttention(4, 2), ("in_proj_weight", 3), ("out_proj.weight", 1))
     apart = nn.MultiheadAttention(4, 2, kdim=3, vdim=5)

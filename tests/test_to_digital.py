@@ -39,6 +39,8 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.emb = nn.Embedding(9, 8)
+        self.conv = nn.Conv1d(8, 6, 3, padding=1, dilation=1)
+        self.back = nn.ConvTranspose1d(6, 8, 2, stride=2, output_padding=1)
         self.enc = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
         self.lstm = nn.LSTM(8, 6, num_layers=2, bidirectional=True, batch_first=True)
         self.cell = nn.GRUCell(12, 8)
@@ -48,7 +50,8 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.lstm(self.enc(self.emb(x)))
+        drawn = self.back(self.conv(self.emb(x).mT)).mT
+        y, _ = self.lstm(self.enc(drawn))
         out: Tensor = self.head(self.twice(self.mid(self.cell(y[:, -1]))))
         return out
 
@@ -178,6 +181,7 @@ def test_a_digital_state_is_loaded_by_any_layer() -> None:
     [
         ("enc.self_attn.in_proj_weight", lambda t: t[:5], r"holds enc\.self_attn\.in_proj_weight"),
         ("lstm.weight_ih_l0", lambda t: t * float("nan"), r"NaN or an infinity in lstm\.ih_l0"),
+        ("conv.weight", lambda t: t.flatten(1), r"holds conv\.weight of shape \(6, 24\)"),
         ("mid.weight", lambda t: t[:3], r"holds mid\.weight of shape \(3, 8\)"),
         ("head.weight", None, "state lacks head"),
         ("lstm.weight_hh_l1", None, r"state lacks lstm\.hh_l1"),

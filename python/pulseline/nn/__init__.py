@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .attention import AnalogMultiheadAttention
+from .composite import Composite
 from .conv import (
     AnalogConv1d,
     AnalogConv2d,
@@ -10,8 +12,6 @@ from .conv import (
     AnalogConvTranspose2d,
     AnalogConvTranspose3d,
 )
-from .attention import AnalogMultiheadAttention
-from .composite import Composite
 from .convert import to_analog
 from .digital import to_digital
 from .linear import AnalogLinear

@@ -17,7 +17,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity
+from .attention import AnalogMultiheadAttention
 from .base import AnalogLayer
+from .composite import Composite
 from .conv import (
     AnalogConv,
     AnalogConv1d,
@@ -27,8 +29,6 @@ from .conv import (
     AnalogConvTranspose2d,
     AnalogConvTranspose3d,
 )
-from .attention import AnalogMultiheadAttention
-from .composite import Composite
 from .input_major import input_major, is_input_major
 from .linear import AnalogLinear
 from .parts import FOREIGN

@@ -6,6 +6,7 @@ which layers become analog nor on where the model is cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from torch.nn.parameter import is_lazy
 
 from ..arrays import AnalogParameter
 from ..errors import ConfigError
+
+# Behind the name of the module that a parameter is of; parametrizations stand in between.
+_OWN = re.compile(r"(^|\.)(parametrizations\..*|[^.]*)$")
 
 __all__ = ["MATRICES", "TileIds", "tile_ids"]
 
@@ -59,7 +63,7 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
     modules = dict(model.named_modules())
     cells: set[int] = set()
     for name, parameter in model.named_parameters():
-        owner = modules[name.rpartition(".")[0]]
+        owner = modules[_OWN.sub("", name)]
         if not isinstance(parameter, AnalogParameter):
             yield name, owner, parameter
         elif id(parameter.cell) not in cells:
