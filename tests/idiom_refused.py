@@ -82,7 +82,7 @@ def functional_call_with_another_weight(w: World) -> None:
 
 @refused
 def weight_assigned_or_tied(w: World) -> None:
-    embedding = nn.Embedding(*w.layer.weight.shape)
+    embedding = nn.Embedding(*w.layer.weight.shape[:2])
 
     def assign(value: Any) -> None:
         w.layer.weight = value
@@ -226,7 +226,7 @@ def gradient_clipped_by_value(w: World) -> None:
         lambda: w.layer.weight.grad.__setitem__(0, 0.0),
         lambda: w.layer.weight.grad.__setitem__((slice(None), slice(2)), 0.0),
         lambda: w.layer.weight.grad.view(-1).mul_(0.5),
-        lambda: w.layer.weight.grad.t().mul_(0.5),
+        lambda: w.layer.weight.grad.transpose(0, 1).mul_(0.5),
         lambda: w.layer.weight.grad.flatten()[3:].zero_(),
         lambda: [row.div_(2) for row in w.layer.weight.grad],
         lambda: w.layer.weight.grad.fill_diagonal_(0.0),

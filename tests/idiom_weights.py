@@ -351,7 +351,7 @@ def weights_read(w: World) -> list[Any]:
         weight.abs().mean(),
         weight.sum(),
         weight[0].clone(),
-        weight.detach().T.clone(),
+        weight.detach().transpose(0, 1).clone(),
     ]
     found += [torch.linalg.svdvals(weight), torch.stack([weight, weight]), weight.detach() * 2]
     found += [torch.tensor(weight.tolist()), torch.from_numpy(weight.detach().numpy().copy())]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 import pulseline as pl
+from pulseline.nn.base import AnalogLayer
 
-HOSTS = ("bare", "converted", "staged")
+HOSTS = ("bare", "converted", "staged", "convolution")
 LR = 0.1
 ORACLE = pl.Crossbar(pl.devices.Ideal(), io=pl.configs.IOConfig.perfect())
 SCALED = pl.Crossbar(
@@ -29,12 +30,23 @@ def numbers(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).clamp(-2, 2)
 
 
+class Pairs(nn.Module):
+    """Rows of 8 as images of 2 channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 2, 4)
+
+
 def digital(host: str) -> nn.Module:
     """The model of a host, the same one every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if host == "bare":
             return nn.Linear(8, 3)
+        if host == "convolution":
+            back = nn.ConvTranspose1d(2, 1, 2, padding=1, output_padding=0, dilation=2)
+            front = nn.Conv1d(2, 2, 2)
+            return nn.Sequential(Pairs(), front, nn.Tanh(), back, nn.Flatten())
         return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
@@ -94,7 +106,7 @@ class World:
 
     @property
     def layers(self) -> list[Any]:
-        kinds = (nn.Linear, pl.nn.AnalogLinear)
+        kinds = (nn.Linear, nn.Conv1d, nn.ConvTranspose1d, AnalogLayer)
         return [m for m in self.net.modules() if isinstance(m, kinds)]
 
     @property
@@ -145,13 +157,19 @@ class World:
         """Weights and biases in the units of the layers, and a read in evaluation."""
         found = []
         for layer in self.layers:
-            held = layer.weight if self.crossbar is None else layer.cell.effective_weight()
+            held = layer.weight if self.crossbar is None else in_units(layer)
             found += [held.detach().clone(), layer.bias.detach().clone()]
         self.net.eval()
         with torch.no_grad():
             found.append(self.net(self.x))
         self.net.train()
         return found
+
+
+def in_units(layer: Any) -> Tensor:
+    """Weights in the units of the layer, as torch sees them."""
+    array = layer.cell.array
+    return array.seen(array.effective_weight())
 
 
 Idiom = Callable[[World], Any]

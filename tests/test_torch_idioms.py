@@ -25,7 +25,7 @@ import idiom_refused
 import idiom_training
 import idiom_weights
 import pulseline as pl
-from idiom_world import NOISY, ORACLE, ROWS, SCALED, Row, World
+from idiom_world import NOISY, ORACLE, ROWS, SCALED, Row, World, in_units
 
 TABLES = (
     idiom_found,
@@ -113,7 +113,7 @@ def test_noisy_devices(name: str, host: str) -> None:
         array = layer.cell.array
         lo, hi = array.bounds
         assert ((array.held >= lo) & (array.held <= hi)).all()
-        assert torch.equal(layer.weight + 0, array.held * array.out_scale)
+        assert torch.equal(layer.weight + 0, in_units(layer))
     if row.own is not None:
         own = World(host, NOISY)
         row.own(own)

@@ -131,6 +131,23 @@ def test_not_compiled() -> None:
     assert traced == [False]
 
 
+def test_not_compiled_within() -> None:
+    traced = []
+
+    def inner(x: Tensor) -> Tensor:
+        traced.append(torch.compiler.is_compiling())
+        return x + 1
+
+    @names.not_compiled_within
+    def outer(x: Tensor) -> Tensor:
+        return inner(x)
+
+    assert torch.equal(torch.compile(outer, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
+    compiled = torch.compile(lambda x: outer(x) * 2, backend="eager")
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 4.0))
+    assert traced == [False] * 2
+
+
 def test_dispatch_modes() -> None:
     assert not names.dispatch_modes()
     with torch.utils.flop_counter.FlopCounterMode(display=False):

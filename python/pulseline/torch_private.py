@@ -21,6 +21,7 @@ __all__ = [
     "grad_slot",
     "no_torch_function",
     "not_compiled",
+    "not_compiled_within",
     "plain_apply",
     "run_backward",
     "set_data",
@@ -47,7 +48,7 @@ no_torch_function: Any = torch._C._disabled_torch_function_impl
 _will_execute = torch._C._will_engine_execute_node
 
 _frames: Any = torch._C._dynamo.eval_frame
-_DEFAULT = _frames._FrameAction.DEFAULT  # what it calls
+_DEFAULT, _SKIP = _frames._FrameAction.DEFAULT, _frames._FrameAction.SKIP
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -56,9 +57,18 @@ def not_compiled(function: F) -> F:
 
     Without the import of torch's compiler that ``torch.compiler.disable`` brings, nor its wrapper.
     """
-    _frames.set_code_exec_strategy(
-        function.__code__, _frames._FrameExecStrategy(_frames._FrameAction.SKIP, _DEFAULT)
-    )
+    return _not_compiled(function, _DEFAULT)
+
+
+def not_compiled_within(function: F) -> F:
+    """As :func:`not_compiled`, with whatever the function calls; graphs break before it."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return _not_compiled(function, _SKIP)
+
+
+def _not_compiled(function: F, called: Any) -> F:
+    strategy = _frames._FrameExecStrategy(_SKIP, called)
+    _frames.set_code_exec_strategy(function.__code__, strategy)
     return function
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..arrays import Patches, check_lr, parts
 from ..ops import Batch, is_finite, refuse_value
+from ..torch_private import not_compiled_within
 
 __all__ = ["update_patches"]
 
@@ -28,6 +29,7 @@ class _Updated(Protocol):
         """See :meth:`pulseline.Cell.update`."""
 
 
+@not_compiled_within
 def update_patches(
     cell: _Updated, pairs: Sequence[tuple[Patches, Tensor]], lr: float, batch: Batch | None
 ) -> None:

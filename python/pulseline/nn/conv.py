@@ -13,6 +13,7 @@ from ..cells import make_cell
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import check_integer, identify
+from ..torch_private import not_compiled_within
 from .base import AnalogLayer
 from .convolved import Convolved
 from .windows import PADDINGS, Windows
@@ -130,6 +131,7 @@ class AnalogConv(AnalogLayer):
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.windows)
 
+    @not_compiled_within
     def _convolve(self, x: Tensor, windows: Windows) -> Tensor:
         x = self._input(x)
         single = x.dim() == self.dims + 1

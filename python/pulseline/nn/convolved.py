@@ -16,7 +16,7 @@ from torch import Tensor
 from ..arrays import Patches, chunk_rows
 from ..cells import Cell
 from ..ops import fold_, is_finite, refuse_value, unfold
-from ..torch_private import not_compiled
+from ..torch_private import not_compiled_within
 from .windows import Windows, unfoldings
 
 __all__ = ["Convolved"]
@@ -61,6 +61,7 @@ class Convolved:
         """As :meth:`read`, advancing no training counter."""
         return (self._back if transposed else self._there)(v, self.cell.evaluate)
 
+    @not_compiled_within
     def pair(self, x: Tensor, d: Tensor, own: bool) -> tuple[Patches, Tensor]:
         """What a backward pass leaves pending: the image, and the errors of every position.
 
@@ -70,7 +71,7 @@ class Convolved:
         rows = unfold(d, self.outputs, 0, d.shape[0] * self.outputs.positions)
         return Patches(x.clone(), self.inputs), rows
 
-    @not_compiled
+    @not_compiled_within
     def _there(self, x: Tensor, read: _Read) -> Tensor:
         _refuse(1, x)
         y = x.new_empty((x.shape[0], self.outputs.channels, *self.sizes))
@@ -78,7 +79,7 @@ class Convolved:
             fold_(y, read(unfold(x, self.inputs, first, last)), self.outputs, first)
         return y
 
-    @not_compiled
+    @not_compiled_within
     def _back(self, d: Tensor, read: _Read) -> Tensor:
         _refuse(2, d)
         x = d.new_zeros((d.shape[0], *self._image))

@@ -28,6 +28,7 @@ __all__ = [
     "is_finite",
     "operand",
     "refuse_matrix",
+    "refuse_memory",
     "refuse_mixture",
     "refuse_traced",
     "refuse_value",
@@ -110,8 +111,15 @@ def _refuse_device(name: str, t: Tensor, beside: Tensor) -> None:
     raise ConfigError(f"{name} is on {t.device} and the weight on {where}; move it with {remedy}")
 
 
-def _refuse_memory(name: str, t: Tensor) -> None:
-    """What has neither values nor an address; torch's lazy tensors have other values."""
+def refuse_memory(name: str, t: Tensor) -> None:
+    """Refuse what has neither values nor an address; torch's lazy tensors have other values.
+
+    Args:
+        name: what the message calls it. t: the tensor.
+
+    Raises:
+        ConfigError: it is negated lazily, or has no memory.
+    """
     if t.is_neg():
         raise ConfigError(f"{name} is negated lazily; use {name}.resolve_neg()")
     last = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
@@ -168,7 +176,7 @@ def address(
             return at
     _refuse(name, t, dtype, shape)
     _refuse_device(name, t, beside)
-    _refuse_memory(name, t)
+    refuse_memory(name, t)
     return t.data_ptr()
 
 
@@ -193,7 +201,7 @@ def weight_address(t: Tensor, on: str) -> int:
             f"weight has dtype {t.dtype} and shape {tuple(t.shape)} on {t.device}; use a "
             "contiguous float32 matrix where x is (tiles keep float32, do not call .half() on them)"
         )
-    _refuse_memory("weight", t)
+    refuse_memory("weight", t)
     return t.data_ptr()
 
 
@@ -221,7 +229,7 @@ def operand(name: str, t: Tensor, columns: int, beside: Tensor) -> Tensor:
     refuse_matrix(name, t, columns)
     _refuse_device(name, t, beside)
     t = t.resolve_neg()
-    _refuse_memory(name, t)
+    refuse_memory(name, t)
     return t.contiguous()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import _cpu
 from ..errors import ConfigError
+from .checks import refuse_memory
 from .layout import UnfoldSizes
 from .library import direct
 
@@ -109,8 +110,10 @@ def unfold(image: Tensor, how: Unfolding, first: int, last: int) -> Tensor:
     """
     sizes = _sizes(image, how)
     _check_positions(image, how, first, last)
-    if not direct(image) or image.is_neg():
+    if not direct(image):
         return _gathered(image, how, first, last)
+    image = image.resolve_neg()
+    refuse_memory("image", image)
     rows = torch.empty((last - first, how.columns), dtype=torch.float32, device="cpu")
     source = how.source.data_ptr()
     _cpu.unfold(image.data_ptr(), rows.data_ptr(), source, sizes, first, last, _threads())
@@ -135,6 +138,8 @@ def fold_(image: Tensor, rows: Tensor, how: Unfolding, first: int) -> None:
     if not direct(image):
         _scatter(image, rows, how, first, last)
         return
+    refuse_memory("image", image)
+    refuse_memory("rows", rows)
     source = how.source.data_ptr()
     where = (image.data_ptr(), rows.data_ptr(), source)
     _cpu.fold(*where, sizes, first, last, how.once, _threads())
