@@ -4,6 +4,9 @@ Checked first: the kernels give the same bits as the baseline ISA on the first s
 column is the largest difference. Cycle noise on, pulse generation included.
 
     python bench/update.py --sizes 512 --batches 64 --profiles mnistlike --fidelities exact
+
+With ``--crosspoints`` the baseline is the same update of stored crosspoints, ours draws them anew,
+and the error is the largest difference of their weights behind the whole batch.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ SHORT = {presets.snake(name): cls() for name, cls in pl.devices.DEVICES.items()}
 SHORT["linear_step"] = pl.devices.LinearStep(gamma_up=0.2, gamma_down=0.2)  # its default is flat
 
 
-def tile_of(device: str, fidelity: str, rows: int, cols: int) -> pl.Array:
+def tile_of(
+    device: str, fidelity: str, rows: int, cols: int, crosspoints: str = "stored"
+) -> pl.Array:
     """A tile with small random weights, the same at every call."""
     config = pl.configs.UpdateConfig(fidelity=fidelity)
-    tile = pl.Array(rows, cols, SHORT[device], update=config, seed=0)
+    mapping = pl.configs.Mapping(crosspoints=crosspoints)
+    tile = pl.Array(rows, cols, SHORT[device], update=config, mapping=mapping, seed=0)
     tile.initialise()
     return tile
 
@@ -44,6 +50,7 @@ def main() -> None:
     p.add_argument("--profiles", default="mnistlike,gauss_bl1,gauss_bl31,uniform_k5")
     p.add_argument("--fidelities", default="exact")
     p.add_argument("--devices", default="soft_bounds")
+    p.add_argument("--crosspoints", action="store_true", help="drawn against stored crosspoints")
     args = peer.arguments(p)
     rows: list[Row] = []
     print(HEADER)
@@ -52,7 +59,8 @@ def main() -> None:
             for profile in args.profiles.split(","):
                 for size in numbers(args.sizes):
                     for batch in numbers(args.batches):
-                        rows += cases(device, fidelity, profile, size, batch, args)
+                        run = drawn if args.crosspoints else cases
+                        rows += run(device, fidelity, profile, size, batch, args)
     write(rows, args.json)
 
 
@@ -90,6 +98,30 @@ def cases(device: str, fidelity: str, profile: str, size: int, batch: int, args)
                     args.seconds,
                 )
             )
+    return rows
+
+
+def drawn(device: str, fidelity: str, profile: str, size: int, batch: int, args) -> list[Row]:
+    """One shape on every thread count: crosspoints drawn anew against stored ones."""
+    x, d = inputs(profile, batch, size, size)
+    lr, rows = LR[profile], []
+    for threads in numbers(args.threads):
+        torch.set_num_threads(threads)
+        anew, stored = (tile_of(device, fidelity, size, size, how) for how in ("drawn", "stored"))
+        for tile in (anew, stored):
+            tile.pulse(x, d, lr)
+        error = float((anew.held - stored.held).abs().max())
+        rows.append(
+            measure(
+                ("drawn", device, fidelity, profile),
+                (size, size, batch),
+                threads,
+                lambda tile=anew: tile.pulse(x, d, lr),
+                lambda tile=stored: tile.pulse(x, d, lr),
+                error,
+                args.seconds,
+            )
+        )
     return rows
 
 

@@ -134,7 +134,7 @@ def test_operators_write_what_they_say(name: str) -> None:
     before = [copy.deepcopy(a) for a in arguments]
     getattr(OPS, name).default(*arguments)
     schema = getattr(OPS, name).default._schema.arguments
-    for argument, a, b in zip(schema, arguments, before, strict=True):
+    for argument, a, b in zip(schema[: len(before)], arguments, before, strict=True):
         if isinstance(a, Tensor):
             writes = argument.alias_info is not None and argument.alias_info.is_write
             assert torch.equal(a, b) is not writes, argument.name

@@ -62,40 +62,54 @@ inline void check_params(const std::vector<float>& params) {
     check_amount(("params[" + std::to_string(n) + "]").c_str(), params[n], kFinite);
 }
 
-// device: whether it has one, with its pairs; without one nobody looks at them.
+// Whether a device model (< 0: the ideal one) stores slopes.
+inline bool has_slopes(int device) {
+  constexpr bool kSlopes[] = {
+#define PULSELINE_SLOPES(D) D::kSlopes,
+      PULSELINE_DEVICES(PULSELINE_SLOPES)
+#undef PULSELINE_SLOPES
+  };
+  return device >= 0 && kSlopes[device];
+}
+
+// device: of the pairs, < 0: there are none. No pairs at all: they are drawn anew.
 inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double lr,
                          const PulseSettings& pulses, const UpdateKey& key,
-                         const std::vector<float>& params, bool device) {
+                         const std::vector<float>& params, int device) {
   const int64_t size = 4 * n.rows * n.cols;
+  const bool none = device < 0 || (!at.step && !at.slope && !at.bound), flat = !has_slopes(device);
   check_trains(lr, pulses, key);
   check_params(params);
   check_memory({{"weight", at.w, size}, {"counters", at.counter, 8}, {"fired", at.fired, 16, true}},
-               {{"step", device ? at.step : 0, size, !device},
-                {"slope", device ? at.slope : 0, size, !device},
-                {"bound", device ? at.bound : 0, size, !device},
+               {{"step", none ? 0 : at.step, size, none},
+                {"slope", none || flat ? 0 : at.slope, size, none || flat},
+                {"bound", none ? 0 : at.bound, size, none},
                 {"x", at.x, 4 * n.batch * n.cols},
                 {"d", at.d, 4 * n.batch * n.rows}});
 }
 
 // ---- between pulses ----
 
-struct Between {  // retain and reset
+struct Between {  // retain and reset; no pairs and words at all: they are drawn anew
   uint64_t w, step, bound, words;
   int64_t rows, cols;
 };
 inline void check_retain(const Between& at, double amount, int64_t k) {
   const int64_t size = 4 * at.rows * at.cols;
+  const bool none = !at.step && !at.bound && !at.words;
   check_amount("the amount", amount);
   if (k < 0) refuse("k is " + std::to_string(k) + "; use the number of the event, from 0 on");
-  check_memory({{"weight", at.w, size}},
-               {{"step", at.step, size}, {"bound", at.bound, size}, {"words", at.words, 2 * size}});
+  check_memory({{"weight", at.w, size}}, {{"step", at.step, size, none},
+                                          {"bound", at.bound, size, none},
+                                          {"words", at.words, 2 * size, none}});
 }
+// step: 0: drawn anew.
 inline void check_disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t crosspoints,
                           double deviation, uint64_t counters) {
   const int64_t size = 4 * crosspoints;
   check_amount("deviation", deviation);
   check_memory({{"visible", visible, size}},
-               {{"hidden", hidden, size}, {"step", step, size}, counters_at(counters)});
+               {{"hidden", hidden, size}, {"step", step, size, true}, counters_at(counters)});
 }
 // at.w: what is read.
 inline void check_redraw(const UpdateAddresses& at, const UpdateSizes& n, double lr,
@@ -105,7 +119,7 @@ inline void check_redraw(const UpdateAddresses& at, const UpdateSizes& n, double
   check_trains(lr, pulses, key);
   check_amount("deviation", deviation);
   check_memory({{"visible", at.w, size}}, {{"hidden", hidden, size},
-                                           {"step", at.step, size},
+                                           {"step", at.step, size, true},
                                            {"counters", at.counter, 8},
                                            {"x", at.x, 4 * n.batch * n.cols},
                                            {"d", at.d, 4 * n.batch * n.rows}});

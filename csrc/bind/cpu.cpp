@@ -28,7 +28,7 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
                     uint64_t counters, const bind::UpdateKey& key, int threads, uint64_t fired) {
   int64_t* counter = &pointer<bind::Counters>(counters)->update;
   bind::check_update({w, step, slope, bound, x, d, 0, fired, reinterpret_cast<uint64_t>(counter)},
-                     {rows, cols, batch}, lr, pulses, key, params, device >= 0);
+                     {rows, cols, batch}, lr, pulses, key, params, device);
   UpdateArgs a = bind::update_args(lr, pulses);
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
@@ -83,36 +83,44 @@ void bind_retention(py::module_& m) {
     cpu::construct_retention(bind::retention_params(settings), bind::stream_of(key), rows, cols,
                              pointer<uint32_t>(words), threads);
   });
-  m.def("retain",
-        [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
-           bool reset, double amount, int64_t k, const bind::DrawKey& key, int threads) {
-          bind::check_retain({w, step, bound, words, rows, cols}, amount, k);
-          const RetentionArgs a = {pointer<float>(w),
-                                   pointer<const uint32_t>(step),
-                                   pointer<const uint32_t>(bound),
-                                   pointer<const uint32_t>(words),
-                                   rows,
-                                   cols,
-                                   bind::stream_of(key),
-                                   uint64_t(k),
-                                   reset ? kReset : kDiffusion,
-                                   float(amount)};
-          py::gil_scoped_release nogil;
-          cpu::retain(a, threads);
-        });
+  m.def("retain", [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows,
+                     int64_t cols, bool reset, double amount, int64_t k, const bind::DrawKey& key,
+                     int device, const std::vector<float>& params,
+                     const bind::RetentionSettings& retention, int threads) {
+    bind::check_retain({w, step, bound, words, rows, cols}, amount, k);
+    const RetentionArgs a = {pointer<float>(w),
+                             pointer<const uint32_t>(step),
+                             pointer<const uint32_t>(bound),
+                             pointer<const uint32_t>(words),
+                             pointer<const uint32_t>(words) + rows * cols,
+                             0,
+                             rows,
+                             cols,
+                             bind::stream_of(key),
+                             uint64_t(k),
+                             reset ? kReset : kDiffusion,
+                             float(amount)};
+    py::gil_scoped_release nogil;
+    cpu::retain(a, {device, params.data(), bind::retention_params(retention)}, threads);
+  });
   m.def("disturb", [](uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
-                      double deviation, uint64_t counters, const bind::DrawKey& key, int threads) {
+                      double deviation, uint64_t counters, const bind::DrawKey& key, int device,
+                      const std::vector<float>& params, int threads) {
     bind::check_disturb(hidden, step, visible, rows * cols, deviation, counters);
     py::gil_scoped_release nogil;
-    cpu::disturb(pointer<const float>(hidden), pointer<const uint32_t>(step),
-                 pointer<float>(visible), rows, cols, bind::stream_of(key),
-                 uint64_t(pointer<const bind::Counters>(counters)->update), float(deviation),
-                 threads);
+    cpu::disturb({pointer<const float>(hidden),
+                  pointer<const uint32_t>(step),
+                  pointer<float>(visible),
+                  float(deviation),
+                  {device, params.data(), {}}},
+                 rows, cols, bind::stream_of(key),
+                 uint64_t(pointer<const bind::Counters>(counters)->update), threads);
   });
   m.def("redraw", [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d,
                      int64_t rows, int64_t cols, int64_t batch, double lr, double deviation,
                      const bind::PulseSettings& pulses, uint64_t counters,
-                     const bind::UpdateKey& key, int threads) {
+                     const bind::UpdateKey& key, int device, const std::vector<float>& params,
+                     int threads) {
     const int64_t* counter = &pointer<const bind::Counters>(counters)->update;
     bind::check_redraw({visible, step, step, step, x, d, 0, 0, reinterpret_cast<uint64_t>(counter)},
                        {rows, cols, batch}, lr, pulses, key, hidden, deviation);
@@ -128,7 +136,9 @@ void bind_retention(py::module_& m) {
     a.fidelity = int32_t(key.fidelity);
     a.k = uint64_t(*counter) - uint64_t(batch);  // before the update
     py::gil_scoped_release nogil;
-    const cpu::Status s = cpu::redraw(a, pointer<const float>(hidden), float(deviation), threads);
+    const cpu::Written cells = {
+        pointer<const float>(hidden), a.step, a.w, float(deviation), {device, params.data(), {}}};
+    const cpu::Status s = cpu::redraw(a, cells, threads);
     return bind::code_of(s.source, s.sample);
   });
 }
@@ -177,7 +187,8 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.attr("NUMBERING") = kNumbering;
   m.attr("LAYOUT") = bind::layout();
   py::list devices;
-#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine));
+#define PULSELINE_DESCRIBE(D) \
+  devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine, D::kSlopes));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)
 #undef PULSELINE_DESCRIBE
   m.attr("DEVICES") = devices;
@@ -207,25 +218,27 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("check_update",
         [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,
            double lr, const bind::PulseSettings& pulses, const std::vector<float>& params,
-           bool device) { bind::check_update(at, n, lr, pulses, key, params, device); });
+           int device) { bind::check_update(at, n, lr, pulses, key, params, device); });
   m.def("check_redraw",
         [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,
            double lr, const bind::PulseSettings& pulses, const std::vector<float>&, uint64_t hidden,
            double deviation) { bind::check_redraw(at, n, lr, pulses, key, hidden, deviation); });
   m.def("check_key", [](const bind::DrawKey&) {});
-  m.def("construct", [](int device, const std::vector<float>& params, const bind::DrawKey& key,
-                        int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound,
-                        int threads) {
-    bind::check_params(params);
-    py::gil_scoped_release nogil;
-    cpu::construct(device, params.data(), bind::stream_of(key), rows, cols, pointer<uint32_t>(step),
-                   pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
-  });
-  m.def("initial_normals",
-        [](const bind::DrawKey& key, int64_t rows, int64_t cols, uint64_t out, int threads) {
+  // Rows from `first` on; slope: 0: left out.
+  m.def("construct",
+        [](int device, const std::vector<float>& params, const bind::DrawKey& key, int64_t first,
+           int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound, int threads) {
+          bind::check_params(params);
           py::gil_scoped_release nogil;
-          cpu::initial_normals(bind::stream_of(key), rows, cols, pointer<float>(out), threads);
+          cpu::construct(device, params.data(), bind::stream_of(key), {first, rows, cols},
+                         pointer<uint32_t>(step), pointer<uint32_t>(slope),
+                         pointer<uint32_t>(bound), threads);
         });
+  m.def("initial_normals", [](const bind::DrawKey& key, int64_t first, int64_t rows, int64_t cols,
+                              uint64_t out, int threads) {
+    py::gil_scoped_release nogil;
+    cpu::initial_normals(bind::stream_of(key), {first, rows, cols}, pointer<float>(out), threads);
+  });
   bind_retention(m);
   bind_core(m.def_submodule("core", "Scalar routines for known-answer tests."));
 }

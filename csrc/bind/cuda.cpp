@@ -19,7 +19,8 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("LAYOUT") = bind::layout();
   m.attr("ARCHS") = PULSELINE_ARCHS;
   py::list devices;
-#define PULSELINE_DESCRIBE(D) devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine));
+#define PULSELINE_DESCRIBE(D) \
+  devices.append(py::make_tuple(D::kName, D::kFields, D::kAffine, D::kSlopes));
   PULSELINE_DEVICES(PULSELINE_DESCRIBE)
 #undef PULSELINE_DESCRIBE
   m.attr("DEVICES") = devices;

@@ -1,6 +1,7 @@
 // What happens between pulses, of module _cuda; `gpu` is the device's number, `stream` a handle.
 #include "bind/checks.h"
 #include "bind/cuda_task.h"
+#include "cuda/construct.h"
 #include "cuda/retention.h"
 
 namespace py = pybind11;
@@ -17,6 +18,8 @@ void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t r
                            pointer<const uint32_t>(step),
                            pointer<const uint32_t>(bound),
                            pointer<const uint32_t>(words),
+                           pointer<const uint32_t>(words) + rows * cols,
+                           0,
                            rows,
                            cols,
                            stream_of(key),
@@ -58,9 +61,32 @@ void redraw(const std::vector<Described>& described, int gpu, uint64_t stream) {
   PL_CHECK(cuda::launch_redraw(redraws.data(), int(redraws.size()), cuda_stream(stream)));
 }
 
+// Words that nobody stores; slope: 0: left out.
+void construct(int device, const std::vector<float>& params, const DrawKey& key, int64_t rows,
+               int64_t cols, uint64_t step, uint64_t slope, uint64_t bound, int gpu,
+               uint64_t stream) {
+  check_params(params);
+  PL_CHECK(cudaSetDevice(gpu));
+  const cuda::ConstructArgs a = {
+      stream_of(key),          rows, cols, pointer<uint32_t>(step), pointer<uint32_t>(slope),
+      pointer<uint32_t>(bound)};
+  py::gil_scoped_release nogil;
+  PL_CHECK(cuda::launch_construct(a, device, params.data(), cuda_stream(stream)));
+}
+
+void construct_between(const RetentionSettings& settings, const DrawKey& key, int64_t rows,
+                       int64_t cols, uint64_t words, int gpu, uint64_t stream) {
+  PL_CHECK(cudaSetDevice(gpu));
+  py::gil_scoped_release nogil;
+  PL_CHECK(cuda::launch_construct_retention(retention_params(settings), stream_of(key), rows, cols,
+                                            pointer<uint32_t>(words), cuda_stream(stream)));
+}
+
 }  // namespace
 
 void bind_retention(py::module_& m) {
+  m.def("construct", &construct);
+  m.def("construct_retention", &construct_between);
   m.def("retain", &retain);
   m.def("disturb", &disturb);
   m.def("redraw", &redraw);

@@ -17,9 +17,11 @@ constexpr float kGroupTravel = 0.3f;    // most expected steps of a group, as a 
 
 // W[rows, cols] <- W - lr d x^T realised by pulses, samples in order.
 struct UpdateArgs {
-  float* w;                              // [rows][cols]
-  const uint32_t *step, *slope, *bound;  // [rows][cols] bf16 pairs, see devices/pulsed.h
-  const float *x, *d;                    // [batch][cols], [batch][rows]
+  float* w;  // [rows][cols]
+  // [rows][cols] bf16 pairs, see devices/pulsed.h; slope: of models that have one. All nullptr: a
+  // crosspoint is drawn anew, with the bits that `construct` would have stored.
+  const uint32_t *step, *slope, *bound;
+  const float *x, *d;  // [batch][cols], [batch][rows]
   int64_t rows, cols, batch;
   Stream stream;
   uint64_t k;  // running number of the first sample
@@ -34,9 +36,9 @@ struct UpdateArgs {
 
 // Between pulses, see retention.h. amount: log2 of the drift (kDiffusion) or std (kReset).
 struct RetentionArgs {
-  float* w;                              // [rows][cols]
-  const uint32_t *step, *bound, *words;  // words: [2][rows][cols]
-  int64_t rows, cols;
+  float* w;                                    // [rows][cols]
+  const uint32_t *step, *bound, *fade, *walk;  // [rows from `first` on][cols]; nullptr: drawn anew
+  int64_t first, rows, cols;
   Stream stream;
   uint64_t k;
   uint32_t purpose;

@@ -20,15 +20,27 @@ struct Status {
   int64_t saturated = 0;  // lines that an update asks to fire more often than in every slot
 };
 
-// Pulsed update by device model `device` (index in PULSELINE_DEVICES) with `params` in the order of
-// its kFields. Nothing is written unless every x and d is finite.
+// Whose parameters are drawn anew where none are stored: device model (index in PULSELINE_DEVICES)
+// with `params` in the order of its kFields; what acts between pulses, where that is asked for.
+struct Population {
+  int device = -1;
+  const float* params = nullptr;
+  RetentionParams retention = {};
+};
+
+// Pulsed update by device model `device` with `params`. Nothing is written unless every x and d is
+// finite.
 Status update(const UpdateArgs& args, int device, const float* params, int threads);
 
 // Outer product W -= lr d x^T, samples in order, one fma each: the ideal device.
 Status update_ideal(const UpdateArgs& args, int threads);
 
-// Stored pairs of every crosspoint, see devices/pulsed.h.
-void construct(int device, const float* params, const Stream& stream, int64_t rows, int64_t cols,
+// Rows of a matrix.
+struct Rows {
+  int64_t first, count, cols;
+};
+// Pairs of their crosspoints, see devices/pulsed.h; slope: nullptr: left out.
+void construct(int device, const float* params, const Stream& stream, const Rows& rows,
                uint32_t* step, uint32_t* slope, uint32_t* bound, int threads);
 
 Status read(const ReadArgs& args, int threads);
@@ -40,13 +52,20 @@ Status read_chain(const ReadArgs& args, const Chain& chain, int threads);
 // reset.
 void construct_retention(const RetentionParams& params, const Stream& stream, int64_t rows,
                          int64_t cols, uint32_t* words, int threads);
-void retain(const RetentionArgs& args, int threads);
+void retain(const RetentionArgs& args, const Population& drawn, int threads);
 
 // Write noise. After programming: of every crosspoint; after an update with the same arguments
 // (w: what is read): of those that its pulses reached.
-void disturb(const float* hidden, const uint32_t* step, float* visible, int64_t rows, int64_t cols,
-             const Stream& stream, uint64_t k, float deviation, int threads);
-Status redraw(const UpdateArgs& args, const float* hidden, float deviation, int threads);
+struct Written {
+  const float* hidden;
+  const uint32_t* step;  // nullptr: drawn anew
+  float* visible;
+  float deviation;
+  Population drawn;
+};
+void disturb(const Written& cells, int64_t rows, int64_t cols, const Stream& stream, uint64_t k,
+             int threads);
+Status redraw(const UpdateArgs& args, const Written& cells, int threads);
 
 // No NaN and no infinity.
 bool is_finite(const float* values, int64_t count);
@@ -56,6 +75,6 @@ void unfold(const UnfoldArgs& args, int threads);
 void fold(const UnfoldArgs& args, bool store, int threads);
 
 // Standard normals of `kInitialisation`, one per crosspoint.
-void initial_normals(const Stream& stream, int64_t rows, int64_t cols, float* out, int threads);
+void initial_normals(const Stream& stream, const Rows& rows, float* out, int threads);
 
 }  // namespace pulseline::cpu

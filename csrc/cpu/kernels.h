@@ -32,7 +32,8 @@ struct PackedPlace {  // of a train word's slots in the packed layout
 
 struct UpdateJob {
   const UpdateArgs* args;
-  const Train* trains;  // expected: [batch]
+  const ParameterKeys* drawn;  // crosspoints are drawn with these; nullptr: they are stored
+  const Train* trains;         // expected: [batch]
   const TrainWord* train_words;
   int64_t count, words;  // train words; 64-bit words that hold one bit of each
   int64_t padded_cols, padded_rows;
@@ -115,19 +116,20 @@ struct ChainOutput {  // a sample through the ADCs of one tile, with options
 
 struct WriteNoiseJob {  // visible = hidden + deviation xi
   const float* hidden;
-  const uint32_t* step;
+  const uint32_t* step;  // [rows from `first` on][cols]
   float* visible;
   int64_t cols;
   float deviation;
   Keys key;             // of all crosspoints
   const int32_t* last;  // or of keys[last], -1: left alone; nullptr: `key`
   const Keys* keys;
+  int64_t first;
 };
 
-struct ConstructJob {  // words of a crosspoint, [rows][cols] each
-  int64_t cols;
+struct ConstructJob {  // words of a crosspoint, [rows from `first` on][cols] each
+  int64_t first, cols;
   ParameterKeys keys;
-  uint32_t* out[3];  // step, slope, bound; or fade, walk of retention.h
+  uint32_t* out[3];  // step, slope (nullptr: left out), bound; or fade, walk of retention.h
 };
 using ConstructRows = void (*)(const ConstructJob&, const void* params, int64_t row0, int64_t row1);
 
@@ -161,7 +163,8 @@ struct KernelTable {
   void (*retain)(const RetentionArgs&, Keys, int64_t row0, int64_t row1);
   void (*write_noise)(const WriteNoiseJob&, int64_t row0, int64_t row1);
   ConstructRows construct[kDevices], construct_retention;
-  void (*initial_normals)(float* out, int64_t cols, Keys, int64_t row0, int64_t row1);
+  void (*initial_normals)(float* out, int64_t first, int64_t cols, Keys, int64_t row0,
+                          int64_t row1);
   UpdateRows mark_last;  // the device is a pointer to int32_t [rows][cols]
 };
 

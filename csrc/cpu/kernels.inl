@@ -17,6 +17,7 @@
 #include "cpu/chain.inl"
 #include "cpu/trains.inl"
 #include "cpu/lowrank.inl"
+#include "cpu/crosspoint.inl"
 #include "cpu/update.inl"
 #include "cpu/pack.inl"
 #include "cpu/relax.inl"

@@ -26,7 +26,7 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
   const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
   for_touched_blocks<kRelaxed>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, kRelaxed> b;
-    b.load_from(a, device, i * a.cols + j, a.cols - j);
+    b.load_from(job, device, i, j);
 #pragma GCC unroll kUnroll
     for (Crosspoint<F>& c : b.c) to_flow<Device>(c);
     for (int64_t g = 0; g < job.group_count; ++g) {
@@ -142,17 +142,20 @@ PL_HD void moment_sums(const UpdateJob& job, int rows, int64_t i, int64_t j, flo
 
 // Relaxation of kColumns columns of one row whose sums lie at `sums`, one factor after the other.
 template <class Device, int VECTORS>
-PL_HD void relax_row(const UpdateArgs& a, const Device& device, int64_t i, int64_t j, Keys key,
+PL_HD void relax_row(const UpdateJob& job, const Device& device, int64_t i, int64_t j, Keys key,
                      const float* sums) {
   constexpr int64_t kNext = kTileRows * kPanel;
+  const UpdateArgs& a = *job.args;
   const int64_t offset = i * a.cols + j;
+  DrawnWords room;
+  const Words words = words_at(job, device, i, j, VECTORS, room);
   const bool additive = device.additive_noise();
 #pragma GCC unroll 1
   for (int v = 0; v < VECTORS; ++v) {
     const int64_t n = a.cols - j - v * kLanes, o = offset + v * kLanes;
     if (n <= 0) return;
     const float* s = sums + v * kLanes;
-    Crosspoint<F> c = load_crosspoint(a, device, o, n);
+    Crosspoint<F> c = load_crosspoint(words, device, v * kLanes, n);
     to_flow<Device>(c);
     const Counts<F> counts =
         counts_of(load(s + kNext), load(s), load(s + 3 * kNext), load(s + 2 * kNext));
@@ -176,7 +179,7 @@ void moments_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
       const int rows = tile_rows(row1 - i);
       moment_sums(job, rows, i, j, sums);
       for (int r = 0; r < rows; ++r)
-        relax_row<Device, kTileVectors>(a, device, i + r, j, key, sums + r * kPanel);
+        relax_row<Device, kTileVectors>(job, device, i + r, j, key, sums + r * kPanel);
       i += rows;
     }
 }

@@ -25,14 +25,14 @@ PL_HD M moves(const uint32_t* step, int64_t n) {
 
 void retain(const RetentionArgs& shared, Keys key, int64_t row0, int64_t row1) {
   const RetentionArgs a = shared;
-  const uint32_t* walk = a.words + a.rows * a.cols;
   for_vectors(row0, row1, a.cols, [&](int64_t i, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
     const F w = load_lanes(a.w + o, n), xi = group_normal(i, j, key);
-    const RetentionPairs<U> c = {load_lanes(a.words + o, n), load_lanes(walk + o, n)};
-    const U bound = load_lanes(a.bound + o, n);
+    const int64_t at = o - a.first * a.cols;
+    const RetentionPairs<U> c = {load_lanes(a.fade + at, n), load_lanes(a.walk + at, n)};
+    const U bound = load_lanes(a.bound + at, n);
     const F aged = a.purpose == kReset ? reset(c, bound, a.amount, xi)
                                        : keep_nan(w, age(w, c, bound, a.amount, xi));
-    store_lanes(a.w + o, select(moves(a.step + o, n), aged, w), n);
+    store_lanes(a.w + o, select(moves(a.step + at, n), aged, w), n);
   });
 }
 
@@ -41,7 +41,7 @@ void write_noise(const WriteNoiseJob& shared, int64_t row0, int64_t row1) {
   const F deviation(job.deviation);
   for_vectors(row0, row1, job.cols, [&](int64_t i, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
     const F hidden = load_lanes(job.hidden + o, n);
-    const M noisy = moves(job.step + o, n);
+    const M noisy = moves(job.step + o - job.first * job.cols, n);
     if (!job.last) {
       const F written = fma(deviation, group_normal(i, j, job.key), hidden);
       return store_lanes(job.visible + o, select(noisy, written, hidden), n);

@@ -4,25 +4,41 @@
 namespace pulseline::cpu {
 namespace {
 
-void run_expected(const UpdateArgs& a, int device, const void* params, const Train* trains,
-                  int threads) {
-  UpdateJob job = {};
-  job.args = &a;
+// The call's crosspoints and whose keys they are drawn with, if they are.
+struct Cells {
+  int device;
+  AnyDevice model;
+  ParameterKeys keys;
+  bool drawn;
+  Cells(const UpdateArgs& a, int number, const float* params)
+      : device(number), model(number, params), keys(), drawn(!a.step) {
+    if (drawn) keys = parameter_keys(a.stream);
+  }
+  UpdateJob job(const UpdateArgs& a) const {
+    UpdateJob job = {};
+    job.args = &a;
+    job.drawn = drawn ? &keys : nullptr;
+    return job;
+  }
+};
+
+void run_expected(const UpdateArgs& a, const Cells& cells, const Train* trains, int threads) {
+  UpdateJob job = cells.job(a);
   job.trains = trains;
-  parallel_chunks(a.rows, kRowChunk, threads,
-                  [&](int64_t r0, int64_t r1) { table().expected[device](job, params, r0, r1); });
+  parallel_chunks(a.rows, kRowChunk, threads, [&](int64_t r0, int64_t r1) {
+    table().expected[cells.device](job, cells.model.bytes, r0, r1);
+  });
 }
 
 // exact and strict: train words in order, in slices of any size.
-void run_ordered(const UpdateArgs& a, int device, const void* params, const Train* trains,
-                 int threads, Scratch& scratch) {
+void run_ordered(const UpdateArgs& a, const Cells& cells, const Train* trains, int threads,
+                 Scratch& scratch) {
   int64_t most = 0;
   for (int64_t b = 0; b < a.batch; ++b) most += words_of(trains[b].bl);
   if (most == 0) return;
   most = most < kSlice ? most : kSlice;
   const bool strict = a.fidelity == kStrict;
-  UpdateJob job = {};
-  job.args = &a;
+  UpdateJob job = cells.job(a);
   TrainWord* train_words = scratch.take<TrainWord>(most);
   Keys* slot_keys = strict ? scratch.take<Keys>(most * kSlotsPerWord) : nullptr;
   allocate(job, scratch, most);
@@ -33,7 +49,8 @@ void run_ordered(const UpdateArgs& a, int device, const void* params, const Trai
     job.count = next_slice(a, trains, at, a.batch, kSlice, train_words, slot_keys);
     if (job.count == 0) return;
     job.words = (job.count + 63) / 64;
-    SliceRun{job, strict ? table().strict[device] : table().exact[device], params}.run(threads);
+    const UpdateRows* rows = strict ? table().strict : table().exact;
+    SliceRun{job, rows[cells.device], cells.model.bytes}.run(threads);
   }
 }
 
@@ -88,8 +105,8 @@ void allocate_packed(UpdateJob& job, Scratch& scratch, int64_t most) {
 }
 
 // grouped and moments: slices of whole groups; moments takes one group at a time.
-void run_relaxed(const UpdateArgs& a, int device, const void* params, const Train* trains,
-                 int threads, Scratch& scratch) {
+void run_relaxed(const UpdateArgs& a, const Cells& cells, const Train* trains, int threads,
+                 Scratch& scratch) {
   int64_t most = kSlice;
   for (int64_t b = 0; b < a.batch;) {
     const int64_t end = group_end(a, trains, b), words = words_between(trains, b, end);
@@ -100,8 +117,7 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
   most = most < total ? most : total;
   if (total == 0) return;
   const bool moments = a.fidelity == kMoments;
-  UpdateJob job = {};
-  job.args = &a;
+  UpdateJob job = cells.job(a);
   TrainWord* train_words = scratch.take<TrainWord>(most);
   Group* groups = scratch.take<Group>(kSlice);
   allocate(job, scratch, most);
@@ -134,8 +150,8 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
     if (job.count) {
       if (!moments) job.packed_words = place_slots(train_words, groups, job.group_count, places);
       job.places = 2 * job.packed_words <= job.count ? places : nullptr;
-      const UpdateRows rows = moments ? table().moments[device] : table().grouped[device];
-      SliceRun{job, rows, params}.run(threads);
+      const UpdateRows* rows = moments ? table().moments : table().grouped;
+      SliceRun{job, rows[cells.device], cells.model.bytes}.run(threads);
     }
   }
 }
@@ -145,19 +161,19 @@ void run_relaxed(const UpdateArgs& a, int device, const void* params, const Trai
 Status update(const UpdateArgs& a, int device, const float* params, int threads) {
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
   Scratch& scratch = Scratch::of_thread();
-  const AnyDevice model(device, params);
   Train* trains = scratch.take<Train>(a.batch);
   const Status status = manage_trains(a, trains);
   if (status.source || !(a.train.lr > 0.0f)) return status;
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
+  const Cells cells(a, device, params);
   if (a.fidelity == kExpected) {
-    run_expected(a, device, model.bytes, trains, threads);
+    run_expected(a, cells, trains, threads);
     return status;
   }
   if (a.fidelity == kGrouped || a.fidelity == kMoments)
-    run_relaxed(a, device, model.bytes, trains, threads, scratch);
+    run_relaxed(a, cells, trains, threads, scratch);
   else
-    run_ordered(a, device, model.bytes, trains, threads, scratch);
+    run_ordered(a, cells, trains, threads, scratch);
   return status;
 }
 

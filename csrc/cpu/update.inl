@@ -7,35 +7,11 @@ namespace {
 
 constexpr int kHashes = kGroup / kLanes / 2;  // one hash serves columns c and c + 16 of a group
 
-PL_HD F first_of(U pair) { return as_float(pair & U(0xffff0000u)); }
-PL_HD F second_of(U pair) { return as_float(pair << 16); }
-
 PL_HD M is_nan(F x) {
   return is_negative(as_float(U(0x7f800000u) - (as_bits(x) & U(0x7fffffffu))));
 }
 // A weight that was NaN stays so: `clip` does not know it.
 PL_HD F keep_nan(F before, F after) { return select(is_nan(before), before, after); }
-
-// Device parameters of kLanes crosspoints at `o`, of which the first n exist.
-template <class Device>
-PL_HD Crosspoint<F> load_crosspoint(const UpdateArgs& a, const Device& device, int64_t o,
-                                    int64_t n) {
-  const bool whole = n >= kLanes;
-  const U step = whole ? load(a.step + o) : load_partial(a.step + o, n);
-  const U bound = whole ? load(a.bound + o) : load_partial(a.bound + o, n);
-  Crosspoint<F> c;
-  c.up = first_of(step);
-  c.down = second_of(step);
-  c.hi = first_of(bound);
-  c.lo = second_of(bound);
-  if (Device::kSlopes) {
-    const U slope = whole ? load(a.slope + o) : load_partial(a.slope + o, n);
-    c.slope_up = first_of(slope);
-    c.slope_down = second_of(slope);
-  }
-  device.prepare(c);
-  return c;
-}
 
 // One row and GROUPS groups of columns: weights and device parameters.
 template <class Device, int GROUPS>
@@ -46,19 +22,23 @@ struct Block {
   Crosspoint<F> c[kVectors];
   bool nan;  // whether a weight may be one: whether their sum is
 
-  PL_HD void load_from(const UpdateArgs& a, const Device& device, int64_t offset, int64_t columns) {
+  PL_HD void load_from(const UpdateJob& job, const Device& device, int64_t i, int64_t j) {
+    DrawnWords room;
+    const Words words = words_at(job, device, i, j, kVectors, room);
+    const int64_t columns = job.args->cols - j;
+    const float* from = job.args->w + i * job.args->cols + j;
     if (columns >= kColumns) {
 #pragma GCC unroll kUnroll
       for (int v = 0; v < kVectors; ++v) {
-        w[v] = load(a.w + offset + v * kLanes);
-        c[v] = load_crosspoint(a, device, offset + v * kLanes, kLanes);
+        w[v] = load(from + v * kLanes);
+        c[v] = load_crosspoint(words, device, v * kLanes, kLanes);
       }
     } else {
 #pragma GCC unroll kUnroll
       for (int v = 0; v < kVectors; ++v) {
         const int64_t n = columns - v * kLanes;
-        w[v] = load_partial(a.w + offset + v * kLanes, n);
-        c[v] = load_crosspoint(a, device, offset + v * kLanes, n < kLanes ? n : kLanes);
+        w[v] = load_partial(from + v * kLanes, n);
+        c[v] = load_crosspoint(words, device, v * kLanes, n < kLanes ? n : kLanes);
       }
     }
     F sum = w[0];
@@ -123,6 +103,21 @@ struct Hits {
   }
 };
 
+// Whether pulses of any sample meet there: what nothing meets is not drawn.
+template <int GROUPS>
+PL_HD bool meets(const UpdateJob& job, int64_t i, int64_t j, const Hits& hits) {
+  for (int64_t q = 0; q < job.words; ++q)
+    for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
+      const int64_t s = q * 64 + __builtin_ctzll(m);
+      const uint32_t* words = job.column_words + s * job.padded_cols + j;
+      U met(0u);
+#pragma GCC unroll kUnroll
+      for (int v = 0; v < GROUPS * kGroup / kLanes; ++v) met = met | load(words + v * kLanes);
+      if (any(met & U(job.row_words[i * job.count + s]))) return true;
+    }
+  return false;
+}
+
 // Calls body(row, column, hits) for every row and `groups` groups of columns that any sample
 // touches.
 template <int GROUPS, class Body>
@@ -139,7 +134,7 @@ PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, 
         const Hits hits = {row, job.column_hits + j / kGroup * job.words, job.words};
         uint64_t any = 0;
         for (int64_t q = 0; q < job.words; ++q) any |= hits.at(q, GROUPS);
-        if (any) body(i, j, hits);
+        if (any && (!job.drawn || meets<GROUPS>(job, i, j, hits))) body(i, j, hits);
       }
     }
   }
@@ -156,7 +151,7 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
   const int64_t groups = job.padded_cols / kGroup;
   for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
-    b.load_from(a, device, i * a.cols + j, a.cols - j);
+    b.load_from(job, device, i, j);
     const Noise noise(i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
@@ -194,7 +189,7 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
   const int64_t groups = job.padded_cols / kGroup;
   for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
-    b.load_from(a, device, i * a.cols + j, a.cols - j);
+    b.load_from(job, device, i, j);
     const BlockNoise<GROUPS> noise(i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
@@ -227,7 +222,7 @@ void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int
   for (int64_t i = row0; i < row1; ++i) {
     for (int64_t j = 0; j < a.cols; j += Block<Device, GROUPS>::kColumns) {
       Block<Device, GROUPS> b;
-      b.load_from(a, device, i * a.cols + j, a.cols - j);
+      b.load_from(job, device, i, j);
       for (int64_t s = 0; s < a.batch; ++s) {
         const float d = a.d[s * a.rows + i];
         if (d == 0.0f) continue;

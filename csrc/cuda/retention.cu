@@ -1,38 +1,18 @@
 // Between pulses: see retention.h. `redraw` draws an update's trains again, slice by slice, finds
 // for every crosspoint the last train word whose pulses reached it, and writes that sample's noise;
 // later slices write over it.
+#include "cuda/cells.h"
 #include "cuda/retention.h"
 #include "cuda/words.h"
 
 namespace pulseline::cuda {
 namespace {
 
-// A block is 32 columns of 8 rows, then of the rows 8192 further down: a full GPU however narrow.
-constexpr int kCellColumns = 32, kCellRows = 8;
-constexpr int64_t kGridRows = 1024;
-
-dim3 cell_grid(int64_t rows, int64_t cols) {
-  const int64_t blocks = ceil_div(rows, kCellRows);
-  return {unsigned(ceil_div(cols, kCellColumns)),
-          unsigned(blocks < kGridRows ? blocks : kGridRows)};
-}
-
-// Calls body(row, column, offset) for the crosspoints of this thread.
-template <class Body>
-PL_DEVICE void for_cells(int64_t rows, int64_t cols, Body body) {
-  const int64_t j = int64_t(blockIdx.x) * kCellColumns + threadIdx.x;
-  if (j >= cols) return;
-  for (int64_t i = int64_t(blockIdx.y) * kCellRows + threadIdx.y; i < rows;
-       i += int64_t(gridDim.y) * kCellRows)
-    body(uint32_t(i), uint32_t(j), i * cols + j);
-}
-
 __global__ void __launch_bounds__(kCellColumns* kCellRows)
     retain_kernel(const RetentionArgs a, Keys key) {
-  const uint32_t* walk = a.words + a.rows * a.cols;
   for_cells(a.rows, a.cols, [&](uint32_t i, uint32_t j, int64_t o) {
     if (is_stuck(a.step[o])) return;
-    const RetentionPairs<uint32_t> c = {a.words[o], walk[o]};
+    const RetentionPairs<uint32_t> c = {a.fade[o], a.walk[o]};
     const float xi = retention_normal(i, j, key);
     a.w[o] = a.purpose == kReset ? reset(c, a.bound[o], a.amount, xi)
                                  : age(a.w[o], c, a.bound[o], a.amount, xi);
@@ -101,16 +81,16 @@ __global__ void __launch_bounds__(kBlockThreads, 4)
 cudaError_t launch_cells(const WrittenCells& c, const Stream& draws, const int64_t* counter,
                          float deviation, const unsigned long long* status, cudaStream_t stream) {
   if (c.rows == 0 || c.cols == 0) return cudaSuccess;
-  return launch(disturb_kernel, cell_grid(c.rows, c.cols), dim3(kCellColumns, kCellRows), 0, stream,
-                c, draws, counter, deviation, status);
+  return launch(disturb_kernel, cell_grid(c.rows, c.cols), cell_block(), 0, stream, c, draws,
+                counter, deviation, status);
 }
 
 }  // namespace
 
 cudaError_t launch_retain(const RetentionArgs& a, cudaStream_t stream) {
   if (a.rows == 0 || a.cols == 0) return cudaSuccess;
-  return launch(retain_kernel, cell_grid(a.rows, a.cols), dim3(kCellColumns, kCellRows), 0, stream,
-                a, draw_keys(a.stream, a.purpose, a.k, 0));
+  return launch(retain_kernel, cell_grid(a.rows, a.cols), cell_block(), 0, stream, a,
+                draw_keys(a.stream, a.purpose, a.k, 0));
 }
 
 cudaError_t launch_disturb(const WrittenCells& cells, const Stream& draws, const int64_t* counter,

@@ -3,7 +3,7 @@ from typing import Any
 
 NUMBERING: int
 LAYOUT: dict[str, str]  # fields of every kind of settings, see csrc/bind/layout.h
-DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
+DEVICES: list[tuple[str, str, bool, bool]]  # name, fields, affine, slopes
 PURPOSES: dict[str, int]
 core: Any
 
@@ -90,7 +90,7 @@ def check_update(
     lr: float,
     pulses: Sequence[float],
     params: Sequence[float],
-    device: bool,
+    device: int,
 ) -> None: ...
 def check_redraw(
     addresses: Sequence[int],
@@ -107,6 +107,7 @@ def construct(
     device: int,
     params: Sequence[float],
     key: Sequence[int],
+    first: int,
     rows: int,
     cols: int,
     step: int,
@@ -114,7 +115,9 @@ def construct(
     bound: int,
     threads: int,
 ) -> None: ...
-def initial_normals(key: Sequence[int], rows: int, cols: int, out: int, threads: int) -> None: ...
+def initial_normals(
+    key: Sequence[int], first: int, rows: int, cols: int, out: int, threads: int
+) -> None: ...
 def construct_retention(
     settings: Sequence[float],
     key: Sequence[int],
@@ -134,6 +137,9 @@ def retain(
     amount: float,
     k: int,
     key: Sequence[int],
+    device: int,
+    params: Sequence[float],
+    retention: Sequence[float],
     threads: int,
 ) -> None: ...
 def disturb(
@@ -145,6 +151,8 @@ def disturb(
     deviation: float,
     counters: int,
     key: Sequence[int],
+    device: int,
+    params: Sequence[float],
     threads: int,
 ) -> None: ...
 def redraw(
@@ -161,5 +169,7 @@ def redraw(
     pulses: Sequence[float],
     counters: int,
     key: Sequence[int],
+    device: int,
+    params: Sequence[float],
     threads: int,
 ) -> int: ...

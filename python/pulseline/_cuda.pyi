@@ -3,7 +3,7 @@ from collections.abc import Sequence
 NUMBERING: int
 ARCHS: str
 LAYOUT: dict[str, str]  # fields of every kind of settings, see csrc/bind/layout.h
-DEVICES: list[tuple[str, str, bool]]  # name, fields, affine
+DEVICES: list[tuple[str, str, bool, bool]]  # name, fields, affine, slopes
 MOST_TASKS: int
 
 # UpdateAddresses, UpdateSizes, UpdateKey, lr, PulseSettings, parameters of the device
@@ -14,6 +14,27 @@ def update_workspace(task: _Task) -> int: ...
 
 # tasks of one device model and fidelity
 def update(tasks: Sequence[_Task], device: int, gpu: int, stream: int) -> None: ...
+def construct(
+    device: int,
+    params: Sequence[float],
+    key: Sequence[int],
+    rows: int,
+    cols: int,
+    step: int,
+    slope: int,
+    bound: int,
+    gpu: int,
+    stream: int,
+) -> None: ...
+def construct_retention(
+    settings: Sequence[float],
+    key: Sequence[int],
+    rows: int,
+    cols: int,
+    words: int,
+    gpu: int,
+    stream: int,
+) -> None: ...
 def retain(
     w: int,
     step: int,

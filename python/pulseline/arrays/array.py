@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,13 @@ from ..configs import Crossbar
 from ..devices import PulsedDevice
 from ..errors import ConfigError
 from ..identity import Identity, changed, check_integer, identify
+from .aged import Aged
 from .crosspoints import Crosspoints
+from .meta import where
 from .packed import Packed
 from .parameter import AnalogParameter, check_lr
 from .saturation import Saturation
 from .state import Saved, check, pack
-from .weight import Weighted
 
 __all__ = ["Array"]
 
@@ -27,7 +29,7 @@ _EVALUATED = ops.Counters._fields.index("evaluation")
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
 
 
-class Array(Weighted):
+class Array(Aged):
     """One matrix ``W[rows, cols]`` on crosspoints of one device population.
 
     Every random number is a function of its identity and running counters: the same bits on any
@@ -80,11 +82,18 @@ class Array(Weighted):
         self.age_count = 0  # on the host, which cuts calls at events
         self.out_scale = 1.0
         self._outcomes, self._saturation = ops.Outcomes(), Saturation(rows + cols)
+        home = where()
         with torch.inference_mode(False):
-            zeros = torch.zeros(rows, cols, dtype=torch.float32, device="cpu")
+            zeros = torch.zeros(rows, cols, dtype=torch.float32, device=home)
             self._hold(AnalogParameter(zeros))
             self._register(zeros)
-        self.crosspoints = Crosspoints(self.crossbar.device, (rows, cols), self._identity.key)
+        self.crosspoints = Crosspoints(
+            self.crossbar.device,
+            (rows, cols),
+            self._identity.key,
+            self.crossbar.mapping.crosspoints,
+            home,
+        )
         self._pack()
         self.crossbar.update.warn(self.crossbar.device)
 
@@ -92,7 +101,7 @@ class Array(Weighted):
         device = self.crossbar.device
         noisy = isinstance(device, PulsedDevice) and device.write_noise_std > 0
         self.register_buffer("hidden", torch.zeros_like(zeros) if noisy else None)
-        counters = torch.zeros(len(ops.Counters._fields), dtype=torch.int64, device="cpu")
+        counters = zeros.new_zeros(len(ops.Counters._fields), dtype=torch.int64)
         self.register_buffer("counters", counters, persistent=False)
         self.register_buffer("averages", zeros.new_zeros(2), persistent=False)
         self.register_buffer("fired", None, persistent=False)
@@ -108,9 +117,9 @@ class Array(Weighted):
         device = self.crossbar.device
         self._name = device.name
         self._params: tuple[float, ...] = ()
-        self._deviation = 0.0
+        self._deviation, self._ages = 0.0, False
         if isinstance(device, PulsedDevice):
-            self._params = device.parameters()
+            self._params, self._ages = device.parameters(), device.ages
             self._deviation = device.write_noise_std * device.dw_min
         self._packed = Packed.of(self._identity.key, self.crossbar, self.out_scale)
 
@@ -170,8 +179,7 @@ class Array(Weighted):
     @property
     def pulsed(self) -> Tensor:
         """What pulses move: the hidden weight of devices with write noise, else the weight."""
-        self.settle()
-        return self._pulsed
+        return self._settled()
 
     @property
     def _pulsed(self) -> Tensor:
@@ -198,34 +206,60 @@ class Array(Weighted):
             raise ConfigError(f"weights have shape {tuple(target.shape)}; this array holds {shape}")
         if target.device != self.held.device:
             raise ConfigError(f"weights are on {target.device}; move them to {self.held.device}")
-        target = target.to(self.held.dtype)
-        if not torch.isfinite(target).all():
-            raise ConfigError("weights hold a NaN or an infinity; program finite float32 values")
-        largest = float(target.abs().max()) if target.numel() else 0.0
+        if self.held.is_meta:
+            return
+        self._program(lambda part: target[part].to(self.held.dtype))
+
+    def _program(self, values: Callable[[slice], Tensor]) -> None:
+        """:meth:`program` of what ``values`` says of some rows at a time."""
+        largest = 0.0
+        for part in self.crosspoints.parts():
+            some = values(part)
+            if not ops.is_finite(some):
+                raise ConfigError(
+                    "weights hold a NaN or an infinity; program finite float32 values"
+                )
+            if some.numel():
+                least, most = torch.aminmax(some)
+                largest = max(largest, float(most), -float(least))
         omega = self.crossbar.mapping.omega
         if omega == "auto":
-            self._set_scale(self.crosspoints.fitting_scale(target))
+            self._set_scale(self.crosspoints.fitting_scale(values))
         elif float(omega) > 0 and largest > 0:
             self._set_scale(largest / float(omega))
-        self._pulsed.copy_(target / self.out_scale if self.out_scale != 1.0 else target)
-        self.clip()
+        for part in self.crosspoints.parts():
+            scaled = values(part) / self.out_scale
+            self._pulsed[part].copy_(self.crosspoints.clipped(scaled, part))
         self._watch()
         if self.hidden is not None:
             ops.disturb_(
-                *(self.held, self.hidden, self.crosspoints.step),
-                *(self._deviation, self.counters, self._packed.draws),
+                *(self.held, self.hidden, self.crosspoints.step, self._deviation, self.counters),
+                *(self._packed.draws, self._name, self._params),
             )
 
     @torch.no_grad()
     def clip(self) -> None:
         """Bring every weight into its crosspoint's bounds (as programming does)."""
-        self._pulsed.copy_(self.crosspoints.clipped(self._pulsed))
+        self.crosspoints.settle(self.held.device)
+        for part in self.crosspoints.parts():
+            some = self._pulsed[part]
+            some.copy_(self.crosspoints.clipped(some, part))
 
+    @torch.no_grad()
     def initialise(self) -> None:
         """Program normals of standard deviation 1/sqrt(cols), a function of the identity."""
-        rows, cols = self.held.shape
-        normals = ops.initial_normals(rows, cols, *self._identity.key)
-        self.program((normals / max(cols, 1) ** 0.5).to(self.held.device))
+        if self.held.is_meta:
+            return
+        cols = self.held.shape[1]
+        key, scale = self._identity.key, max(cols, 1) ** 0.5
+
+        def values(part: slice) -> Tensor:
+            rows = part.stop - part.start
+            normals = ops.initial_normals(rows, cols, *key, part.start)
+            scaled: Tensor = normals / scale
+            return scaled.to(self.held.device)
+
+        self._program(values)
 
     # ---- reads: (samples, features) in, (samples, features) out ----
 
@@ -257,7 +291,7 @@ class Array(Weighted):
         """
         if transposed:
             return self._read(v, True, self._packed.backward)
-        if self._stored["words"] is None or self.weight.requires_grad:
+        if not self._ages or self.weight.requires_grad:
             return self._forward(v)
         ops.check_tensor(v)
         parts = []
@@ -310,7 +344,7 @@ class Array(Weighted):
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
         rate = check_lr(lr) / self.out_scale
-        if self._stored["words"] is None:
+        if not self._ages:
             self._pulse(x, d, rate, batch)
             return
         ops.check_tensor(x)
@@ -347,10 +381,10 @@ class Array(Weighted):
         )
         if lines and self._saturation.suspect(lines):
             self._saturation.judge(self.counts().update, self.crossbar, rate * self.out_scale)
-        if hidden is not None and cells["step"] is not None:
+        if hidden is not None:
             ops.redraw_(
                 *(self.held, hidden, cells["step"], x, d, rate, packed.pulses),
-                *(self._deviation, counters, packed.update, batch),
+                *(self._deviation, counters, packed.update, self._name, self._params, batch),
             )
         if fired is not None:
             fired[2] += x.shape[0]
@@ -372,77 +406,6 @@ class Array(Weighted):
         counts = self._params and self._packed.update.fidelity != _EXPECTED
         where = self.held.device
         self.fired = torch.zeros(3, dtype=torch.int64, device=where) if counts else None
-
-    # ---- between pulses ----
-
-    def age(self, samples: int, batch: ops.Batch | None = None) -> None:
-        """Let decay, drift and diffusion happen as often as ``samples`` more samples make due.
-
-        Updates, and training reads of a frozen weight, do so themselves. Event n falls behind
-        sample n ``device.batch``; its number keys its draws and is the time of the drift. Nothing
-        for devices that do not age.
-
-        Args:
-            samples: how many, >= 0.
-            batch: on a GPU, what is launched before.
-
-        Raises:
-            ConfigError: samples is negative.
-        """
-        if samples < 0:
-            raise ConfigError(f"samples is {samples}; use a number >= 0")
-        device = self.crossbar.device
-        if self.crosspoints.words is None or not isinstance(device, PulsedDevice):
-            return
-        first = self.age_count // device.batch
-        self.age_count += samples
-        for event in range(first, self.age_count // device.batch):
-            if batch is not None:
-                batch.launch()
-            self._pass_time(event)
-
-    def _pass_time(self, event: int) -> None:
-        """Decay, drift and diffusion, once."""
-        drift, cells, held = ops.drift_log2(event + 1), self.crosspoints, self.pulsed
-        before = None if self.hidden is None else held.clone()
-        ops.retain_(*(held, cells.step, cells.bound, cells.words, drift, event, self._packed.draws))
-        if before is not None:  # the noise of the last write stays as it is
-            self.held.add_(held - before)
-
-    def _until_events(self, samples: int) -> list[slice]:
-        """The samples of a call, cut where an event falls between two of them."""
-        device = self.crossbar.device
-        assert isinstance(device, PulsedDevice)
-        edges = [*range(device.batch - self.age_count % device.batch, samples, device.batch)]
-        edges.append(samples)
-        return [slice(a, b) for a, b in zip([0, *edges], edges, strict=False)]
-
-    @torch.no_grad()
-    def reset(self, columns: Tensor | None = None) -> None:
-        """Set crosspoints to ``b + reset_std xi``, within their bounds; stuck ones stay.
-
-        Two resets without a sample of :meth:`age` between them draw the same noise.
-
-        Args:
-            columns: indices of the columns; None: all.
-
-        Raises:
-            ConfigError: the device is ideal.
-        """
-        device, cells = self.crossbar.device, self.crosspoints
-        if not isinstance(device, PulsedDevice):
-            raise ConfigError("device is Ideal, which has no reset; program the weights instead")
-        words = cells.words
-        if words is None:
-            words = cells.draw_retention(self._identity.key).to(self.held.device)
-        fresh = self.pulsed.clone()
-        ops.reset_(
-            *(fresh, cells.step, cells.bound, words),
-            *(device.reset_std, self.age_count, self._packed.draws),
-        )
-        where = slice(None) if columns is None else columns
-        for held in {id(t): t for t in (self.pulsed, self.held)}.values():
-            held[:, where] = fresh[:, where]
 
     # ---- state ----
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ..errors import require
 from ..settings import setting
 
-__all__ = ["CUDA_PRODUCTS", "Mapping"]
+__all__ = ["CROSSPOINTS", "CUDA_PRODUCTS", "Mapping"]
 
 CUDA_PRODUCTS = ("torch", "fused")
+CROSSPOINTS = ("auto", "stored", "drawn")
 _MOST_LINES = 2**31 - 1  # of a physical tile: more than any matrix has
 
 
@@ -31,15 +32,23 @@ class Mapping:
             ``torch.backends`` settings do not apply. Reads with ``w_noise_type="pcm_read"``, which
             sum squares as well, stay with torch. It has not run on hardware yet: measure with
             ``bench/gpu_reads.py``. The CPU ignores it, and so does a state_dict.
+        crosspoints: where the devices' parameters are. ``stored``: in memory, 8 to 20 bytes a
+            crosspoint beside the 4 of its weight. ``drawn``: nowhere; they are functions of seed,
+            array, row and column, and whoever needs one draws it anew. ``auto``: stored as long as
+            all arrays of the process together store at most a quarter of the machine's memory
+            (:class:`pulseline.arrays.Budget`), drawn beyond. No bit depends on it, and a state_dict
+            does not hold it.
 
     Raises:
-        ConfigError: a size < 1 or > 2^31 - 1, an omega out of range or unknown products.
+        ConfigError: a size < 1 or > 2^31 - 1, an omega out of range, unknown products or
+            crosspoints.
     """
 
     tile_in: int = setting(512)
     tile_out: int = setting(512)
     omega: float | str = setting(0.0, inert=0.0)
     cuda_products: str = setting("torch", physics=False)
+    crosspoints: str = setting("auto", physics=False)
 
     def __post_init__(self) -> None:
         for field in ("tile_in", "tile_out"):
@@ -49,5 +58,6 @@ class Mapping:
             require(ok, self, field, f"use an integer from 1 to {_MOST_LINES}")
         number = isinstance(self.omega, (int, float)) and 0 <= self.omega < 1e30
         require(number or self.omega == "auto", self, "omega", "use a finite number >= 0 or 'auto'")
-        known = ", ".join(CUDA_PRODUCTS)
-        require(self.cuda_products in CUDA_PRODUCTS, self, "cuda_products", f"use one of {known}")
+        for field, known in (("cuda_products", CUDA_PRODUCTS), ("crosspoints", CROSSPOINTS)):
+            ok = getattr(self, field) in known
+            require(ok, self, field, f"use one of {', '.join(known)}")

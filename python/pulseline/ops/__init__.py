@@ -11,6 +11,7 @@ from .checks import check_tensor, is_finite, refuse_matrix, refuse_traced, refus
 from .crosspoints import (
     DEVICE_INDEX,
     FIELDS,
+    FLAT,
     construct,
     construct_retention,
     initial_normals,
@@ -40,6 +41,7 @@ __all__ = [
     "DEVICE_INDEX",
     "FIDELITY_INDEX",
     "FIELDS",
+    "FLAT",
     "NUMBERING",
     "PURPOSES",
     "Batch",

@@ -1,6 +1,7 @@
 """What a crosspoint is drawn with: ``construct``, ``construct_retention``, ``initial_normals``.
 
 Every number is a function of (seed, tile_id, row, column). Drawn on the CPU, wherever it goes.
+``first`` is the first of the rows that are drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .library import LIBRARY
 __all__ = [
     "DEVICE_INDEX",
     "FIELDS",
+    "FLAT",
     "construct",
     "construct_retention",
     "initial_normals",
@@ -39,6 +41,8 @@ _PARAMETERS = MappingProxyType(
         for name, fields in _DECLARED
     }
 )
+# Models that store no slopes: their slope pair is left out.
+FLAT = frozenset(name for name, _, _, slopes in _cpu.DEVICES if not slopes)
 _CPU = torch.device("cpu")  # whatever the default device is
 _threads = torch.get_num_threads
 
@@ -59,18 +63,26 @@ def model_index(device: str, params: Sequence[float]) -> int:
     return index
 
 
-def _key(rows: int, cols: int, seed: int, tile_id: int) -> DrawKey:
+def _key(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> DrawKey:
     """Whose draws a matrix takes; refused before there is memory for it."""
     check_sizes(rows, cols)
+    check_sizes(first, cols)
+    check_sizes(first + rows, cols)
     key = DrawKey(seed, tile_id)
     _cpu.check_key(key)
     return key
 
 
 def _construct(
-    device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+    device: str,
+    params: Sequence[float],
+    rows: int,
+    cols: int,
+    seed: int,
+    tile_id: int,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    index, key = model_index(device, params), _key(rows, cols, seed, tile_id)
+    index, key = model_index(device, params), _key(rows, cols, seed, tile_id, first)
     step, slope, bound = (
         torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)
     )
@@ -78,6 +90,7 @@ def _construct(
         index,
         params,
         key,
+        first,
         rows,
         cols,
         step.data_ptr(),
@@ -88,10 +101,10 @@ def _construct(
     return step, slope, bound
 
 
-def _initial_normals(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
-    key = _key(rows, cols, seed, tile_id)
+def _initial_normals(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> Tensor:
+    key = _key(rows, cols, seed, tile_id, first)
     out = torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
-    _cpu.initial_normals(key, rows, cols, out.data_ptr(), _threads())
+    _cpu.initial_normals(key, first, rows, cols, out.data_ptr(), _threads())
     return out
 
 
@@ -111,14 +124,20 @@ LIBRARY.impl("initial_normals", _initial_normals, "CompositeExplicitAutograd")
 
 @torch.library.register_fake("pulseline::construct", lib=LIBRARY)
 def _construct_fake(
-    device: str, params: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+    device: str,
+    params: Sequence[float],
+    rows: int,
+    cols: int,
+    seed: int,
+    tile_id: int,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     pairs = [torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)]
     return pairs[0], pairs[1], pairs[2]
 
 
 @torch.library.register_fake("pulseline::initial_normals", lib=LIBRARY)
-def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int) -> Tensor:
+def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> Tensor:
     return torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
 
 

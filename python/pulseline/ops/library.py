@@ -2,7 +2,9 @@
 
 ``key``, ``settings``, ``converters`` and ``pulses`` are NamedTuples of :mod:`.layout`. ``counters``
 is the array's int64 buffer (:class:`.layout.Counters`), which numbers the samples: reads and
-updates advance it, what is refused does not. ``k`` numbers the events between pulses.
+updates advance it, what is refused does not. ``k`` numbers the events between pulses. Where the
+pairs of the crosspoints (step, slope, bound, words) are all None, the kernels draw them anew from
+the key and ``device``, ``params``, ``retention``: the same bits.
 """
 
 from __future__ import annotations
@@ -26,18 +28,19 @@ for schema in (
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
     "float lr, str device, float[] params, float[] pulses, Tensor(b!) counters, int[] key, "
     "Tensor(c!)? fired=None) -> ()",
-    "construct(str device, float[] params, int rows, int cols, int seed, int tile_id) "
+    "construct(str device, float[] params, int rows, int cols, int seed, int tile_id, int first=0) "
     "-> (Tensor, Tensor, Tensor)",
-    "initial_normals(int rows, int cols, int seed, int tile_id) -> Tensor",
+    "initial_normals(int rows, int cols, int seed, int tile_id, int first=0) -> Tensor",
     "construct_retention(float[] settings, int rows, int cols, int seed, int tile_id) -> Tensor",
-    "retain_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float drift, int k, "
-    "int[] key) -> ()",
-    "reset_(Tensor(a!) weight, Tensor step, Tensor bound, Tensor words, float std, int k, "
-    "int[] key) -> ()",
-    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor step, float deviation, Tensor counters, "
-    "int[] key) -> ()",
-    "redraw_(Tensor(a!) visible, Tensor hidden, Tensor step, Tensor x, Tensor d, float lr, "
-    "float[] pulses, float deviation, Tensor counters, int[] key) -> ()",
+    "retain_(Tensor(a!) weight, Tensor? step, Tensor? bound, Tensor? words, float drift, int k, "
+    "int[] key, str device='', float[] params=[], float[] retention=[]) -> ()",
+    "reset_(Tensor(a!) weight, Tensor? step, Tensor? bound, Tensor? words, float std, int k, "
+    "int[] key, str device='', float[] params=[], float[] retention=[]) -> ()",
+    "disturb_(Tensor(a!) visible, Tensor hidden, Tensor? step, float deviation, Tensor counters, "
+    "int[] key, str device='', float[] params=[]) -> ()",
+    "redraw_(Tensor(a!) visible, Tensor hidden, Tensor? step, Tensor x, Tensor d, float lr, "
+    "float[] pulses, float deviation, Tensor counters, int[] key, str device='', "
+    "float[] params=[]) -> ()",
 ):
     LIBRARY.define(schema)
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import _cpu
+from ..devices.pulsed import RETENTION
+from ..errors import ConfigError
 from .checks import (
     address,
     check_counters,
@@ -23,8 +25,9 @@ from .checks import (
     refuse_value,
     weight_address,
 )
+from .crosspoints import model_index
 from .cuda.batch import Batch
-from .cuda.launch import Redraw, Update, launch_on
+from .cuda.launch import Redraw, Update, launch_on, pairs_anew
 from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
 from .library import LIBRARY, eager, implement
 
@@ -41,29 +44,50 @@ __all__ = [
 ]
 
 _EXACT, _EXPECTED = FIDELITY_INDEX["exact"], FIDELITY_INDEX["expected"]
+_NOTHING = (0.0,) * len(RETENTION)
 _F32, _I32 = torch.float32, torch.int32
 _threads = torch.get_num_threads
+
+
+def _population(stored: bool, device: str, params: Sequence[float]) -> tuple[int, Sequence[float]]:
+    """Number of the compiled model and its parameters; -1: pairs are stored."""
+    return (-1, ()) if stored else (model_index(device, params), params)
+
+
+def _all_or_none(weight: Tensor, **pairs: Tensor | None) -> list[int]:
+    """Addresses of the pairs of crosspoints; 0: none are stored."""
+    missing = [name for name, t in pairs.items() if t is None]
+    if missing and len(missing) < len(pairs):
+        raise ConfigError(
+            f"{missing[0]} is None; give all of {', '.join(pairs)}, or none to draw them anew"
+        )
+    shapes = {"words": (2, *weight.shape)}
+    return [
+        0 if t is None else address(name, t, _I32, shapes.get(name, weight.shape), weight)
+        for name, t in pairs.items()
+    ]
 
 
 def _between(
     reset: bool,
     weight: Tensor,
-    step: Tensor,
-    bound: Tensor,
-    words: Tensor,
+    step: Tensor | None,
+    bound: Tensor | None,
+    words: Tensor | None,
     amount: float,
     k: int,
     key: Sequence[int],
+    device: str = "",
+    params: Sequence[float] = (),
+    retention: Sequence[float] = (),
 ) -> tuple[Any, ...]:
     """What ``retain`` of either backend takes."""
     at = weight_address(weight, weight.device.type)
-    rows, cols = weight.shape
+    stored = step is not None
     return (
-        at,
-        address("step", step, _I32, (rows, cols), weight),
-        address("bound", bound, _I32, (rows, cols), weight),
-        address("words", words, _I32, (2, rows, cols), weight),
-        *(rows, cols, reset, amount, k, key),
+        *(at, *_all_or_none(weight, step=step, bound=bound, words=words)),
+        *(*weight.shape, reset, amount, k, key, *_population(stored, device, params)),
+        _NOTHING if stored else retention,
     )
 
 
@@ -75,6 +99,20 @@ def _reset(*arguments: Any) -> None:
     _cpu.retain(*(*_between(True, *arguments), _threads()))
 
 
+def _between_cuda(reset: bool, weight: Tensor, *rest: Any) -> None:
+    """``retain`` on a GPU; what is not stored is drawn for this call."""
+    *arguments, model, params, retention = _between(reset, weight, *rest)
+    if model >= 0:
+        key, sizes = arguments[-1], weight.shape
+        step, _, bound = pairs_anew(weight, model, params, key)
+        words = torch.empty((2, *sizes), dtype=_I32, device=weight.device)
+        launch_on(weight, "construct_retention", (retention, key, *sizes, words.data_ptr()))
+        assert step is not None
+        assert bound is not None
+        arguments[1:4] = step.data_ptr(), bound.data_ptr(), words.data_ptr()
+    launch_on(weight, "retain", arguments)
+
+
 def retain_cuda(weight: Tensor, *rest: Any) -> None:
     """``pulseline::retain_`` of CUDA tensors.
 
@@ -84,7 +122,7 @@ def retain_cuda(weight: Tensor, *rest: Any) -> None:
     Raises:
         ConfigError: shapes, dtypes or devices.
     """
-    launch_on(weight, "retain", _between(False, weight, *rest))
+    _between_cuda(False, weight, *rest)
 
 
 def reset_cuda(weight: Tensor, *rest: Any) -> None:
@@ -96,32 +134,31 @@ def reset_cuda(weight: Tensor, *rest: Any) -> None:
     Raises:
         ConfigError: shapes, dtypes or devices.
     """
-    launch_on(weight, "retain", _between(True, weight, *rest))
+    _between_cuda(True, weight, *rest)
 
 
-def _cells(visible: Tensor, hidden: Tensor, step: Tensor) -> tuple[int, int, int]:
-    """Addresses of hidden, step and visible."""
+def _cells(visible: Tensor, hidden: Tensor, step: Tensor | None) -> tuple[int, int, int]:
+    """Addresses of hidden, step (0: drawn anew) and visible."""
     at = weight_address(visible, visible.device.type)
-    shape = visible.shape
-    return (
-        address("hidden", hidden, _F32, shape, visible),
-        address("step", step, _I32, shape, visible),
-        at,
-    )
+    (pair,) = _all_or_none(visible, step=step)
+    return address("hidden", hidden, _F32, visible.shape, visible), pair, at
 
 
 def _programmed(
     visible: Tensor,
     hidden: Tensor,
-    step: Tensor,
+    step: Tensor | None,
     deviation: float,
     counters: Tensor,
     key: Sequence[int],
+    device: str = "",
+    params: Sequence[float] = (),
 ) -> tuple[Any, ...]:
     """What ``disturb`` of either backend takes."""
     cells = _cells(visible, hidden, step)
     held = check_counters(counters, visible)
-    return (*cells, *visible.shape, deviation, held, key)
+    whose = _population(step is not None, device, params)
+    return (*cells, *visible.shape, deviation, held, key, *whose)
 
 
 def _disturb(*arguments: Any) -> None:
@@ -137,13 +174,18 @@ def disturb_cuda(visible: Tensor, *rest: Any) -> None:
     Raises:
         ConfigError: shapes, dtypes or devices.
     """
-    launch_on(visible, "disturb", _programmed(visible, *rest))
+    *arguments, model, params = _programmed(visible, *rest)
+    if model >= 0:
+        step, _, _ = pairs_anew(visible, model, params, arguments[-1])
+        assert step is not None
+        arguments[1] = step.data_ptr()
+    launch_on(visible, "disturb", arguments)
 
 
 def _redraw(
     visible: Tensor,
     hidden: Tensor,
-    step: Tensor,
+    step: Tensor | None,
     x: Tensor,
     d: Tensor,
     lr: float,
@@ -151,11 +193,13 @@ def _redraw(
     deviation: float,
     counters: Tensor,
     key: Sequence[int],
+    device: str = "",
+    params: Sequence[float] = (),
 ) -> None:
     cells = _cells(visible, hidden, step)
     x, d = _pair(visible, x, d)
-    held = check_counters(counters, visible)
-    rest = (*visible.shape, x.shape[0], lr, deviation, pulses, held, key, _threads())
+    held, whose = check_counters(counters, visible), _population(step is not None, device, params)
+    rest = (*visible.shape, x.shape[0], lr, deviation, pulses, held, key, *whose, _threads())
     code = _cpu.redraw(*cells, x.data_ptr(), d.data_ptr(), *rest)
     if code >= 0:
         refuse_value(code % 2 + 1, code // 2)
@@ -164,7 +208,7 @@ def _redraw(
 def redraw_cuda(
     visible: Tensor,
     hidden: Tensor,
-    step: Tensor,
+    step: Tensor | None,
     x: Tensor,
     d: Tensor,
     lr: float,
@@ -172,13 +216,15 @@ def redraw_cuda(
     deviation: float,
     counters: Tensor,
     key: Sequence[int],
+    device: str = "",
+    params: Sequence[float] = (),
     batch: Batch | None = None,
 ) -> None:
     """``pulseline::redraw_`` of CUDA tensors.
 
     Args:
-        visible, hidden, step, x, d, lr, pulses, deviation, counters, key, batch: see
-            :func:`redraw_`.
+        visible, hidden, step, x, d, lr, pulses, deviation, counters, key, device, params, batch:
+            see :func:`redraw_`.
 
     Raises:
         ConfigError: shapes, dtypes or devices.
@@ -191,7 +237,8 @@ def redraw_cuda(
     plain = checked(PulseSettings, pulses)._replace(noise=0.0, group_size=0.0)
     whose = checked(UpdateKey, key)
     whose = whose._replace(fidelity=_EXPECTED if whose.fidelity == _EXPECTED else _EXACT)
-    update = Update(visible, (step,) * 3, x, d, lr, -1, (), plain, counters, whose, None)
+    population, pairs = _population(step is not None, device, params), (step, step, step)
+    update = Update(visible, pairs, x, d, lr, *population, plain, counters, whose, None)
     _cpu.check_redraw(*update.task(0), hidden.data_ptr(), deviation)
     if batch is not None:
         batch.redraw(Redraw(update, hidden, deviation))
@@ -233,7 +280,7 @@ _redraw_op = torch.ops.pulseline.redraw_.default
 def redraw_(
     visible: Tensor,
     hidden: Tensor,
-    step: Tensor,
+    step: Tensor | None,
     x: Tensor,
     d: Tensor,
     lr: float,
@@ -241,22 +288,26 @@ def redraw_(
     deviation: float,
     counters: Tensor,
     key: Sequence[int],
+    device: str = "",
+    params: Sequence[float] = (),
     batch: Batch | None = None,
 ) -> None:
     """``pulseline::redraw_``: write noise anew where the pulses of an update came.
 
     Args:
-        visible, hidden: what is read, what the update moved. step: of ``construct``.
+        visible, hidden: what is read, what the update moved. step: of ``construct``; None: drawn
+            anew as that of the model ``device`` with ``params``.
         x, d, lr, pulses, key: as of the update. counters: as it left them. deviation: of the noise.
         batch: on a GPU, that of the update.
 
     Raises:
         ConfigError: shapes, dtypes or devices.
     """
+    arguments = (visible, hidden, step, x, d, lr, pulses, deviation, counters, key, device, params)
     if batch is not None and visible.is_cuda and eager(x):
-        redraw_cuda(visible, hidden, step, x, d, lr, pulses, deviation, counters, key, batch)
+        redraw_cuda(*arguments, batch)
     else:
-        _redraw_op(visible, hidden, step, x, d, lr, pulses, deviation, counters, key)
+        _redraw_op(*arguments)
 
 
 def drift_log2(t: int) -> float:

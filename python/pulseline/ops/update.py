@@ -24,7 +24,7 @@ from .checks import (
     refuse_value,
     weight_address,
 )
-from .crosspoints import model_index
+from .crosspoints import FLAT, model_index
 from .cuda.batch import Batch
 from .cuda.launch import Update
 from .cuda.outcomes import Outcomes
@@ -120,13 +120,13 @@ def update_cuda(
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
     check_shapes(x, d)
     index, _ = _device_arguments(device, params, weight, step, slope, bound)
-    held = [weight if t is None or index < 0 else t for t in (step, slope, bound)]
+    pairs = (step, slope, bound) if index >= 0 else (None, None, None)
     check_fired(fired, weight)
     check_counters(counters, weight)
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     rest = (lr, index, params, settings, counters, whose, fired, outcomes)
-    update = Update(weight, (held[0], held[1], held[2]), x, d, *rest)
-    _cpu.check_update(*update.task(0), index >= 0)
+    update = Update(weight, pairs, x, d, *rest)
+    _cpu.check_update(*update.task(0), index)
     if batch is not None:
         batch.add(update)
         return
@@ -148,13 +148,18 @@ def _device_arguments(
     if device == "Ideal":
         return -1, (0, 0, 0)
     index = model_index(device, params)
-    if step is None or slope is None or bound is None:
+    if step is slope is bound is None:  # drawn anew
+        return index, (0, 0, 0)
+    if step is None or bound is None or (slope is None and device not in FLAT):
         missing = "step" if step is None else "slope" if slope is None else "bound"
-        raise ConfigError(f"device {device!r} lacks its {missing}; build it with construct")
+        raise ConfigError(
+            f"device {device!r} lacks its {missing}; build it with construct, or give no pairs, "
+            "which are then drawn anew"
+        )
     shape = weight.shape
     return index, (
         address("step", step, _I32, shape, weight),
-        address("slope", slope, _I32, shape, weight),
+        0 if slope is None else address("slope", slope, _I32, shape, weight),
         address("bound", bound, _I32, shape, weight),
     )
 
@@ -201,8 +206,9 @@ def update_(
     """``pulseline::update_``: pulse the weight in place, samples in order.
 
     Args:
-        weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct``, or None for
-            the ideal device. x: (samples, cols), d: (samples, rows) float32.
+        weight: (rows, cols) float32. step, slope, bound: int32 pairs of ``construct`` (slope: None
+            for a model without one), or None for the ideal device and for pairs that are drawn
+            anew, with the same bits. x: (samples, cols), d: (samples, rows) float32.
         lr: learning rate >= 0. device, params: name and parameters of the model.
         pulses: :class:`PulseSettings`. counters: of the array,
             advanced by the samples. key: :class:`UpdateKey`.

@@ -17,6 +17,7 @@ from . import module
 from .outcomes import Outcomes
 
 __all__ = [
+    "Pairs",
     "Redraw",
     "Status",
     "Update",
@@ -24,6 +25,7 @@ __all__ = [
     "launch_redraws",
     "launch_updates",
     "on_device_of",
+    "pairs_anew",
     "place_of",
 ]
 
@@ -36,11 +38,14 @@ _Task = tuple[UpdateAddresses, UpdateSizes, UpdateKey, float, PulseSettings, Seq
 Status = tuple[Tensor, Outcomes | None]
 
 
+Pairs = tuple[Tensor | None, Tensor | None, Tensor | None]  # step, slope, bound
+
+
 class Update(NamedTuple):
     """One call of ``pulseline::update_`` with its tensors checked; fields as of the operator."""
 
     weight: Tensor
-    pairs: tuple[Tensor, Tensor, Tensor]  # step, slope, bound
+    pairs: Pairs  # all None: drawn anew
     x: Tensor
     d: Tensor
     lr: float
@@ -58,12 +63,12 @@ class Update(NamedTuple):
         Args:
             workspace: address of its working memory; 0: not known yet.
         """
-        step, slope, bound = self.pairs
+        step, slope, bound = (0 if t is None else t.data_ptr() for t in self.pairs)
         addresses = UpdateAddresses(
             w=self.weight.data_ptr(),
-            step=step.data_ptr(),
-            slope=slope.data_ptr(),
-            bound=bound.data_ptr(),
+            step=step,
+            slope=slope,
+            bound=bound,
             x=self.x.data_ptr(),
             d=self.d.data_ptr(),
             workspace=workspace,
@@ -110,10 +115,31 @@ def on_device_of(t: Tensor) -> Iterator[None]:
         yield
 
 
+def pairs_anew(like: Tensor, model: int, params: Sequence[float], key: Sequence[int]) -> Pairs:
+    """Pairs of crosspoints that nobody stores, drawn for one launch.
+
+    Args:
+        like: (rows, cols), where they are needed. model, params: of the devices.
+        key: seed and tile_id.
+
+    Raises:
+        BackendError: there are no kernels, or no GPU.
+    """
+    step, slope, bound = (torch.empty_like(like, dtype=torch.int32) for _ in range(3))
+    addresses = (step.data_ptr(), slope.data_ptr(), bound.data_ptr())
+    launch_on(like, "construct", (model, params, key, *like.shape, *addresses))
+    return step, slope, bound
+
+
 class _Workspace:
-    """Working memory of one call. Its first 8 bytes are the outcome."""
+    """Working memory of one call, words of crosspoints too; the first 8 bytes are the outcome."""
 
     def __init__(self, kernels: Any, update: Update) -> None:
+        if update.model >= 0 and update.pairs[0] is None:
+            key = (update.key.seed, update.key.tile_id)
+            pairs = pairs_anew(update.weight, update.model, update.params, key)
+            update = update._replace(pairs=pairs)
+        self.pairs = update.pairs
         size = kernels.update_workspace(update.task(0))
         self.memory = torch.empty(size, dtype=torch.uint8, device=update.weight.device)
         self.status = self.memory[:8].view(torch.int64)[0]
