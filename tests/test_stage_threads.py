@@ -82,5 +82,5 @@ def test_the_layers_depend_on_threads() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "2"])
 def test_bad_numbers(value: object) -> None:
-    with pytest.raises(ConfigError, match="stage_threads is .*; use an integer >= 1"):
+    with pytest.raises(ConfigError, match=r"stage_threads is .*; use an integer >= 1"):
         pl.pipeline.Options(stage_threads=value)  # type: ignore[arg-type]
