@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pulseline.arrays import AnalogParameter
 from pulseline.cells import make_cell
 from pulseline.configs import IOConfig, Mapping, UpdateConfig
 from pulseline.devices import ConstantStep, Ideal, SoftBounds
+from pulseline.errors import ConfigError
 
 ROWS, COLS = 5, 7
 PLAIN = ConstantStep(w_max=1.0, w_min=-1.0, w_max_dtod=0.0, w_min_dtod=0.0)  # bounds are +-1
@@ -315,3 +317,59 @@ def test_moments_outside_its_domain_is_said(device: Any, slots: int, word: str) 
     assert len(caught) == bool(word)
     assert all(word in str(one.message) and "grouped" in str(one.message) for one in caught)
     assert all(one.filename == __file__ for one in caught)
+
+
+# ---- memory that moves under an array ----
+
+
+def test_what_is_exchanged_under_an_array_is_seen() -> None:
+    """Addresses are kept from call to call: storage, buffers and devices that move are noticed."""
+    device = SoftBounds(dw_min=0.01)
+    x, d = torch.ones(1, 4), torch.full((1, 3), -1.0)
+
+    def after(move: Callable[[pl.Array], None]) -> Tensor:
+        array = pl.Array(3, 4, device, seed=1)
+        array.pulse(x, d, 0.1)
+        move(array)
+        array.pulse(x, d, 0.1)
+        return array.held.clone()
+
+    def grow(array: pl.Array) -> None:
+        storage = array.crosspoints.step.untyped_storage()  # type: ignore[union-attr]
+        storage.resize_(2 * storage.nbytes())
+
+    def renew(array: pl.Array) -> None:
+        for name, held in list(array.crosspoints.named_buffers()):
+            setattr(array.crosspoints, name, held.clone())
+            held.fill_(0)
+        array.counters = array.counters.clone()
+
+    def moved(array: pl.Array) -> None:
+        array.to(torch.float32).cpu()
+        array._apply(torch.clone)
+
+    want = after(lambda _: None)
+    for move in (grow, renew, moved):
+        assert torch.equal(after(move), want), move
+    array = pl.Array(3, 4, device, seed=1)
+    array.pulse(x, d, 0.1)
+    other = copy.deepcopy(array)
+    array.held.fill_(0)
+    array.counters.fill_(0)
+    other.pulse(x, d, 0.1)
+    assert torch.equal(other.held, want)
+
+
+@pytest.mark.parametrize("name", ["step", "bound"])
+def test_memory_that_is_gone_is_refused(name: str) -> None:
+    array = pl.Array(3, 4, SoftBounds(dw_min=0.01), seed=1)
+    x, d = torch.ones(1, 4), torch.ones(1, 3)
+    array.pulse(x, d, 0.1)
+    array.crosspoints.get_buffer(name).untyped_storage().resize_(0)
+    with pytest.raises(ConfigError, match=f"{name} has no memory"):
+        array.pulse(x, d, 0.1)
+    array = pl.Array(3, 4, SoftBounds(dw_min=0.01), seed=1)
+    array.read(x)
+    array.counters.untyped_storage().resize_(0)
+    with pytest.raises(ConfigError, match="counters has no memory"):
+        array.read(x)

@@ -334,6 +334,7 @@ def test_layers_say_which(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -
         return in_order(q, w)
 
     monkeypatch.setattr(torch, "mm", counted)
+    monkeypatch.setattr(ops, "direct", lambda _: False)
     monkeypatch.setattr(ops, "read_", cuda_read.read)
     results, states = [], []
     for kind, calls in (("torch", 3), ("fused", 0)):

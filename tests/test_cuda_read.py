@@ -292,6 +292,7 @@ def test_layers_train_to_the_same_bits(
     on_cpu = trained()
     monkeypatch.setattr(ops, "read_", cuda_read.read)
     monkeypatch.setattr(ops, "read_chain_", cuda_read.read)
+    monkeypatch.setattr(ops, "direct", lambda _: False)
     monkeypatch.setattr(ops, "update_", update.update_cuda)
     on_gpu = trained()
     for a, b in zip(on_cpu, on_gpu, strict=True):

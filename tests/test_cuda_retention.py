@@ -233,6 +233,7 @@ def test_a_missing_barrier_shows(backend: Emulated, barrier: int) -> None:
 @pytest.fixture
 def as_cuda(backend: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """Operators that write CPU tensors are those of CUDA tensors. Reads have sums of their own."""
+    monkeypatch.setattr(ops, "direct", lambda _: False)
     monkeypatch.setattr(ops, "update_", update.update_cuda)
     for name in ("retain", "reset", "disturb", "redraw"):
         monkeypatch.setattr(ops, f"{name}_", getattr(between, f"{name}_cuda"))

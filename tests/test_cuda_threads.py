@@ -91,6 +91,7 @@ def trained(device: SoftBounds, schedule: str, executor: str) -> list[Tensor]:
 
 def as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operators that write CPU tensors are those of CUDA tensors. Reads have sums of their own."""
+    monkeypatch.setattr(ops, "direct", lambda _: False)
     monkeypatch.setattr(ops, "update_", update.update_cuda)
     for name in ("retain", "reset", "disturb", "redraw"):
         monkeypatch.setattr(ops, f"{name}_", getattr(retention, f"{name}_cuda"))

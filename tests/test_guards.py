@@ -57,6 +57,7 @@ OPS_ROWS = (
     ("environment", "cuda.launch", "crosspoints", "wires", "unfold"),
     ("cuda.batch", "cuda.read"),
     ("read", "update", "retention"),
+    ("resident",),
     ("__init__",),
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}

@@ -122,6 +122,7 @@ class Array(Aged):
             self._params, self._ages = device.parameters(), device.ages
             self._deviation = device.write_noise_std * device.dw_min
         self._packed = Packed.of(self._identity.key, self.crossbar, self.out_scale)
+        self._residents.clear()
 
     def take(self, crossbar: Crossbar) -> None:
         """Take other reads, pulses and physical tiles; devices stay as they were drawn."""
@@ -269,11 +270,27 @@ class Array(Aged):
         packed, weight, counters = self._packed, self.held, self._buffers["counters"]
         assert counters is not None
         settings, options = packed.reads[transposed], packed.converters[transposed]
+        near = ops.direct(v) and weight.is_cpu
         if options is None:
+            if near:
+                return self._near(weight, counters).read(v, transposed, key, settings)
             return ops.read_(v, weight, transposed, counters, key, settings)
         average = self.averages[int(transposed) : int(transposed) + 1]
         rest = (settings, options[key is packed.evaluation[transposed]], average)
+        if near:
+            return self._near(weight, counters).read(v, transposed, key, *rest)
         return ops.read_chain_(v, weight, transposed, counters, key, *rest)
+
+    def _near(self, weight: Tensor, counters: Tensor) -> ops.Resident:
+        """The operators on what the array holds; ``weight``: that which they take."""
+        cells = self._stored
+        pairs = cells["step"], cells["slope"], cells["bound"]
+        of = self._residents
+        found = of.get(weight is self.held)
+        if found is None or not found.holds(weight, counters, *pairs):
+            found = ops.Resident(weight, counters, pairs, self._name, self._params)
+            of[weight is self.held] = found
+        return found
 
     def read(self, v: Tensor, transposed: bool = False) -> Tensor:
         """``y = out_scale W v`` of every sample, in training; advances its direction's counter.
@@ -374,11 +391,16 @@ class Array(Aged):
         packed, held, cells = self._packed, self._buffers, self._stored
         hidden, fired, counters = held["hidden"], held["fired"], held["counters"]
         assert counters is not None
-        lines = ops.update_(
-            self.held if hidden is None else hidden,
-            *(cells["step"], cells["slope"], cells["bound"], x, d, rate, self._name, self._params),
-            *(packed.pulses, counters, packed.update, fired, batch, self._outcomes),
-        )
+        weight = self.held if hidden is None else hidden
+        if ops.direct(x) and weight.is_cpu:
+            near = self._near(weight, counters)
+            lines = near.update(x, d, rate, packed.pulses, packed.update, fired)
+        else:
+            pairs = (cells["step"], cells["slope"], cells["bound"])
+            lines = ops.update_(
+                *(weight, *pairs, x, d, rate, self._name, self._params, packed.pulses, counters),
+                *(packed.update, fired, batch, self._outcomes),
+            )
         if lines and self._saturation.suspect(lines):
             self._saturation.judge(self.counts().update, self.crossbar, rate * self.out_scale)
         if hidden is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from ..errors import ConfigError
 from .form import Form
 from .parameter import AnalogParameter, held, refuse_weight_write, replace_held
@@ -95,6 +96,7 @@ class Weighted(Settings, nn.Module):
     form: Form | None = None
     _watched: Tensor  # the same memory, with the count of writes that the parameter has
     _seen: int  # this count when nothing was left to take over
+    _residents: dict[bool, ops.Resident]  # operators on what is read, and on what is pulsed
 
     def _hold(self, weight: AnalogParameter) -> None:
         self._parameters["weight"] = weight
@@ -126,7 +128,10 @@ class Weighted(Settings, nn.Module):
         with torch.inference_mode(False):
             watched = held(weight)
             self.__dict__.update(
-                held=self.as_matrix(watched.data), _watched=watched, _seen=watched._version
+                held=self.as_matrix(watched.data),
+                _watched=watched,
+                _seen=watched._version,
+                _residents={},
             )
 
     def settle(self) -> None:
@@ -166,7 +171,7 @@ class Weighted(Settings, nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         self.settle()
         state = self.__dict__.copy()
-        for name in ("held", "_watched", "_seen"):
+        for name in ("held", "_watched", "_seen", "_residents"):
             del state[name]
         return state
 

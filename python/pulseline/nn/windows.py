@@ -71,8 +71,8 @@ class Windows(NamedTuple):
 
     def source(self, n: int, size: int, out: int) -> Tensor:
         """Table of dimension n: (outputs, kernel), -1 where there is nothing."""
-        o = torch.arange(out, device="cpu")[:, None]
-        k = torch.arange(self.kernel[n], device="cpu") * self.dilation[n]
+        o = torch.arange(out, dtype=torch.int64, device="cpu")[:, None]
+        k = torch.arange(self.kernel[n], dtype=torch.int64, device="cpu") * self.dilation[n]
         front, _ = self.padding[n]
         if self.transposed:
             at = o + front - k
@@ -120,7 +120,7 @@ def unfoldings(windows: Windows, sizes: _Sizes) -> tuple[Unfolding, Unfolding, _
     outs = windows.sizes(sizes)
     pairs = zip(sizes, outs, strict=True)
     tables = [windows.source(n, size, out) for n, (size, out) in enumerate(pairs)]
-    every = [torch.arange(out, device="cpu")[:, None] for out in outs]
+    every = [torch.arange(out, dtype=torch.int64, device="cpu")[:, None] for out in outs]
     return (
         Unfolding.of(windows.channels, sizes, tables),
         Unfolding.of(windows.outputs, outs, every, once=True),

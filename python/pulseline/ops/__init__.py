@@ -2,7 +2,7 @@
 
 Schemas, checks, dispatch and fake kernels (for torch.compile and FakeTensor). Settings cross by
 name (:mod:`.layout`). Nothing is kept between calls: what one call leaves to another belongs to an
-object of the caller, a :class:`Batch` or :class:`Outcomes`.
+object of the caller, a :class:`Batch`, :class:`Outcomes` or :class:`Resident`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from .layout import (
     ReadSettings,
     UpdateKey,
 )
+from .library import direct
 from .read import read_, read_chain_
+from .resident import Resident
 from .retention import disturb_, drift_log2, redraw_, reset_, retain_
 from .unfold import Unfolding, fold_, unfold
 from .update import update_
@@ -52,12 +54,14 @@ __all__ = [
     "PulseSettings",
     "ReadKey",
     "ReadSettings",
+    "Resident",
     "Unfolding",
     "UpdateKey",
     "check_environment",
     "check_tensor",
     "construct",
     "construct_retention",
+    "direct",
     "disturb_",
     "drift_log2",
     "fold_",

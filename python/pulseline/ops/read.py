@@ -23,10 +23,8 @@ from .checks import (
 from .cuda.read import read as read_cuda
 from .library import LIBRARY, direct, implement
 
-__all__ = ["read_", "read_chain_", "read_cpu"]
+__all__ = ["read_", "read_chain_", "read_cpu", "run_read"]
 
-_F32 = torch.float32
-_CPU = torch.device("cpu")  # whatever the default device is
 _threads = torch.get_num_threads
 
 
@@ -48,23 +46,43 @@ def read_cpu(
     Raises:
         ConfigError: a tensor or a setting that cannot be read, or a value that is not finite.
     """
-    w_at = weight_address(weight, "cpu")
+    held = (weight_address(weight, "cpu"), check_counters(counters, weight))
+    chain = None if converters is None else (converters, average)
+    return run_read(x, weight, held, transposed, key, settings, chain)
+
+
+def run_read(
+    x: Tensor,
+    weight: Tensor,
+    held: tuple[int, int],
+    transposed: bool,
+    key: Sequence[int],
+    settings: Sequence[float],
+    chain: tuple[Sequence[float], Tensor | None] | None,
+) -> Tensor:
+    """A read on the CPU of an array whose own tensors have been looked at.
+
+    Args:
+        x, weight, transposed, key, settings: see :func:`read_`.
+        held: addresses of the weight and of the counters.
+        chain: converters and average of :func:`read_chain_`; None: the plain read.
+
+    Raises:
+        ConfigError: see :func:`read_chain_`.
+    """
     rows, cols = weight.shape
     inputs, outputs = (rows, cols) if transposed else (cols, rows)
     x = operand("d" if transposed else "x", x, inputs, weight)
-    held = check_counters(counters, weight)
     batch = x.shape[0]
-    y = torch.empty((batch, outputs), dtype=_F32, device=_CPU)
-    x_at, y_at = x.data_ptr(), y.data_ptr()
-    if converters is None:
-        code = _cpu.read(
-            w_at, x_at, y_at, rows, cols, batch, transposed, held, key, settings, _threads()
-        )
+    y = x.new_empty((batch, outputs))  # float32 on the CPU, as x is
+    at = (held[0], x.data_ptr(), y.data_ptr())
+    if chain is None:
+        code = _cpu.read(*at, rows, cols, batch, transposed, held[1], key, settings, _threads())
     else:
-        kept = check_average(average, weight)
+        converters, average = chain
         code = _cpu.read_chain(
-            *(w_at, x_at, y_at, kept, rows, cols, batch),
-            *(transposed, held, key, settings, converters, _threads()),
+            *(*at, check_average(average, weight), rows, cols, batch),
+            *(transposed, held[1], key, settings, converters, _threads()),
         )
     if code >= 0:
         refuse_value(2 if transposed else 1, code // 2)

@@ -158,7 +158,7 @@ def _check_positions(image: Tensor, how: Unfolding, first: int, last: int) -> No
 
 def _sources(how: Unfolding, first: int, last: int, where: torch.device) -> tuple[Tensor, Tensor]:
     """Sample of every position; (positions, K) element of a channel, -1: nowhere."""
-    position = torch.arange(first, last, device=where)
+    position = torch.arange(first, last, dtype=torch.int64, device=where)
     sample = position // max(how.positions, 1)
     left, found = position % max(how.positions, 1), []
     parts = [n * k for n, k in zip(how.outputs, how.kernel, strict=True)]
@@ -181,7 +181,7 @@ def _gathered(image: Tensor, how: Unfolding, first: int, last: int) -> Tensor:
 
 def _scatter(image: Tensor, rows: Tensor, how: Unfolding, first: int, last: int) -> None:
     sample, at = _sources(how, first, last, image.device)
-    channel = torch.arange(how.channels, device=image.device)
+    channel = torch.arange(how.channels, dtype=torch.int64, device=image.device)
     values = rows.reshape(last - first, how.channels, at.shape[1])
     values = torch.where((at < 0)[:, None, :], 0.0, values)
     where = (sample[:, None, None], channel[None, :, None], at.clamp(min=0)[:, None, :])

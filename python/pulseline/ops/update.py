@@ -31,7 +31,7 @@ from .cuda.outcomes import Outcomes
 from .layout import PulseSettings, UpdateKey, checked
 from .library import LIBRARY, direct, eager, implement
 
-__all__ = ["update_", "update_cpu", "update_cuda"]
+__all__ = ["device_arguments", "run_update", "update_", "update_cpu", "update_cuda"]
 
 _I32 = torch.int32
 _threads = torch.get_num_threads
@@ -60,24 +60,56 @@ def update_cpu(
     w_at = weight_address(weight, "cpu")
     rows, cols = weight.shape
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
-    check_shapes(x, d)
-    index, addresses = _device_arguments(device, params, weight, step, slope, bound)
+    index, addresses = device_arguments(device, params, weight, step, slope, bound)
+    held = (w_at, *addresses, index, params, check_counters(counters, weight))
+    return run_update(held, (rows, cols), x, d, lr, (pulses, key, check_fired(fired, weight)))
+
+
+def run_update(
+    held: tuple[int, int, int, int, int, Sequence[float], int],
+    sizes: tuple[int, int],
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    how: tuple[Sequence[float], Sequence[int], int],
+) -> int:
+    """An update on the CPU whose tensors have been looked at.
+
+    Args:
+        held: addresses of weight, step, slope and bound, number and parameters of the model,
+            address of the counters. sizes: rows and columns.
+        x, d, lr: see :func:`update_`. how: pulses, key and the address of ``fired``, see there.
+
+    Returns:
+        How many lines saturated.
+
+    Raises:
+        ConfigError: samples of x without one of d, or a value that is not finite.
+    """
+    w, step, slope, bound, index, params, counters = held
+    pulses, key, fired = how
+    rows, cols = sizes
+    batch = x.shape[0]
+    if batch != d.shape[0]:
+        check_shapes(x, d)
     code = _cpu.update(
-        w_at,
-        *addresses,
+        w,
+        step,
+        slope,
+        bound,
         x.data_ptr(),
         d.data_ptr(),
         rows,
         cols,
-        x.shape[0],
+        batch,
         lr,
         index,
         params,
         pulses,
-        check_counters(counters, weight),
+        counters,
         key,
         _threads(),
-        check_fired(fired, weight),
+        fired,
     )
     if code >= 0:
         refuse_value(code % 2 + 1, code // 2)
@@ -119,7 +151,7 @@ def update_cuda(
     rows, cols = weight.shape
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
     check_shapes(x, d)
-    index, _ = _device_arguments(device, params, weight, step, slope, bound)
+    index, _ = device_arguments(device, params, weight, step, slope, bound)
     pairs = (step, slope, bound) if index >= 0 else (None, None, None)
     check_fired(fired, weight)
     check_counters(counters, weight)
@@ -136,7 +168,7 @@ def update_cuda(
         alone.add(update)
 
 
-def _device_arguments(
+def device_arguments(
     device: str,
     params: Sequence[float],
     weight: Tensor,
@@ -144,7 +176,17 @@ def _device_arguments(
     slope: Tensor | None,
     bound: Tensor | None,
 ) -> tuple[int, tuple[int, int, int]]:
-    """Index of the compiled model; addresses of step, slope and bound."""
+    """Number of the compiled model, and addresses of its pairs.
+
+    Args:
+        device, params: name and parameters. weight: of the array. step, slope, bound: its pairs.
+
+    Returns:
+        The number, -1: the ideal device; and the addresses, 0 where there is no pair.
+
+    Raises:
+        ConfigError: an unknown model, or a pair that it lacks or that no operator takes.
+    """
     if device == "Ideal":
         return -1, (0, 0, 0)
     index = model_index(device, params)
