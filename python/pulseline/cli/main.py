@@ -1,4 +1,4 @@
-"""The ``pulseline`` command: demo, train, lab, schedule, device, read, info.
+"""The ``pulseline`` command: demo, train, lab, schedule, device, read, convert, info.
 
 Exit codes: 0 done, 1 a stage, a kernel or a disk failed, 2 bad arguments, 130 interrupted.
 """
@@ -22,6 +22,7 @@ from ..models import WIDTHS, network
 from ..train import EPOCHS, Recipe, Run
 from . import plots
 from .arguments import directory, folder, seed_number, whole, writing
+from .convert import add_parser as add_convert
 from .device import add_parser as add_device
 from .lab import add_parser as add_lab
 from .schedule import add_parser as add_schedule
@@ -57,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     add_schedule(commands)
 
     add_device(commands)
+
+    add_convert(commands)
 
     info = commands.add_parser("info", help="print version, instruction set, threads and CUDA")
     info.set_defaults(run=_info)

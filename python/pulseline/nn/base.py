@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arrays import AnalogParameter, Fixed, Settings, refuse_conversion
+from ..arrays.meta import where
 from ..cells import Cell
 from ..cells.cell import check_entry
 from ..errors import ConfigError
@@ -67,7 +68,7 @@ class AnalogLayer(Settings, nn.Module):
         self.__dict__["_parameters"] = _Parameters()
         self.cell = cell
         with torch.inference_mode(False):
-            zeros = torch.zeros(outputs, dtype=torch.float32, device="cpu")
+            zeros = torch.zeros(outputs, dtype=torch.float32, device=where())
             self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
         self.cell.initialise()
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..arrays.meta import where
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity, identify
@@ -123,7 +124,7 @@ class Composite(nn.Module):
                 made = AnalogLinear(held.shape[1], rows, bias, crossbar, seed=identity)
                 self.add_module(layer, made)
             if not layers and "." not in name:
-                zeros = torch.zeros(held.shape, dtype=_F32, device="cpu")
+                zeros = torch.zeros(held.shape, dtype=_F32, device=where())
                 self.register_parameter(name, nn.Parameter(zeros))
 
     # ---- values ----

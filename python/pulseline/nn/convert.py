@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
-from ..arrays import arrays_of
+from ..arrays import arrays_of, on_meta
 from ..cells import Cell
 from ..errors import ConfigError
 from ..identity import Identity, identify, refuse_twins, upcoming
@@ -95,7 +96,8 @@ def to_analog(
         include, exclude: patterns or classes, one or several: what is not included or is excluded
             stays digital, whatever the rules say.
         inplace: replace layers in ``model`` itself; one that is such a layer comes back new.
-        dry_run: return the report of the next call, nothing else.
+        dry_run: return the report of the next call, nothing else. Of a model on the meta device,
+            which takes no memory, it says all but what would be clipped or scaled.
         settings: fields of all crossbars by name, see :class:`pulseline.Crossbar`.
 
     Returns:
@@ -106,7 +108,7 @@ def to_analog(
             without analog counterpart, a weight is not finite float32, no parameter or also another
             module's, the model was traced, or two layers would be one device. Nothing is changed.
     """
-    plans = _plans(model, Rules(rules, settings, include, exclude))
+    plans = _plans(model, Rules(rules, settings, include, exclude), dry_run)
     _refuse_twins(model, plans, _first(seed, keep=True))
     if dry_run:
         first = _first(seed, keep=True)
@@ -130,7 +132,7 @@ def _first(seed: int | None, keep: bool = False) -> Identity:
 # ---- what is to be done ----
 
 
-def _plans(model: nn.Module, rules: Rules) -> list[_Plan]:
+def _plans(model: nn.Module, rules: Rules, dry_run: bool) -> list[_Plan]:
     """What becomes of each module with matrices; refuses what cannot be."""
     _refuse_traced(model)
     found = list(find(model))
@@ -141,7 +143,7 @@ def _plans(model: nn.Module, rules: Rules) -> list[_Plan]:
         if choice.crossbar is None or one.cells:
             builder = None
         elif builder is not None:
-            _refuse_unfit(one)
+            _refuse_unfit(one, dry_run)
         plans.append(_Plan(one, choice, builder))
     _refuse_in_vain(plans)
     _refuse_shared(model, plans)
@@ -161,8 +163,8 @@ def _refuse_in_vain(plans: list[_Plan]) -> None:
             )
 
 
-def _refuse_unfit(one: Matrices) -> None:
-    """What a builder could not take over as it is."""
+def _refuse_unfit(one: Matrices, dry_run: bool) -> None:
+    """What a builder could not take over as it is; a dry run takes weights without values."""
     if one.computed:
         raise ConfigError(
             f"the weight of {one.place.names[0] or 'model'!r} is computed from others (pruning, "
@@ -179,6 +181,8 @@ def _refuse_unfit(one: Matrices) -> None:
             "bypass; restore it, or exclude the layer"
         )
     for name, weight in one.parameters.items():
+        if dry_run and one.valueless and weight.dtype is torch.float32:
+            continue
         if weight.dtype is not torch.float32 or weight.device.type != "cpu":
             raise ConfigError(
                 f"{name} of {one.called} is {weight.dtype} on {weight.device}; "
@@ -268,9 +272,10 @@ def _convert(plan: _Plan, first: Identity) -> tuple[nn.Module | None, LayerRepor
         asked = crossbar is None or one.lookup
         why = plan.choice.why if crossbar is None else one.why
         return None, replace(said, why=why, asked=asked)
-    analog = builder(one.place.module, crossbar, _identities(one, first))
+    with on_meta() if one.valueless else nullcontext():
+        analog = builder(one.place.module, crossbar, _identities(one, first))
     cells = [module for module in analog.modules() if isinstance(module, Cell)]
-    return analog, _described(said, cells, one.targets())
+    return analog, _described(said, cells, {} if one.valueless else one.targets())
 
 
 def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor]) -> LayerReport:

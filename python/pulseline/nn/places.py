@@ -54,6 +54,11 @@ class Matrices(NamedTuple):
         return pruned or is_parametrized(module)
 
     @property
+    def valueless(self) -> bool:
+        """Whether its matrices are on torch's meta device."""
+        return bool(self.parameters) and all(p.is_meta for p in self.parameters.values())
+
+    @property
     def lookup(self) -> bool:
         """Whether its matrix is a table, from which rows are taken."""
         return isinstance(self.place.module, _LOOKUPS)
