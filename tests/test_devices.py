@@ -55,7 +55,7 @@ def unpacked(device: PulsedDevice, rows: int = 129, cols: int = 257) -> Crosspoi
 
 def test_lists_agree() -> None:
     """Compiled models, dataclasses and reference: the same names, fields and order."""
-    compiled = {name: (fields, affine) for name, fields, affine in _cpu.DEVICES}
+    compiled = {name: (fields, affine) for name, fields, affine, _ in _cpu.DEVICES}
     assert list(compiled) == list(devices.DEVICES) == list(reference.DEVICES)
     assert set(ops.FIELDS) == set(compiled)
     for name, cls in devices.DEVICES.items():

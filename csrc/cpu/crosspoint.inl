@@ -23,18 +23,25 @@ struct DrawnWords {
   alignas(64) uint32_t step[kMost], slope[kMost], bound[kMost];
 };
 
-// Out of line: its registers would crowd those of the update. Keys are copied, or a store could
-// change them.
+// Out of line: its registers would crowd those of the update. Two vectors at a time share what is
+// the same for all lanes.
 template <class Device>
-__attribute__((noinline)) void draw_words(const Device& device, const ParameterKeys& shared,
-                                          int64_t row, int64_t column, int vectors,
-                                          DrawnWords& out) {
-  const ParameterKeys keys = shared;
-  for (int v = 0; v < vectors; ++v) {
-    const Stored<U> c = construct_crosspoint(device, draws_at(keys, row, column + v * kLanes));
-    store(out.step + v * kLanes, c.step);
-    if (Device::kSlopes) store(out.slope + v * kLanes, c.slope);
-    store(out.bound + v * kLanes, c.bound);
+__attribute__((noinline)) void draw_words(const Device& device,
+                                          const ParameterKeys& __restrict keys, int64_t row,
+                                          int64_t column, int vectors, DrawnWords& __restrict out) {
+  for (int v = 0; v < vectors; v += 2) {
+    const ParameterDraws<U> first = draws_at(keys, row, column + v * kLanes);
+    const ParameterDraws<U> second = {keys, first.place + U(uint32_t(kLanes) * kColumnStride)};
+    const Stored<U> a = construct_crosspoint(device, first);
+    const Stored<U> b = construct_crosspoint(device, second);
+    uint32_t *step = out.step + v * kLanes, *bound = out.bound + v * kLanes;
+    store(step, a.step);
+    store(step + kLanes, b.step);
+    store(bound, a.bound);
+    store(bound + kLanes, b.bound);
+    if (!Device::kSlopes) continue;
+    store(out.slope + v * kLanes, a.slope);
+    store(out.slope + (v + 1) * kLanes, b.slope);
   }
 }
 

@@ -116,7 +116,7 @@ struct ChainOutput {  // a sample through the ADCs of one tile, with options
 
 struct WriteNoiseJob {  // visible = hidden + deviation xi
   const float* hidden;
-  const uint32_t* step;  // [rows from `first` on][cols]
+  const uint32_t* step;  // [rows from `first` on][cols], as last
   float* visible;
   int64_t cols;
   float deviation;
@@ -165,7 +165,7 @@ struct KernelTable {
   ConstructRows construct[kDevices], construct_retention;
   void (*initial_normals)(float* out, int64_t first, int64_t cols, Keys, int64_t row0,
                           int64_t row1);
-  UpdateRows mark_last;  // the device is a pointer to int32_t [rows][cols]
+  UpdateRows mark_last;  // of the first row; the device is a pointer to int32_t [cols]
 };
 
 #define PULSELINE_TABLES(X) X(baseline) X(avx2) X(avx512f) X(avx512)

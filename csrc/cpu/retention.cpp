@@ -1,6 +1,8 @@
 // What happens between pulses: one pass over the crosspoints. Loops: retention.inl.
 #include "core/retention.h"
 
+#include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "cpu/slices.h"
@@ -8,71 +10,86 @@
 namespace pulseline::cpu {
 namespace {
 
-// Words of one row after the other, drawn anew.
+// Whose words are drawn anew, and with which keys.
+struct Anew {
+  const Population& of;
+  AnyDevice model;
+  ParameterKeys keys;
+  Anew(const Population& p, const Stream& stream)
+      : of(p), model(p.device, p.params), keys(parameter_keys(stream)) {}
+};
+
+// Words of one row after the other.
 class DrawnRow {
  public:
-  DrawnRow(const Population& of, const AnyDevice& model, const ParameterKeys& keys, int64_t cols)
-      : of_(of), model_(model), keys_(keys), cols_(cols), words_(size_t(4 * cols)) {}
-  uint32_t* step() { return words_.data(); }
-  uint32_t* bound() { return step() + cols_; }
-  uint32_t* fade() { return step() + 2 * cols_; }
-  uint32_t* walk() { return step() + 3 * cols_; }
-  void draw(int64_t row, bool retention) {
-    const ConstructJob pairs = {row, cols_, keys_, {step(), nullptr, bound()}};
-    table().construct[of_.device](pairs, model_.bytes, row, row + 1);
-    if (!retention) return;
-    const ConstructJob words = {row, cols_, keys_, {fade(), walk(), nullptr}};
-    table().construct_retention(words, &of_.retention, row, row + 1);
+  DrawnRow(const Anew& anew, int64_t cols) : anew_(anew), cols_(cols), words_(size_t(4 * cols)) {}
+  const uint32_t* step() const { return words_.data(); }
+  const uint32_t* bound() const { return step() + cols_; }
+  const uint32_t* fade() const { return step() + 2 * cols_; }
+  const uint32_t* walk() const { return step() + 3 * cols_; }
+  void draw(int64_t row, bool between) {
+    uint32_t* out = words_.data();
+    const ConstructJob pairs = {row, cols_, anew_.keys, {out, nullptr, out + cols_}};
+    table().construct[anew_.of.device](pairs, anew_.model.bytes, row, row + 1);
+    if (!between) return;
+    out += 2 * cols_;
+    const ConstructJob words = {row, cols_, anew_.keys, {out, out + cols_, nullptr}};
+    table().construct_retention(words, &anew_.of.retention, row, row + 1);
   }
 
  private:
-  const Population& of_;
-  const AnyDevice& model_;
-  const ParameterKeys& keys_;
+  const Anew& anew_;
   int64_t cols_;
   std::vector<uint32_t> words_;
 };
 
-// Calls body(row, words) for all rows, whose words are drawn first; body(row) says which are not
-// needed.
-template <class Needed, class Body>
-void over_drawn_rows(const Population& of, const Stream& stream, const Rows& rows, bool retention,
-                     int threads, Needed needed, Body body) {
-  const AnyDevice model(of.device, of.params);
-  const ParameterKeys keys = parameter_keys(stream);
-  over_rows(rows.count, rows.cols, threads, [&](int64_t r0, int64_t r1) {
-    DrawnRow words(of, model, keys, rows.cols);
+// Calls body(row, words) for all rows, whose words are drawn first.
+template <class Body>
+void over_drawn_rows(const Anew& anew, int64_t rows, int64_t cols, bool between, int threads,
+                     Body body) {
+  over_rows(rows, cols, threads, [&](int64_t r0, int64_t r1) {
+    DrawnRow words(anew, cols);
     for (int64_t i = r0; i < r1; ++i) {
-      if (!needed(i)) continue;
-      words.draw(i, retention);
+      words.draw(i, between);
       body(i, words);
     }
   });
 }
 
-bool any_written(const WriteNoiseJob& job, int64_t row) {
-  if (!job.last) return true;
-  for (int64_t j = 0; j < job.cols; ++j)
-    if (job.last[row * job.cols + j] >= 0) return true;
-  return false;
+void write_row(WriteNoiseJob job, int64_t row, const DrawnRow& words) {
+  job.step = words.step();
+  job.first = row;
+  table().write_noise(job, row, row + 1);
 }
 
-void write_rows(const WriteNoiseJob& job, const Population& drawn, const Stream& stream,
-                int64_t rows, int threads) {
-  if (job.step) {
-    over_rows(rows, job.cols, threads,
-              [&](int64_t r0, int64_t r1) { table().write_noise(job, r0, r1); });
-    return;
+struct Redrawing {
+  WriteNoiseJob noise;
+  const Anew* anew;  // nullptr: steps are stored
+};
+
+// A slice of an update's trains: noise of the last samples, row by row; later slices write over it.
+void redraw_rows(const UpdateJob& job, const void* state, int64_t row0, int64_t row1) {
+  const Redrawing& redrawing = *static_cast<const Redrawing*>(state);
+  const int64_t cols = job.args->cols;
+  std::vector<int32_t> last(static_cast<size_t>(cols));
+  int32_t* const marks = last.data();
+  std::optional<DrawnRow> words;
+  if (redrawing.anew) words.emplace(*redrawing.anew, cols);
+  for (int64_t i = row0; i < row1; ++i) {
+    for (int32_t& sample : last) sample = -1;
+    table().mark_last(job, &marks, i, i + 1);
+    if (std::all_of(last.begin(), last.end(), [](int32_t sample) { return sample < 0; })) continue;
+    WriteNoiseJob noise = redrawing.noise;
+    noise.last = marks;
+    noise.first = i;
+    if (words) {
+      words->draw(i, false);
+      write_row(noise, i, *words);
+    } else {
+      noise.step += i * cols;
+      table().write_noise(noise, i, i + 1);
+    }
   }
-  over_drawn_rows(
-      drawn, stream, {0, rows, job.cols}, false, threads,
-      [&](int64_t i) { return any_written(job, i); },
-      [&](int64_t i, DrawnRow& words) {
-        WriteNoiseJob row = job;
-        row.step = words.step();
-        row.first = i;
-        table().write_noise(row, i, i + 1);
-      });
 }
 
 }  // namespace
@@ -84,17 +101,16 @@ void retain(const RetentionArgs& a, const Population& drawn, int threads) {
               [&](int64_t r0, int64_t r1) { table().retain(a, key, r0, r1); });
     return;
   }
-  over_drawn_rows(
-      drawn, a.stream, {0, a.rows, a.cols}, true, threads, [](int64_t) { return true; },
-      [&](int64_t i, DrawnRow& words) {
-        RetentionArgs row = a;
-        row.step = words.step();
-        row.bound = words.bound();
-        row.fade = words.fade();
-        row.walk = words.walk();
-        row.first = i;
-        table().retain(row, key, i, i + 1);
-      });
+  const Anew anew(drawn, a.stream);
+  over_drawn_rows(anew, a.rows, a.cols, true, threads, [&](int64_t i, const DrawnRow& words) {
+    RetentionArgs row = a;
+    row.step = words.step();
+    row.bound = words.bound();
+    row.fade = words.fade();
+    row.walk = words.walk();
+    row.first = i;
+    table().retain(row, key, i, i + 1);
+  });
 }
 
 void disturb(const Written& cells, int64_t rows, int64_t cols, const Stream& stream, uint64_t k,
@@ -102,7 +118,14 @@ void disturb(const Written& cells, int64_t rows, int64_t cols, const Stream& str
   const Keys key = draw_keys(stream, kProgramming, k, 0);
   const WriteNoiseJob job = {cells.hidden, cells.step, cells.visible, cols, cells.deviation,
                              key,          nullptr,    nullptr,       0};
-  write_rows(job, cells.drawn, stream, rows, threads);
+  if (job.step) {
+    over_rows(rows, cols, threads,
+              [&](int64_t r0, int64_t r1) { table().write_noise(job, r0, r1); });
+    return;
+  }
+  const Anew anew(cells.drawn, stream);
+  over_drawn_rows(anew, rows, cols, false, threads,
+                  [&](int64_t i, const DrawnRow& words) { write_row(job, i, words); });
 }
 
 Status redraw(const UpdateArgs& a, const Written& cells, int threads) {
@@ -118,23 +141,23 @@ Status redraw(const UpdateArgs& a, const Written& cells, int threads) {
   if (!(a.train.lr > 0.0f)) return status;
   TrainWord* train_words = scratch.take<TrainWord>(kSlice);
   Keys* keys = scratch.take<Keys>(a.batch);
-  int32_t* last = scratch.take<int32_t>(a.rows * a.cols);
-  for (int64_t o = 0; o < a.rows * a.cols; ++o) last[o] = -1;
   for (int64_t b = 0; b < a.batch; ++b)
     keys[b] = draw_keys(a.stream, kWriteNoise, a.k + uint64_t(b), 0);
   UpdateJob job = {};
   job.args = &a;
   allocate(job, scratch, kSlice);
   job.train_words = train_words;
+  std::optional<Anew> anew;
+  if (!cells.step) anew.emplace(cells.drawn, a.stream);
+  const WriteNoiseJob noise = {cells.hidden, cells.step, a.w,  a.cols, cells.deviation,
+                               {},           nullptr,    keys, 0};
+  const Redrawing redrawing = {noise, anew ? &*anew : nullptr};
   for (Cursor at;;) {
     job.count = next_slice(a, trains, at, a.batch, kSlice, train_words, nullptr);
     if (job.count == 0) break;
     job.words = (job.count + 63) / 64;
-    SliceRun{job, table().mark_last, &last}.run(threads);
+    SliceRun{job, redraw_rows, &redrawing}.run(threads);
   }
-  const WriteNoiseJob noise = {cells.hidden, cells.step, a.w,  a.cols, cells.deviation,
-                               {},           last,       keys, 0};
-  write_rows(noise, cells.drawn, a.stream, a.rows, threads);
   return status;
 }
 

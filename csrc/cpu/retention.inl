@@ -41,7 +41,8 @@ void write_noise(const WriteNoiseJob& shared, int64_t row0, int64_t row1) {
   const F deviation(job.deviation);
   for_vectors(row0, row1, job.cols, [&](int64_t i, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
     const F hidden = load_lanes(job.hidden + o, n);
-    const M noisy = moves(job.step + o - job.first * job.cols, n);
+    const int64_t at = o - job.first * job.cols;
+    const M noisy = moves(job.step + at, n);
     if (!job.last) {
       const F written = fma(deviation, group_normal(i, j, job.key), hidden);
       return store_lanes(job.visible + o, select(noisy, written, hidden), n);
@@ -50,7 +51,7 @@ void write_noise(const WriteNoiseJob& shared, int64_t row0, int64_t row1) {
     alignas(64) uint32_t keys[2][kLanes];
     bool any_written = false;
     for (int64_t l = 0; l < kLanes; ++l) {
-      const int32_t last = l < n ? job.last[o + l] : -1;
+      const int32_t last = l < n ? job.last[at + l] : -1;
       any_written |= last >= 0;
       const Keys key = job.keys[last < 0 ? 0 : last];
       keys[0][l] = key.k0;
@@ -61,30 +62,29 @@ void write_noise(const WriteNoiseJob& shared, int64_t row0, int64_t row1) {
         lane_index() * U(kColumnStride) + U(uint32_t(i) * kRowStride + uint32_t(j) * kColumnStride);
     const F xi = byte_sum_polynomial(byte_sum(hash(base, load(keys[0]), load(keys[1]))));
     const F visible = load_lanes(job.visible + o, n);
-    const U last = load_lanes(reinterpret_cast<const uint32_t*>(job.last) + o, n);
+    const U last = load_lanes(reinterpret_cast<const uint32_t*>(job.last) + at, n);
     const F fresh = select(noisy, fma(deviation, xi, hidden), visible);
     store_lanes(job.visible + o, select(is_negative(as_float(last)), visible, fresh), n);
   });
 }
 
-// last[row][column]: the sample whose pulses came last.
-void mark_last(const UpdateJob& job, const void* state, int64_t row0, int64_t row1) {
+// last[column] of one row: the sample of the slice whose pulses came last; it stays as it is where
+// none came.
+void mark_last(const UpdateJob& job, const void* state, int64_t row, int64_t) {
   const int64_t cols = job.args->cols;
-  float* const all = reinterpret_cast<float*>(*static_cast<int32_t* const*>(state));
-  for (int64_t i = row0; i < row1; ++i)
-    for (int64_t s = 0; s < job.count; ++s) {
-      const uint32_t row = job.row_words[i * job.count + s];
-      if (!row) continue;
-      const uint32_t* columns = job.column_words + s * job.padded_cols;
-      const F source = as_float(U(uint32_t(job.train_words[s].source)));
-      for (int64_t j = 0; j < cols; j += kLanes) {
-        const U hits = load(columns + j) & U(row);
-        if (!any(hits)) continue;
-        float* out = all + i * cols + j;
-        const int64_t n = cols - j < kLanes ? cols - j : int64_t(kLanes);
-        store_lanes(out, select(nonzero(hits), source, load_lanes(out, n)), n);
-      }
+  float* const last = reinterpret_cast<float*>(*static_cast<int32_t* const*>(state));
+  for (int64_t s = 0; s < job.count; ++s) {
+    const uint32_t slots = job.row_words[row * job.count + s];
+    if (!slots) continue;
+    const uint32_t* columns = job.column_words + s * job.padded_cols;
+    const F source = as_float(U(uint32_t(job.train_words[s].source)));
+    for (int64_t j = 0; j < cols; j += kLanes) {
+      const U hits = load(columns + j) & U(slots);
+      if (!any(hits)) continue;
+      const int64_t n = cols - j < kLanes ? cols - j : int64_t(kLanes);
+      store_lanes(last + j, select(nonzero(hits), source, load_lanes(last + j, n)), n);
     }
+  }
 }
 
 }  // namespace

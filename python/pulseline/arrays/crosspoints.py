@@ -23,7 +23,7 @@ __all__ = ["FITTING_LOSS", "Crosspoints"]
 
 FITTING_LOSS = 0.05
 _Rows = Callable[[slice], Tensor]  # weights of some rows
-_AT_ONCE = 1 << 20  # crosspoints of a pass: tens of MB with what is worked out of them
+_AT_ONCE = 1 << 16  # crosspoints of a pass: few MB with what is worked out of them
 
 
 class Crosspoints(nn.Module):
@@ -94,14 +94,14 @@ class Crosspoints(nn.Module):
         if not self.stored or not isinstance(device, PulsedDevice):
             return
         if where.type == "meta":
-            self.step, self.slope, self.bound = (
-                torch.empty(self.shape, dtype=torch.int32, device=where) for _ in range(3)
-            )
+            step = torch.empty(self.shape, dtype=torch.int32, device=where)
+            slope = None if device.name in ops.FLAT else torch.empty_like(step)
+            bound = torch.empty_like(step)
         else:
-            step, slope, bound = ops.construct(device.name, device.parameters(), *self.shape, *key)
-            self.step, self.slope, self.bound = (t.to(where) for t in (step, slope, bound))
-        if device.name in ops.FLAT:
-            self.slope = None
+            numbers = device.parameters()
+            step, slope, bound = ops.construct_pairs(device.name, numbers, *self.shape, *key)
+        self.step, self.bound = step.to(where), bound.to(where)
+        self.slope = None if slope is None else slope.to(where)
         self.words = self._retention(key, where) if device.ages else None
 
     def _retention(self, key: tuple[int, int], where: torch.device) -> Tensor:
@@ -115,7 +115,7 @@ class Crosspoints(nn.Module):
     # ---- rows of them, whether stored or drawn ----
 
     def parts(self) -> Iterator[slice]:
-        """All rows, so many at a time that what is worked out of them takes tens of MB."""
+        """All rows, so many at a time that what is worked out of them takes a few MB."""
         rows, cols = self.shape
         most = max(1, _AT_ONCE // max(cols, 1))
         for first in range(0, rows, most):
@@ -134,7 +134,8 @@ class Crosspoints(nn.Module):
             return self.step[part], self.bound[part]
         count, first = part.stop - part.start, part.start
         sizes = (count, self.shape[1])
-        step, _, bound = ops.construct(device.name, device.parameters(), *sizes, *self._key, first)
+        numbers = device.parameters()
+        step, _, bound = ops.construct_pairs(device.name, numbers, *sizes, *self._key, first)
         return step.to(where), bound.to(where)
 
     def bounds(self, like: Tensor, part: slice | None = None) -> tuple[Tensor, Tensor]:

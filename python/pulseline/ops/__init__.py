@@ -13,6 +13,7 @@ from .crosspoints import (
     FIELDS,
     FLAT,
     construct,
+    construct_pairs,
     construct_retention,
     initial_normals,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "check_environment",
     "check_tensor",
     "construct",
+    "construct_pairs",
     "construct_retention",
     "direct",
     "disturb_",

@@ -24,6 +24,7 @@ __all__ = [
     "FIELDS",
     "FLAT",
     "construct",
+    "construct_pairs",
     "construct_retention",
     "initial_normals",
     "model_index",
@@ -73,6 +74,38 @@ def _key(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> DrawK
     return key
 
 
+def construct_pairs(
+    device: str,
+    params: Sequence[float],
+    rows: int,
+    cols: int,
+    seed: int,
+    tile_id: int,
+    first: int = 0,
+    flat: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """``construct`` without the slope of a model that has none.
+
+    Args:
+        device, params: of the population. rows, cols, first: so many rows, from there on.
+        seed, tile_id: of the array. flat: leave the slope of such a model out.
+
+    Raises:
+        ConfigError: an unknown model, sizes or a key out of range.
+    """
+    index, key = model_index(device, params), _key(rows, cols, seed, tile_id, first)
+
+    def words() -> Tensor:
+        return torch.empty((rows, cols), dtype=torch.int32, device=_CPU)
+
+    step, bound = words(), words()
+    slope = None if flat and device in FLAT else words()
+    at = 0 if slope is None else slope.data_ptr()
+    sizes = (first, rows, cols)
+    _cpu.construct(index, params, key, *sizes, step.data_ptr(), at, bound.data_ptr(), _threads())
+    return step, slope, bound
+
+
 def _construct(
     device: str,
     params: Sequence[float],
@@ -82,23 +115,8 @@ def _construct(
     tile_id: int,
     first: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    index, key = model_index(device, params), _key(rows, cols, seed, tile_id, first)
-    step, slope, bound = (
-        torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)
-    )
-    _cpu.construct(
-        index,
-        params,
-        key,
-        first,
-        rows,
-        cols,
-        step.data_ptr(),
-        slope.data_ptr(),
-        bound.data_ptr(),
-        _threads(),
-    )
-    return step, slope, bound
+    made = construct_pairs(device, params, rows, cols, seed, tile_id, first, flat=False)
+    return made[0], made[1], made[2]  # type: ignore[return-value]
 
 
 def _initial_normals(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> Tensor:
