@@ -19,6 +19,8 @@ __all__ = [
     "functorch_is_active",
     "grad_in_slot",
     "grad_slot",
+    "gradient_node",
+    "has_effects",
     "no_torch_function",
     "not_compiled",
     "not_compiled_within",
@@ -98,6 +100,22 @@ def plain_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     above: Any = super(torch.autograd.Function, function)
     apply: Callable[..., Any] = above.apply
     return apply
+
+
+def gradient_node(leaf: Tensor) -> Any:
+    """The node that accumulates the gradient of a leaf."""
+    return torch.autograd.graph.get_gradient_edge(leaf).node
+
+
+def has_effects(operator: Any) -> None:
+    """Have torch.compile keep every call of an operator, and their order.
+
+    Args:
+        operator: an overload, ``torch.ops.namespace.name.default``.
+    """
+    from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
+
+    _register_effectful_op(operator, _EffectType.ORDERED)
 
 
 _engine: Any = torch.autograd.Variable._execution_engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cell import Cell
 from .make import make_cell
+from .numbers import cell_of
 from .single import Single
 
-__all__ = ["Cell", "Single", "make_cell"]
+__all__ = ["Cell", "Single", "cell_of", "make_cell"]

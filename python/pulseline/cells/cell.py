@@ -49,6 +49,7 @@ from ..ops import (
     refuse_traced,
     refuse_value,
 )
+from .numbers import enrol
 from .patched import update_patches
 
 __all__ = ["Cell", "check_entry"]
@@ -69,6 +70,7 @@ class Cell(Settings, nn.Module):
         applied: how many of them a step has pulsed; as torch's gradients they stay, and are pulsed
             by the next one again, until they are forgotten.
         hooked: whether hooks on the weight want to see them.
+        number: of this object in graphs of torch.compile, see :mod:`pulseline.cells.numbers`.
         samples: seen by updates so far.
 
     Raises:
@@ -80,6 +82,7 @@ class Cell(Settings, nn.Module):
     def __init__(self, rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> None:
         super().__init__()
         self._made_with, self._identity = crossbar, identity
+        self.number = enrol(self)
         self.pending: Pairs = []
         self.applied = 0
         self.hooked = False
@@ -437,11 +440,13 @@ class Cell(Settings, nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "pending": [],
-            "applied": 0,
-        }  # as torch copies parameters without gradients
+        state = {**self.__dict__, "pending": [], "applied": 0}  # as torch copies without gradients
+        del state["number"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.number = enrol(self)
 
 
 def check_entry(name: str, value: Any, held: Tensor) -> None:

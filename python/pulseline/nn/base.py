@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..identity import Identity
 from ..ops import check_tensor, refuse_traced
 from ..torch_private import functorch_is_active
+from .compiled import compiled_read
 from .function import read
 from .parts import parameter
 
@@ -130,8 +131,11 @@ class AnalogLayer(Settings, nn.Module):
             x: inputs. by: reads them: the cell, or what unfolds them for it.
         """
         training = self.training
+        cell: Any = self._modules["cell"]
+        if torch.compiler.is_compiling() and by is cell:
+            return compiled_read(x, cell, training)
         weight: Any = by.weight
-        if getattr(weight, "cell", weight) is not self._modules["cell"]:
+        if getattr(weight, "cell", weight) is not cell:
             raise ConfigError(_HERE)
         try:
             return read(x, weight, by, training)

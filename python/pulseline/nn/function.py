@@ -20,7 +20,7 @@ from ..torch_private import plain_apply, trained, will_accumulate
 
 _MANY = 1000  # backward passes that nobody pulsed
 
-__all__ = ["Read", "Transposed", "read"]
+__all__ = ["Read", "Transposed", "leave", "read"]
 
 
 class Read(Function):
@@ -52,7 +52,7 @@ class Read(Function):
         if ctx.needs_input_grad[1]:
             (x,) = ctx.saved_tensors
             own, leaf = d is not given, ctx.next_functions[1][0]
-            return g, _leave(cell, leaf, x, d, own, g is not None), None, None
+            return g, leave(cell, leaf, x, d, own, g is not None), None, None
         return g, None, None, None
 
 
@@ -79,7 +79,7 @@ class Transposed(Function):
                 y = cell.read(v) if ctx.training else cell.evaluate(v)
         if ctx.needs_input_grad[1]:
             (d,) = ctx.saved_tensors
-            return y, _leave(cell, ctx.next_functions[1][0], v, d, False, False), None, None
+            return y, leave(cell, ctx.next_functions[1][0], v, d, False, False), None, None
         return y, None, None, None
 
 
@@ -102,9 +102,7 @@ def read(x: Tensor, weight: Tensor, cell: Cell, training: bool) -> Tensor:
     return y
 
 
-def _leave(
-    cell: Cell, leaf: Any, x: Tensor, d: Tensor, own: bool, looked_at: bool
-) -> Tensor | None:
+def leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, own: bool, looked_at: bool) -> Tensor | None:
     """Leave the pair for whoever the backward pass is for.
 
     Args:
