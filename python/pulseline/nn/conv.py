@@ -133,7 +133,7 @@ class AnalogConv(AnalogLayer):
 
     @not_compiled_within
     def _convolve(self, x: Tensor, windows: Windows) -> Tensor:
-        x = self._input(x)
+        given, x = x, self._input(x)
         single = x.dim() == self.dims + 1
         self._check(x)
         if single:
@@ -143,7 +143,8 @@ class AnalogConv(AnalogLayer):
         b = self._parameters["bias"]
         if b is not None:
             y = y + b.view(-1, *(1,) * self.dims)
-        return y[0] if single else y
+        y = y[0] if single else y
+        return y if given.dtype is torch.float32 else y.to(given.dtype)
 
     def _check(self, x: Tensor) -> None:
         lead = x.dim() - self.dims - 1

@@ -59,13 +59,14 @@ class AnalogLinear(AnalogLayer):
         self._hold(cell, out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._input(x)
+        given, x = x, self._input(x)
         cell: Any = self._modules["cell"]  # not by attribute: torch looks those up in Python
         y = self._product(x if x.dim() == 2 else self._flat(x), cell)
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         b = self._parameters["bias"]
-        return y if b is None else y + b
+        y = y if b is None else y + b
+        return y if x is given else y.to(given.dtype)
 
     def _flat(self, x: Tensor) -> Tensor:
         """Leading dimensions as one; sizes 0 included."""
