@@ -76,7 +76,7 @@ def test_pipeline_example() -> None:
 
 
 def test_layer_example() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     assert run(EXAMPLES[1]) == ""
 
 
@@ -86,6 +86,16 @@ def test_conversion_example() -> None:
     assert [line.split()[0] for line in table] == ["layer", "0", "1", "3", "1"]
     assert "1 of 3 matrices analog" in table[-1]
     assert float(share) == 32 * 64 / (50 * 32 + 32 * 64 + 64 * 50)
+
+
+def test_builder_example() -> None:
+    """Four experts of one parameter on four arrays, by a builder of fewer than 25 lines."""
+    _, row, total = run(EXAMPLES[3]).splitlines()
+    assert "Experts" in row
+    assert "4 of 3 x 8" in row
+    assert total.startswith("4 of 4 matrices analog")
+    builder = EXAMPLES[3].partition("class AnalogExperts")[2].partition("analog =")[0]
+    assert len([line for line in builder.splitlines() if line.strip()]) < 25
 
 
 @pytest.mark.parametrize("fidelity", pl.configs.FIDELITIES)

@@ -301,7 +301,7 @@ def _answer(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if _PRODUCTS.fullmatch(name):
         raise ConfigError(
             f"{name} of the weight of an analog layer is on the way to a product that bypasses its "
-            "reads; call the layer, or take weight.detach() for the values alone"
+            "reads; call the layer, keep it digital, or take weight.detach() for the values"
         )
     leaves = list(tree_iter((args, kwargs)))
     own = [p for p in leaves if isinstance(p, AnalogParameter)]

@@ -168,7 +168,8 @@ def _refuse_unfit(one: Matrices, dry_run: bool) -> None:
     if one.computed:
         raise ConfigError(
             f"the weight of {one.place.names[0] or 'model'!r} is computed from others (pruning, "
-            "weight_norm, spectral_norm); make it a parameter first, as prune.remove does"
+            "weight_norm, spectral_norm); make it a parameter first, as prune.remove does, or keep "
+            f"it digital by exclude={one.place.names[0]!r}"
         )
     for name in missing(one.place.module):
         raise ConfigError(

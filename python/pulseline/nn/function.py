@@ -106,11 +106,15 @@ def leave(cell: Cell, leaf: Any, x: Tensor, d: Tensor, own: bool, looked_at: boo
     """Leave the pair for whoever the backward pass is for.
 
     Args:
-        leaf: the node that accumulates the weight's gradient.
-        own: d is a copy of the caller's. looked_at: d was read and is finite.
+        cell: of the pair. leaf: the node that accumulates the weight's gradient.
+        x, d: inputs and errors. own: d is a copy of the caller's.
+        looked_at: d was read and is finite.
 
     Returns:
         The gradient, for autograd to hand on; None: the pair is pending, or nobody wants it.
+
+    Raises:
+        ConfigError: d is not finite, or the pass is to be differentiated itself.
     """
     wanted = will_accumulate(leaf)
     if wanted is False or not trained(leaf):
