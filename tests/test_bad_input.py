@@ -156,7 +156,7 @@ def tied() -> nn.Module:
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "no linear layer": (nn.Tanh, "nn.Linear"),
+    "no linear layer": (nn.Tanh, "no layer that can be analog"),
     "float64": (lambda: nn.Linear(3, 2).double(), "float64"),
     "meta": (lambda: nn.Linear(3, 2, device="meta"), "meta"),
     "shared weight": (tied, "shares"),

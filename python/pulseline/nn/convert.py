@@ -216,7 +216,7 @@ def _refuse_empty(plans: list[_Plan]) -> None:
         return
     kinds = sorted({type(plan.matrices.place.module).__name__ for plan in left})
     but = f" but {', '.join(kinds)}" if kinds else ""
-    raise ConfigError(f"model has no linear layer or convolution{but}; give one that has")
+    raise ConfigError(f"model has no layer that can be analog{but}; give one that has")
 
 
 def _refuse_shared(model: nn.Module, plans: list[_Plan]) -> None:
