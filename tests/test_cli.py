@@ -48,10 +48,11 @@ def test_train_prints_accuracy_cycles_and_digest(
     argv = [*words.split(), "--epochs", "1", "--seed", "3"]
     code, out, err = run(capsys, *argv, "--out", str(tmp_path / "run"))
     assert code == 0
-    report = ("modelled on", "time per sample", "energy per sample", "utilisation", "pulses fired")
-    assert [
-        line.startswith(word) for line, word in zip(err.splitlines(), report, strict=False)
-    ] == ([True] * len(report))
+    said = ("epoch 1 of 1: loss ", "modelled on", "time per sample", "energy per sample")
+    said += ("utilisation", "pulses fired")
+    assert [line.startswith(word) for line, word in zip(err.splitlines(), said, strict=False)] == (
+        [True] * len(said)
+    )
     right, cycles, total = results(out)
     assert right > 85
     assert cycles == 2 * (SAMPLES + 3)
@@ -163,7 +164,6 @@ def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "the following arguments are required: command"),
         ("fly", "invalid choice: 'fly'"),
         ("train --epochs 0", "--epochs: is '0'; use an integer >= 1"),
         ("train --epochs two", "--epochs: is 'two'; use an integer >= 1"),
@@ -179,6 +179,21 @@ def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --device wood", "device is 'wood'; use one of constant_step, "),
         ("train --schedule fast", "invalid choice: 'fast'"),
         ("train --data mnist", "invalid choice: 'mnist'"),
+        ("train --set colour=red", "--set is 'colour=red'; use FIELD=VALUE, FIELD one of dw_min, "),
+        ("train --set dw_min", "--set is 'dw_min'; use FIELD=VALUE"),
+        ("train --set dw_min=0.1 dw_min=0.2", "--set gives dw_min twice; give it once"),
+        ("train --set dw_min=small", "--set dw_min is 'small'; use a number"),
+        ("train --set dw_min=-1", "SoftBounds: dw_min is -1.0; use a step > 0"),
+        ("train --set batch=1.5", "--set batch is '1.5'; use an integer"),
+        ("train --set dw_min_dtod_log_normal=maybe", "is 'maybe'; use yes or no"),
+        ("train --device digital --set dw_min=1", "'digital', which has no settings; use another"),
+        ("train --device digital --io out_res=64", "'digital', which has no settings; use another"),
+        ("train --device ideal --set dw_min=1", "--set is 'dw_min=1'; use FIELD=VALUE"),
+        ("train --io out_noise=-1", "ReadConfig: out_noise is -1.0; use a value >= 0"),
+        ("train --hardware abacus", "hardware is 'abacus'; use one of pcm_14nm"),
+        ("train --hardware no.toml", "no.toml cannot be read (No such file or directory); use"),
+        ("hardware abacus", "hardware is 'abacus'; use one of pcm_14nm"),
+        ("hardware --save mine.txt", "use a name that ends in .toml or .json"),
         ("train --colour red", "unrecognized arguments: --colour red"),
         (f"train --out {__file__}", "cannot be a directory"),
         (f"demo --out {__file__}/below", "cannot be a directory"),

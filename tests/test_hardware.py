@@ -179,17 +179,28 @@ def test_converter_models() -> None:
 
 def test_every_number_has_a_source_and_recalled_ones_are_marked() -> None:
     for hardware in PRESETS.values():
-        names = [name for name, _ in hardware.sources]
-        used = {"t_int_ns", "t_conv_ns", "t_pulse_ns", "bl", "mac_fj", "pulse_fj"}
-        used |= {n for n in ("dac_pj", "adc_pj", "row_write_ns", "line_fj") if getattr(hardware, n)}
-        assert used <= set(names), hardware.name
-        assert len(names) == len(set(names))
-        for name, source in hardware.sources:
-            line = next(row for row in hardware.table().splitlines() if f" {name} " in row)
-            assert ("UNVERIFIED" in line) == (source.kind in ("mem", "assumed"))
+        known = dict(hardware.sources)
+        assert len(known) == len(hardware.sources)
+        assert known.keys() == hardware.numbers.keys(), hardware.name
+        lines = hardware.table().splitlines()[1:]
+        assert [line.split()[0] for line in lines] == [*hardware.numbers]
+        for line, (name, value) in zip(lines, hardware.numbers.items(), strict=True):
+            assert line.split()[1] == f"{value:.4g}"
+            assert known[name].text in line
+            assert ("UNVERIFIED" in line) == (known[name].kind in ("mem", "assumed"))
             assert (name in hardware.unverified) == ("UNVERIFIED" in line)
     assert "t_pulse_ns" in PRESETS["pcm_14nm"].unverified
     assert PRESETS["reram_32nm"].unverified == ("line_fj",)
+
+
+def test_numbers_without_a_source_are_unverified() -> None:
+    bare = replace(PRESETS["pcm_14nm"], sources=())
+    assert bare.unverified == tuple(bare.numbers)
+    assert bare.table().count("(UNVERIFIED, no source)") == len(bare.numbers)
+    cost = [StageCost(1.0, 1.0, 1.0)]
+    assert f"unverified numbers: {', '.join(bare.numbers)}" in str(
+        run_report(asynchronous(), cost, [1], bare)
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,7 +315,7 @@ def test_report_of_a_run(plan: Schedule) -> None:
 def test_report_names_what_is_unverified() -> None:
     cost = [StageCost(10.0, 10.0, 5.0, 1e3, 1e3, 1e3)] * 2
     text = str(run_report(asynchronous(), cost, [10], PRESETS["pcm_14nm"]))
-    assert "unverified numbers: mac_fj, dac_pj, adc_pj, line_fj, t_pulse_ns, bl, pulse_fj" in text
+    assert "unverified numbers: t_pulse_ns, bl, mac_fj, dac_pj, adc_pj, pulse_fj, line_fj" in text
     assert "time per sample: 27.0 ns" in text.replace("27 ns", "27.0 ns")
     assert "energy per sample: at most 6 nJ" in text
     empty = run_report(asynchronous(), cost, [], PLAIN)

@@ -46,7 +46,7 @@ class Counting(Settings):
 
     seeds: int = 2
     rows: int = 3
-    breaks_at: int = -1
+    breaks_at: int = 99
 
     name: ClassVar[str] = "counting"
     title: ClassVar[str] = "Counting"

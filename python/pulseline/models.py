@@ -7,19 +7,21 @@ with w in [-1, 1] and dw_min .001.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
 from . import devices, presets
-from .configs import IOConfig, UpdateConfig
+from .configs import IOConfig, ReadConfig, UpdateConfig
 from .devices import files
 from .errors import ConfigError
 from .nn import to_analog
 
-__all__ = ["DEVICES", "WIDTHS", "device_name", "mlp", "network"]
+__all__ = ["DEVICES", "WIDTHS", "converters", "crosspoint", "device_name", "mlp", "network"]
 
 WIDTHS = (64, 128, 128, 64, 10)
 DEVICES = (*presets.models(), *presets.list(), "ideal", "digital")
@@ -59,7 +61,36 @@ def device_name(text: str) -> str:
     return found
 
 
-def network(device: str, seed: int) -> nn.Module:
+def crosspoint(device: str) -> devices.Device:
+    """The device that :func:`network` takes for a name; a model has weights in [-1, 1].
+
+    Args:
+        device: one of DEVICES but "digital", or a device file.
+
+    Raises:
+        ConfigError: there is no such device, or it is "digital".
+    """
+    device = device_name(device)
+    if device == "digital":
+        raise ConfigError("device is 'digital', which has no settings; use another device")
+    if device == "ideal":
+        return devices.Ideal()
+    if device in (*presets.PRESETS, "soft_bounds_pmax") or files.is_file_name(device):
+        return presets.find(device)
+    return presets.models()[device](w_max=1.0, w_min=-1.0, dw_min=0.001)
+
+
+def converters(device: str) -> ReadConfig:
+    """Those of both directions that :func:`network` takes: perfect ones of the ideal device."""
+    return ReadConfig.perfect() if device == "ideal" else ReadConfig()
+
+
+def network(
+    device: str,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+    read: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """The network of :func:`mlp` on tiles of the named device ("digital": as it is).
 
     A preset is used as published, a device file as it is, a model with weights in [-1, 1] and
@@ -67,19 +98,15 @@ def network(device: str, seed: int) -> nn.Module:
 
     Args:
         device: one of DEVICES, or a device file. seed: of weights and devices.
+        settings: fields of the device that differ.
+        read: fields of the converters, of both directions, that differ.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or a value cannot be.
     """
     device, model = device_name(device), mlp(seed)
-    if device == "digital":
+    if device == "digital" and not settings and not read:
         return model
-    io = IOConfig()
-    kind: devices.Device
-    if device == "ideal":
-        kind, io = devices.Ideal(), IOConfig.perfect()
-    elif device in (*presets.PRESETS, "soft_bounds_pmax") or files.is_file_name(device):
-        kind = presets.find(device)
-    else:
-        kind = presets.models()[device](w_max=1.0, w_min=-1.0, dw_min=0.001)
-    return to_analog(model, device=kind, io=io, update=UpdateConfig(), seed=seed)
+    kind = replace(crosspoint(device), **settings or {})
+    one = replace(converters(device), **read or {})
+    return to_analog(model, device=kind, io=IOConfig(one, one), update=UpdateConfig(), seed=seed)

@@ -160,9 +160,10 @@ def train(
     data: Digits,
     recipe: Recipe,
     *,
-    progress: Progress | None = None,
-    notice: Notice | None = None,
+    progress: Progress = lambda *_: None,
+    notice: Notice = lambda _: None,
     saving: Saving | None = None,
+    finished: Callable[[Epoch], None] = lambda _: None,
     timeline_cycles: int = 48,
 ) -> Run:
     """Train by the recipe; drain and test after each epoch. Under "dist" all processes call it.
@@ -172,6 +173,7 @@ def train(
         progress: called with (samples, note) as work is done.
         notice: called with a sentence when a checkpoint is continued.
         saving: checkpoints of the run.
+        finished: called with each epoch that was trained, once it is tested.
         timeline_cycles: clock cycles whose events the run keeps.
 
     Returns:
@@ -181,28 +183,25 @@ def train(
         ConfigError: the directory holds checkpoints of another run, or some and ``resume`` is off.
         StageFailed: from a stage.
     """
-    epochs = recipe.epochs
+    epochs, samples = recipe.epochs, len(data.x_train)
     run = Run(stages=len(pipe.stages))
     if saving is not None:
-        _resume(pipe, run, saving, epochs, notice or (lambda _: None))
+        _resume(pipe, run, saving, epochs, notice)
     before = run.wall_s
     order = np.random.default_rng(recipe.seed)
-    samples = len(data.x_train)
     chunk = pipe.micro_batch_size * max(1, 64 // pipe.micro_batch_size)
     start = time.perf_counter()
     note = ""
     for epoch in range(epochs):
         shuffled = torch.from_numpy(order.permutation(samples))
         if epoch < len(run.epochs):
-            if progress is not None:
-                progress(samples, note)
+            progress(samples, note)
             continue
         pipe.set_lr(recipe.lr * recipe.decay**epoch)
         losses: list[Tensor] = []
         for part in torch.split(shuffled, chunk):
             losses.append(pipe.step(data.x_train[part], data.y_train[part]))
-            if progress is not None:
-                progress(len(part), note)
+            progress(len(part), note)
         losses.append(pipe.drain())
         if epoch == 0:
             run.events = pipe.events(before=timeline_cycles)
@@ -211,6 +210,7 @@ def train(
         run.epochs.append(Epoch((epoch + 1) * samples, pipe.cycles, right, loss))
         note = f"{right:.1f} %"
         run.wall_s = before + time.perf_counter() - start
+        finished(run.epochs[-1])
         if saving is not None and ((epoch + 1) % saving.every == 0 or epoch + 1 == epochs):
             _save(pipe, run, saving)
     run.micro_batches = pipe.micro_batches

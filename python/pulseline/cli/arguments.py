@@ -17,6 +17,7 @@ __all__ = [
     "not_negative",
     "positive",
     "seed_number",
+    "seed_numbers",
     "whole",
     "writing",
 ]
@@ -39,6 +40,14 @@ def whole(least: int, most: int = (1 << 63) - 1) -> Callable[[str], int]:
 
 
 seed_number = whole(0, (1 << 32) - 1)
+
+
+def seed_numbers(text: str) -> tuple[int, ...]:
+    """Converter for seeds with commas between them."""
+    found = tuple(map(seed_number, text.split(",")))
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"is {text!r:.60}; give every seed once")
+    return found
 
 
 def positive(text: str) -> float:

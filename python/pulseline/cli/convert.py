@@ -18,25 +18,50 @@ from ..errors import ConfigError
 from ..nn import to_analog
 from ..nn.report import ConversionReport, conversion
 from .arguments import seed_number, whole, writing
+from .parser import add_command
 
 __all__ = ["add_parser", "model_of", "run"]
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    one = commands.add_parser(
-        "convert", help="put a model on crossbars, or say what would become of each matrix"
+    one = add_command(
+        commands,
+        "convert",
+        "put a model on crossbars, or say what would become of each matrix",
+        """pulseline convert mine.py:Net --dry-run
+        pulseline convert mine.py:Net --device reram_es --exclude head --out analog.pt""",
     )
     one.set_defaults(run=run)
     one.add_argument("model", metavar="FILE.py:NAME", help="class, function or module in a file")
     one.add_argument("--dry-run", action="store_true", help="the table alone, without memory")
-    one.add_argument("--device", default="soft_bounds", metavar="NAME", help="(soft_bounds)")
-    one.add_argument("--omega", default="auto", choices=("auto", "none"), help="scaling (auto)")
-    one.add_argument("--tile", type=whole(1), default=512, help="lines of a physical tile (512)")
-    one.add_argument("--include", action="append", metavar="PATTERN", help="nothing else analog")
-    one.add_argument("--exclude", action="append", metavar="PATTERN", help="stays digital")
-    one.add_argument("--seed", type=seed_number, default=0, help="of devices and weights (0)")
-    one.add_argument("--out", type=Path, metavar="FILE", help="write the analog state_dict")
+    one.add_argument(
+        "--device", default="soft_bounds", metavar="NAME", help="model, preset or device file"
+    )
+    one.add_argument(
+        "--omega", default="auto", choices=("auto", "none"), help="scale weights that do not fit"
+    )
+    one.add_argument(
+        "--tile",
+        type=whole(1),
+        default=512,
+        metavar="N",
+        help="crosspoints along the largest side of a physical tile",
+    )
+    for option, what in (
+        ("--include", "nothing else becomes analog (default: all)"),
+        ("--exclude", "stays digital (default: nothing)"),
+    ):
+        one.add_argument(
+            option, action="append", metavar="PATTERN", help=f"layers by name, repeatable; {what}"
+        )
+    one.add_argument("--seed", type=seed_number, default=0, metavar="S", help="of weights, devices")
+    one.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file of the analog state_dict (default: not written)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import fields, replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from ..errors import ConfigError
 from . import plots_device
 from .arguments import seed_number, whole
 from .measured import TABLES, compare
+from .parser import add_command, add_set
 from .plots_device import Product, Response
 from .pulser import pulse, pulser
+from .settings import changes
 
 __all__ = ["GRID", "add_parser", "product", "read_config", "response"]
 
@@ -28,7 +31,20 @@ GRID = 121  # weights at which the step is shown
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     """Add both commands."""
-    device = commands.add_parser("device", help="draw the response of a device to pulses")
+    _add_device(commands)
+    _add_read(commands)
+
+
+def _add_device(commands: Any) -> None:
+    device = add_command(
+        commands,
+        "device",
+        "draw the response of a device to pulses, or fit one to measured curves",
+        """pulseline device reram_es --out curve.png
+        pulseline device soft_bounds --set up_down=0.3 dw_min=0.01 --save mine.json
+        pulseline device measured.csv --save mine.json    # fit, figure, summary
+        pulseline train --device mine.json""",
+    )
     device.set_defaults(run=_device)
     device.add_argument(
         "name",
@@ -36,47 +52,74 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="a model or a preset, such as soft_bounds; a device file (.json); or a table of "
         f"measured curves ({', '.join(TABLES)}), to which a device is fitted",
     )
+    add_set(device, "the device, such as dw_min=0.01 (weights in [-1, 1])")
     device.add_argument(
         "--pulses",
         type=whole(1),
         default=1000,
-        help="up, then as many down (default 1000; measured curves: as measured)",
+        metavar="N",
+        help="pulses up, then as many down (default: 1000; measured curves: as measured)",
     )
     device.add_argument(
         "--devices",
         type=whole(1),
         default=None,
-        help="simulated devices (default 20; beside measured curves 200)",
+        metavar="N",
+        help="simulated devices (default: 20; beside measured curves 200)",
     )
     device.add_argument(
-        "--save", type=Path, default=None, metavar="JSON", help="a file for train --device"
+        "--seed", type=seed_number, default=0, metavar="S", help="of the simulated devices"
     )
-    device.add_argument("--seed", type=seed_number, default=0)
-    device.add_argument("--out", type=Path, default=Path("curve.png"), metavar="PNG")
+    device.add_argument("--out", type=Path, default=Path("curve.png"), metavar="PNG", help="figure")
+    device.add_argument(
+        "--save",
+        type=Path,
+        default=None,
+        metavar="JSON",
+        help="device file for train --device (default: none is written)",
+    )
     device.add_argument(
         "--csv",
         type=Path,
         default=None,
         metavar="FILE",
-        help="for devices.from_measurements",
+        help="table of the response, which devices.from_measurements reads (default: none)",
     )
+    device.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    read = commands.add_parser("read", help="draw analog products against ideal ones")
-    read.set_defaults(run=_read)
-    read.add_argument("--inputs", type=whole(1), default=256)
-    read.add_argument("--outputs", type=whole(1), default=256)
-    read.add_argument("--samples", type=whole(1), default=50)
-    read.add_argument("--tile", type=whole(1), default=512, help="largest side of a physical tile")
-    read.add_argument("--backward", action="store_true", help="the transposed product")
-    read.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="a setting of the read, such as out_noise=0.1 or ir_drop=approx; repeatable",
+
+def _add_read(commands: Any) -> None:
+    read = add_command(
+        commands,
+        "read",
+        "draw analog products against ideal ones",
+        """pulseline read --set out_res=64 out_noise=0
+        pulseline read --set ir_drop=exact wire_resistance=1e-4 --inputs 128""",
     )
-    read.add_argument("--seed", type=seed_number, default=0)
-    read.add_argument("--out", type=Path, default=Path("read.png"), metavar="PNG")
+    read.set_defaults(run=_read)
+    read.add_argument(
+        "--inputs", type=whole(1), default=256, metavar="N", help="columns of the matrix"
+    )
+    read.add_argument(
+        "--outputs", type=whole(1), default=256, metavar="N", help="rows of the matrix"
+    )
+    read.add_argument(
+        "--samples", type=whole(1), default=50, metavar="N", help="products, one a sample"
+    )
+    read.add_argument(
+        "--tile",
+        type=whole(1),
+        default=512,
+        metavar="N",
+        help="crosspoints along the largest side of a physical tile",
+    )
+    read.add_argument("--backward", action="store_true", help="the transposed product")
+    add_set(read, "the converters, such as out_noise=0.1 (in units of the output)")
+    read.add_argument(
+        "--seed", type=seed_number, default=0, metavar="S", help="of matrix, inputs and noise"
+    )
+    read.add_argument("--out", type=Path, default=Path("read.png"), metavar="PNG", help="figure")
+    read.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Response:
@@ -110,43 +153,62 @@ def response(device: PulsedDevice, pulses: int, count: int, seed: int) -> Respon
 
 def _device(args: argparse.Namespace) -> None:
     measured = Path(args.name).suffix.lower() in TABLES
-    if measured and args.csv is not None:
-        raise ConfigError(
-            f"--csv writes the response of a device and {args.name} is a table; leave it out"
-        )
+    if measured:
+        for option, what in (("csv", "writes the response of"), ("set", "changes the settings of")):
+            if getattr(args, option):
+                raise ConfigError(
+                    f"--{option} {what} a device and {args.name} is a table; leave it out"
+                )
     fit = devices.fit_measurements(args.name) if measured else None
     device = presets.find(args.name) if fit is None else fit.device
+    device = replace(device, **changes(args.set, device))
     path = _file(args.out, "--out")
     table = None if args.csv is None else _file(args.csv, "--csv")
     saved = None if args.save is None else _device_file(args.save)
     count = args.devices or (20 if fit is None else 200)
+    facts: dict[str, Any] = {"model": device.name, "device": asdict(device)}
     if fit is None:
         found = response(device, args.pulses, count, args.seed)
-        title = f"{args.name} ({device.name}), {count} devices"
+        title = ", ".join([f"{args.name} ({device.name})", *args.set, f"{count} devices"])
         plots_device.device_figure(found, title, path)
-        _describe(device, found)
+        facts |= _described(found)
+        text = _description(device, facts)
         if table is not None:
             _write(found, table)
     else:
         sides = compare(fit, True, count, args.seed), compare(fit, False, count, args.seed)
         plots_device.measured_figure(fit, sides, f"{args.name}: measured and simulated", path)
-        print(fit.summary())
-        print(f"{device.name}: {device.fidelity_note}")
+        facts["summary"] = fit.summary().splitlines()
+        text = f"{fit.summary()}\n{device.name}: {device.fidelity_note}"
     if saved is not None:
         devices.save(device, saved)
-    print("wrote " + " and ".join(str(p) for p in (path, table, saved) if p is not None))
+    facts["files"] = [str(p) for p in (path, table, saved) if p is not None]
+    print(json.dumps(facts, indent=2) if args.json else text)
+    if not args.json:
+        print("wrote " + " and ".join(facts["files"]))
 
 
-def _describe(device: PulsedDevice, found: Response) -> None:
+def _described(found: Response) -> dict[str, Any]:
+    """Weights at the ends of the response and where steps up and down are equal."""
     points = found.symmetry_points()
-    middle = f"{float(points.mean()):+.4f} (mean of {len(points)})" if len(points) else "none"
-    top, end = found.weights[found.pulses], found.weights[-1]
-    print(f"{device}")
-    print(f"{device.name}: {device.fidelity_note}")
-    print(
-        f"{found.weights.shape[1]} devices, {found.pulses} pulses up and down: weight "
-        f"{float(found.weights[0].mean()):+.4f} -> {float(top.mean()):+.4f} -> "
-        f"{float(end.mean()):+.4f} on average; symmetry point {middle}"
+    ends = (found.weights[0], found.weights[found.pulses], found.weights[-1])
+    return {
+        "devices": found.weights.shape[1],
+        "pulses": found.pulses,
+        "weights": [float(one.mean()) for one in ends],
+        "symmetry_point": float(points.mean()) if len(points) else None,
+        "symmetric_devices": len(points),
+    }
+
+
+def _description(device: PulsedDevice, facts: dict[str, Any]) -> str:
+    point, count = facts["symmetry_point"], facts["symmetric_devices"]
+    middle = "none" if point is None else f"{point:+.4f} (mean of {count})"
+    way = " -> ".join(f"{w:+.4f}" for w in facts["weights"])
+    return (
+        f"{device}\n{device.name}: {device.fidelity_note}\n"
+        f"{facts['devices']} devices, {facts['pulses']} pulses up and down: weight {way} on "
+        f"average; symmetry point {middle}"
     )
 
 
@@ -190,20 +252,7 @@ def read_config(settings: list[str]) -> ReadConfig:
     Raises:
         ConfigError: a setting is none, or its value cannot be.
     """
-    kinds = {field.name: type(getattr(ReadConfig(), field.name)) for field in fields(ReadConfig)}
-    values: dict[str, bool | int | float | str] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or name not in kinds:
-            raise ConfigError(
-                f"--set is {setting!r}; use FIELD=VALUE, FIELD one of {', '.join(kinds)}"
-            )
-        kind = kinds[name]
-        try:
-            values[name] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
-        except ValueError:
-            raise ConfigError(f"--set {name} is {text!r}; use a number") from None
-    return ReadConfig(**values)  # type: ignore[arg-type]
+    return replace(ReadConfig(), **changes(settings, ReadConfig()))
 
 
 def product(args: argparse.Namespace, config: ReadConfig) -> Product:
@@ -238,6 +287,10 @@ def _read(args: argparse.Namespace) -> None:
     plots_device.read_figure(found, _read_title(args), path)
     error = found.analog - found.ideal
     rms, scale = float(error.square().mean().sqrt()), float(found.ideal.square().mean().sqrt())
+    if args.json:
+        facts = {"rms": rms, "relative_rms": rms / scale, "mean": float(error.mean())}
+        print(json.dumps(facts | {"largest": float(error.abs().max()), "files": [str(path)]}))
+        return
     print(
         f"{args.samples} products of a {args.outputs} x {args.inputs} matrix"
         f"{', transposed' if args.backward else ''}: error {rms:.4g} rms, "

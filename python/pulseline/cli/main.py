@@ -1,4 +1,5 @@
-"""The ``pulseline`` command: demo, train, lab, schedule, device, read, convert, info.
+"""The ``pulseline`` command: demo, train, lab, schedule, device, read, convert,
+hardware, info.
 
 Exit codes: 0 done, 1 a stage, a kernel or a disk failed, 2 bad arguments, 130 interrupted.
 """
@@ -12,7 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from .. import __version__, ops
 from .. import train as training
@@ -24,46 +24,63 @@ from . import plots
 from .arguments import directory, folder, seed_number, whole, writing
 from .convert import add_parser as add_convert
 from .device import add_parser as add_device
+from .hardware import add_parser as add_hardware
 from .lab import add_parser as add_lab
+from .parser import Parser, add_command
 from .schedule import add_parser as add_schedule
 from .train import add_parser as add_train
 from .train import bar, window
 
-__all__ = ["LAB_PACKAGES", "main"]
+__all__ = ["LAB_PACKAGES", "build_parser", "main"]
 
 LAB_PACKAGES = ("sklearn", "matplotlib", "tqdm")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"pulseline: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="pulseline", description="Training on simulated analog crossbars.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-
-    demo = commands.add_parser("demo", help="train the digits under all three schedules")
+def build_parser() -> Parser:
+    """All commands with their options."""
+    parser = Parser(
+        prog="pulseline",
+        description="Training on simulated analog crossbars, in a pipeline of stages.",
+        epilog="pulseline COMMAND --help says more, with examples. Begin with: pulseline demo",
+    )
+    parser.add_argument("--version", action="version", version=f"pulseline {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    demo = add_command(
+        commands,
+        "demo",
+        "train the digits under all three schedules: a table and two figures",
+        """pulseline demo
+        pulseline demo --epochs 2 --out figures""",
+    )
     demo.set_defaults(run=_demo)
-    demo.add_argument("--out", type=folder, default=Path("pulseline-demo"), metavar="DIR")
-    demo.add_argument("--epochs", type=whole(1), default=None)
-    demo.add_argument("--seed", type=seed_number, default=0)
-
-    add_train(commands)
-
-    add_lab(commands)
-
-    add_schedule(commands)
-
-    add_device(commands)
-
-    add_convert(commands)
-
-    info = commands.add_parser("info", help="print version, instruction set, threads and CUDA")
+    demo.add_argument(
+        "--out",
+        type=folder,
+        default=Path("pulseline-demo"),
+        metavar="DIR",
+        help="directory of accuracy.png and schedules.png",
+    )
+    demo.add_argument(
+        "--epochs",
+        type=whole(1),
+        default=EPOCHS,
+        metavar="N",
+        help="passes over the training images",
+    )
+    demo.add_argument(
+        "--seed", type=seed_number, default=0, metavar="S", help="of data order and devices"
+    )
+    for add in (add_train, add_lab, add_schedule, add_device, add_convert, add_hardware):
+        add(commands)
+    info = add_command(
+        commands,
+        "info",
+        "print version, instruction set, threads, cores, load and CUDA",
+        """pulseline info
+        pulseline info --json""",
+    )
     info.set_defaults(run=_info)
-    info.add_argument("--json", action="store_true")
+    info.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
 
 
@@ -102,7 +119,7 @@ def _table(runs: dict[str, Run]) -> str:
 
 def _demo(args: argparse.Namespace) -> None:
     out = directory(args.out)
-    epochs = args.epochs or EPOCHS
+    epochs = args.epochs
     stages, micro_batches = 4, 8
     data = load_digits()
     print(
@@ -135,7 +152,9 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    facts = {"version": __version__, **ops.info()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {"version": __version__, **ops.info(), "cores": cores or 1, "load": os.getloadavg()[0]}
+    facts["advice"] = _crowded(int(str(facts["threads"])), cores or 1, os.getloadavg()[0])
     if args.json:
         print(json.dumps(facts, indent=2))
         return
@@ -144,13 +163,24 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{name}: {text}")
 
 
+def _crowded(threads: int, cores: int, load: float) -> str:
+    """What to do where more threads want to compute than there are cores; "" if they do not."""
+    if threads > cores:
+        what = f"{threads} threads on {cores} cores"
+    elif load > cores + 0.5:
+        what = f"{load:.1f} threads want to run on {cores} cores (load of the last minute)"
+    else:
+        return ""
+    return f"{what}: torch's threads wait for each other; OMP_NUM_THREADS=1 is often much faster"
+
+
 def _refused(error: OSError) -> int:
     """One sentence where the system refuses a file; without a name it is standard output."""
     if error.filename is None:
         with contextlib.suppress(OSError):  # what is left in its buffer would fail again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
-        return 1
+        return 0
     name = error.filename or "standard output"
     failure = os_failure(f"{name} cannot be read or written", error, "use another")
     print(f"pulseline: error: {failure}", file=sys.stderr)
@@ -161,8 +191,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad arguments give one sentence on stderr and exit code 2."""
     try:
         ops.check_environment()
-        args = _parser().parse_args(argv)
-        args.run(args)
+        parser = build_parser()
+        args = parser.parse_args(argv)
+        if args.command is None:
+            parser.print_help()
+        else:
+            args.run(args)
         sys.stdout.flush()
     except (ConfigError, BackendError, StageFailed) as error:
         print(f"pulseline: error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .balance import Balance, balance
 from .converters import adc_energy_pj, adc_time_ns, coincidence_energy_fj
 from .cost import Matrix, StageCost, stage_cost
+from .files import find, read, save
 from .formulas import asynchronous_ns, sequential_ns, synchronous_ns
 from .model import Hardware, Source
 from .presets import PRESETS, preset
@@ -27,7 +28,10 @@ __all__ = [
     "asynchronous_ns",
     "balance",
     "coincidence_energy_fj",
+    "find",
     "preset",
+    "read",
+    "save",
     "sequential_ns",
     "stage_cost",
     "synchronous_ns",

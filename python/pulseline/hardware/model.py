@@ -65,7 +65,7 @@ class Hardware:
             in mac_fj, which makes small matrices too cheap.
         pulse_fj: per coincidence at a crosspoint. line_fj: per pulse of a whole line of a tile.
         row_write_ns: programming one row with verify; 0: unknown.
-        sources: of each number, by field name.
+        sources: of each number, by field name; one without is shown as unverified.
 
     Raises:
         ConfigError: a number is negative, not finite or, for sizes, below 1.
@@ -104,8 +104,15 @@ class Hardware:
 
     @property
     def unverified(self) -> tuple[str, ...]:
-        """Names of the numbers that are recalled or assumed."""
-        return tuple(name for name, source in self.sources if not source.verified)
+        """Names of the numbers that are recalled, assumed or without a source."""
+        known = dict(self.sources)
+        return tuple(n for n in self.numbers if n not in known or not known[n].verified)
+
+    @property
+    def numbers(self) -> dict[str, int | float]:
+        """Every constant by name."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in held.items() if name not in ("name", "sources")}
 
     def read_ns(self, outputs: int, tile: int) -> float:
         """Time of one matrix-vector product.
@@ -198,14 +205,12 @@ class Hardware:
         return (pulses * self.pulse_fj + line_pulses * self.line_fj) / 1000
 
     def table(self) -> str:
-        """Every number with its source, one line each; recalled ones are marked unverified."""
+        """Every constant with its source, one line each; what nobody verified is marked."""
         known = dict(self.sources)
         lines = [f"{self.name}: {self.tile_rows}x{self.tile_cols} crosspoints per tile"]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (str, tuple)) or field.name not in known:
-                continue
-            source = known[field.name]
-            mark = "" if source.verified else "UNVERIFIED, "
-            lines.append(f"  {field.name:13s}{value:>10.4g}  ({mark}{source.kind}: {source.text})")
+        for name, value in self.numbers.items():
+            source = known.get(name)
+            text = "UNVERIFIED, no source" if source is None else f"{source.kind}: {source.text}"
+            mark = "" if source is None or source.verified else "UNVERIFIED, "
+            lines.append(f"  {name:13s}{value:>10.4g}  ({mark}{text})")
         return "\n".join(lines)

@@ -13,13 +13,22 @@ from .model import Hardware, Source
 
 __all__ = ["CONVERTERS", "DEFAULT", "PRESETS", "preset"]
 
-_CHIP = Source("abs", "IBM 64-core PCM chip, from its published TOPS and TOPS/W, 1-phase read")
+_CHIP = Source("abs", "IBM 64-core PCM chip: cores of 256x256")
 _HERMES = Source("abs", "HERMES core: 8-bit current-controlled-oscillator ADC, one per line")
 _RASCH = Source("mem", "Rasch et al. 2024")
 _PANTHER = Source("file", "PANTHER: outer-product update of 128x128 in 20 ns, 88.8 pJ")
 _ISAAC = Source("file", "ISAAC, 32 nm, via hwcomponents")
 _RPU = Source("mem", "Gokmen & Vlasov 2016")
 _DEFINITION = Source("definition", "the converters and the input are inside t_int_ns")
+_SIZE = Source("definition", "a choice: the size of a tile")
+# What the sources of a whole product do not say apart from each other.
+_WHOLE: tuple[tuple[str, Source], ...] = (
+    ("t_in_ns", Source("definition", "the input pulse is inside t_int_ns")),
+    ("adcs", Source("definition", "0: a converter for each line")),
+    ("input_steps", Source("definition", "an input is applied once; its phases are in t_int_ns")),
+    ("digital_pj", Source("definition", "not apart from the energy of a product")),
+    ("row_write_ns", Source("definition", "0: not known, programming is not counted")),
+)
 
 # Converters take more than half of an 8-bit product (50 to 70 % of the published cores); ISAAC's
 # 8-bit ADC with its digital part and its DAC are 4 to 1.
@@ -47,12 +56,14 @@ def _split(pj: float, size: int, source: Source) -> dict[str, Any]:
 def _make(
     split: dict[str, Any], sources: tuple[tuple[str, Source], ...], **numbers: Any
 ) -> Hardware:
-    return Hardware(**numbers, **{**split, "sources": (*split["sources"], *sources)})
+    return Hardware(**numbers, **{**split, "sources": (*split["sources"], *sources, *_WHOLE)})
 
 
 _PCM = _make(
     _split(13.4e3, 256, Source("derived", "13.4 nJ per 256x256 product (64-core chip)")),
     (
+        ("tile_rows", _CHIP),
+        ("tile_cols", _CHIP),
         ("t_int_ns", Source("derived", "133 ns per product (64-core chip) less 77 ns conversion")),
         ("t_conv_ns", _HERMES),
         ("t_pulse_ns", _RASCH),
@@ -73,6 +84,8 @@ _PCM = _make(
 _PCM_4PHASE = _make(
     _split(52.9e3, 256, Source("derived", "52.9 nJ per 256x256 product (64-core chip)")),
     (
+        ("tile_rows", _CHIP),
+        ("tile_cols", _CHIP),
         ("t_int_ns", Source("derived", "521 ns per product (64-core chip) less 77 ns conversion")),
         ("t_conv_ns", _HERMES),
         ("t_pulse_ns", _RASCH),
@@ -113,6 +126,9 @@ _RERAM = Hardware(
     line_fj=_LINE_FJ * 128,
     row_write_ns=11000.0 / 128,
     sources=(
+        ("tile_rows", _PANTHER),
+        ("tile_cols", _PANTHER),
+        ("t_in_ns", Source("definition", "overlaps the conversion of the step before")),
         ("t_int_ns", Source("definition", "overlaps the conversion of the step before")),
         ("t_conv_ns", _ISAAC),
         ("adcs", _ISAAC),
@@ -136,6 +152,8 @@ _RPU_4096 = _make(
         Source("abs", "Gokmen & Vlasov 2016: 84 TOPS/W, two operations per MAC"),
     ),
     (
+        ("tile_rows", _RPU),
+        ("tile_cols", _RPU),
         ("t_int_ns", _RPU),
         ("t_conv_ns", _DEFINITION),
         ("t_pulse_ns", _RPU),
@@ -156,6 +174,8 @@ _RPU_4096 = _make(
 _PROJECTED = _make(
     _split(11e-3 * 512**2, 512, Source("abs", "arXiv 1707.09952: 11 fJ per MAC, 8 bit, 14/16 nm")),
     (
+        ("tile_rows", _SIZE),
+        ("tile_cols", _SIZE),
         ("t_int_ns", _RASCH),
         ("t_conv_ns", _DEFINITION),
         ("t_pulse_ns", _RASCH),

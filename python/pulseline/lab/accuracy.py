@@ -27,7 +27,7 @@ from ..pipeline.split import split
 from ..schedules import asynchronous, sequential
 from . import deep
 from .draw import bars, new_figure
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows, plus, times
 from .report import table
 from .rows import column, number, select
@@ -60,9 +60,12 @@ class Accuracy(Settings):
     ``compared``: a small step at which, as at the first of the others, sequential and asynchronous
     training are compared at equal samples, over the tests of the last ``late`` part of a run.
     ``losses``: targets, loss over all training images.
+
+    Raises:
+        ConfigError: a number is negative or not finite, or the network has fewer layers.
     """
 
-    seeds: int = 8
+    seeds: Seeds = 8
     stages: int = 8
     fewer: tuple[int, ...] = (2, 4)
     batches: tuple[int, ...] = (8, 16, 32, 64)
@@ -75,6 +78,10 @@ class Accuracy(Settings):
 
     name: ClassVar[str] = "accuracy"
     title: ClassVar[str] = "Samples, clock cycles and modelled time to a training loss"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        deep.check_stages("stages", (self.stages, *self.fewer))
 
     def quick(self) -> Accuracy:
         """Three seeds, one epoch, fewer steps and B."""
@@ -104,7 +111,7 @@ class Accuracy(Settings):
     def steps(self) -> int:
         return sum(len(self.grid(method)) for method in self.methods())
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         data = load_digits()
         for seed in seeds:
             for method in self.methods():

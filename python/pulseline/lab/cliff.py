@@ -20,11 +20,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..data import Digits, load_digits
+from ..errors import ConfigError
 from ..pipeline.rates import Rates, set_rates
 from ..schedules import Schedule, asynchronous, sequential
 from . import deep
 from .draw import bars, new_figure, plain_ticks
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows, times
 from .report import table
 from .rows import by_seed, column, mean, select
@@ -49,9 +50,12 @@ class Cliff(Settings):
 
     ``small``: up to this x = a (M-1) b staleness is claimed to cost nothing. ``slope_to``: largest
     x of the cells that the slopes are fitted to.
+
+    Raises:
+        ConfigError: a number is negative or not finite, or the network has fewer layers.
     """
 
-    seeds: int = 6
+    seeds: Seeds = 6
     stages: tuple[int, ...] = (1, 2, 4, 8)
     batches: tuple[int, ...] = (8,)
     steps_of_a: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
@@ -64,6 +68,12 @@ class Cliff(Settings):
 
     name: ClassVar[str] = "cliff"
     title: ClassVar[str] = "Loss against staleness times step; mitigations at equal clock cycles"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        deep.check_stages("stages", self.stages)
+        if 1 not in self.stages:
+            raise ConfigError(f"stages is {self.stages}; add 1, with which others are compared")
 
     def quick(self) -> Cliff:
         """Fewer M and a, one epoch, three seeds."""
@@ -93,7 +103,7 @@ class Cliff(Settings):
         grid = len(self.stages) * len(self.batches) * len(self.steps_of_a)
         return grid + len(self.recipes(1)) * len(self.mended)
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         data = load_digits()
         for seed in seeds:
             for batch in self.batches:

@@ -19,7 +19,7 @@ from torch import nn
 from ..optim import AnalogSGD
 from ..pipeline import Pipeline
 from ..schedules import named
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows, plus, times
 from .report import table
 from .rows import number
@@ -36,7 +36,7 @@ PIXELS = 0.01  # what a bar's height is known to
 class Clock(Settings):
     """``stages``: largest M. ``micro_batches``: B of the synchronous schedule. ``count``: K."""
 
-    seeds: int = 0
+    seeds: Seeds = 0
     stages: int = 16
     micro_batches: int = 8
     count: int = 800
@@ -52,7 +52,7 @@ class Clock(Settings):
     def steps(self) -> int:
         return self.stages * len(SCHEDULES)
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         for stages in range(1, self.stages + 1):
             for name in SCHEDULES:
                 plan = named(name, self.micro_batches)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .draw import bars, new_figure, plain_ticks
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Bend, Mutant, Row, Rows, times
 from .recursion import Block, Fleet, drawn
 from .report import table as report_table
@@ -61,7 +61,7 @@ class Complexity(Settings):
     ``look``: samples between two looks times a, in multiples of the synchronous B.
     """
 
-    seeds: int = 32
+    seeds: Seeds = 32
     layers: int = 8
     noise: float = 0.5
     distance: float = 0.35
@@ -102,7 +102,7 @@ class Complexity(Settings):
         count = min(1.0, self.reach * (self.grid[-1] / a) ** 2) * self.last_run
         return Block(a, 8 * round(count / 8), 8 * max(1, round(self.look / a / 8)))
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         problem = Teacher(self.layers, noise=self.noise, distance=self.distance)
         blocks = [self._block(a) for a in self.grid]
         samples = drawn(problem, seeds, max(block.samples for block in blocks))

@@ -8,7 +8,7 @@ step a is per sample: with b samples in a micro-batch, whose loss is their mean,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -20,14 +20,39 @@ from .. import train as training
 from ..configs import IOConfig
 from ..data import Digits
 from ..devices import Device, SoftBounds
+from ..errors import ConfigError
 from ..nn import to_analog
 from ..pipeline import Pipeline
 
-__all__ = ["DEVICE", "GAIN", "WIDTHS", "Point", "network", "parts", "pipeline", "train"]
+__all__ = [
+    "DEVICE",
+    "GAIN",
+    "WIDTHS",
+    "Point",
+    "check_stages",
+    "network",
+    "parts",
+    "pipeline",
+    "train",
+]
 
 WIDTHS = (64,) * 8 + (10,)
 GAIN = 1.5
 DEVICE = SoftBounds(w_max=3.0, w_min=-3.0, dw_min=0.003)
+
+
+def check_stages(name: str, stages: Iterable[int]) -> None:
+    """Refuse stages that the network cannot be cut into.
+
+    Args:
+        name: of the setting. stages: numbers of them.
+
+    Raises:
+        ConfigError: a number is below 1 or above that of the layers.
+    """
+    for m in stages:
+        if not 1 <= m < len(WIDTHS):
+            raise ConfigError(f"{name} holds {m}; use 1 to {len(WIDTHS) - 1}, the layers there are")
 
 
 class Point(NamedTuple):

@@ -31,7 +31,7 @@ from ..devices import Device, LinearStep
 from ..schedules import asynchronous, sequential
 from . import deep
 from .draw import bars, new_figure
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows, plus
 from .report import table
 from .rows import column, mean, select
@@ -108,7 +108,7 @@ class Devices(Settings):
     ``same``: largest difference of the schedules, points. ``every``: 2 takes every other value.
     """
 
-    seeds: int = 6
+    seeds: Seeds = 6
     a: float = 0.001
     batch: int = 8
     epochs: int = 3
@@ -131,7 +131,7 @@ class Devices(Settings):
     def steps(self) -> int:
         return len(SCHEDULES) * (1 + sum(map(len, self.sweeps().values())))
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         data = load_digits()
         for seed in seeds:
             yield from self._rows(data, seed, "baseline", "states", BASELINE["states"])

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ __all__ = [
     "Notice",
     "Progress",
     "Run",
+    "Seeds",
     "Settings",
     "Summary",
     "compute",
@@ -36,11 +38,13 @@ __all__ = [
     "rows_of",
     "run_of",
     "runs_of",
+    "seeds_of",
     "settings_digest",
 ]
 
 Notice = Callable[[str], None]
-Progress = Callable[[str, int], None]  # called with a name and the number of rows that are done
+Progress = Callable[["Run"], None]  # called with a run that is done
+Seeds = int | tuple[int, ...]  # so many from 0 on, or these
 Self = TypeVar("Self", bound="Settings")
 
 
@@ -65,8 +69,8 @@ class Experiment(Protocol):
         ...
 
     @property
-    def seeds(self) -> int:
-        """Seeds 0, 1, .. it takes; 0: results depend on none."""
+    def seeds(self) -> Seeds:
+        """So many from 0 on, or a tuple of them; 0: results depend on none."""
         ...
 
     @property
@@ -79,15 +83,19 @@ class Experiment(Protocol):
         """The experiment whose runs are used: itself, or another's."""
         ...
 
-    def with_seeds(self, count: int) -> Experiment:
-        """The same with so many seeds; itself if it depends on none."""
+    def with_seeds(self, seeds: int | Sequence[int]) -> Experiment:
+        """The same with so many seeds, or with these; itself if it depends on none."""
+        ...
+
+    def with_settings(self, values: Mapping[str, Any]) -> Experiment:
+        """The same with other settings of its source, by field."""
         ...
 
     def steps(self) -> int:
         """Rows of each seed."""
         ...
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         """Compute the rows of these seeds, all with the same columns, "seed" among them."""
         ...
 
@@ -106,20 +114,46 @@ class Experiment(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What most experiments share: they are their own source, one seed a run, no mutants."""
+    """What most experiments share: they are their own source, one seed a run, no mutants.
 
-    seeds: int = 3
+    Raises:
+        ConfigError: a number is negative or not finite.
+    """
+
+    seeds: Seeds = 3
 
     group: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            held = getattr(self, one.name)
+            for value in held if isinstance(held, tuple) else (held,):
+                number = isinstance(value, (int, float))
+                if number and not (math.isfinite(value) and value >= 0):
+                    raise ConfigError(
+                        f"{one.name} of {type(self).__name__} holds {value}; use numbers >= 0"
+                    )
 
     @property
     def source(self) -> Any:
         """The experiment whose runs are used: itself."""
         return self
 
-    def with_seeds(self: Self, count: int) -> Self:
-        """The same with so many seeds; itself if it depends on none."""
-        return replace(self, seeds=count) if self.seeds else self
+    def with_seeds(self: Self, seeds: int | Sequence[int]) -> Self:
+        """The same with so many seeds, or with these; itself if it depends on none.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.seeds:
+            return self
+        if not isinstance(seeds, int) and not seeds:
+            raise ConfigError("seeds is empty; give one at least")
+        return replace(self, seeds=seeds if isinstance(seeds, int) else tuple(seeds))
+
+    def with_settings(self: Self, values: Mapping[str, Any]) -> Self:
+        """The same with other settings, by field."""
+        return replace(self, **values)
 
     def mutants(self) -> Sequence[Mutant]:
         """Errors that the verdicts must notice."""
@@ -130,8 +164,14 @@ class Run(NamedTuple):
     """One experiment with some seeds, and the file that keeps its rows."""
 
     experiment: Experiment
-    seeds: range
+    seeds: Sequence[int]
     path: Path
+
+
+def seeds_of(experiment: Experiment) -> Sequence[int]:
+    """The seeds of its runs; seed 0 alone where results depend on none."""
+    seeds = experiment.source.seeds
+    return range(max(seeds, 1)) if isinstance(seeds, int) else seeds
 
 
 def settings_digest(experiment: Experiment) -> str:
@@ -141,9 +181,11 @@ def settings_digest(experiment: Experiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def run_of(experiment: Experiment, seeds: range, out: Path) -> Run:
+def run_of(experiment: Experiment, seeds: Sequence[int], out: Path) -> Run:
     """The run and where it is kept."""
     which = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}"
+    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
+        which += f"-{hashlib.sha256(str(list(seeds)).encode()).hexdigest()[:8]}"
     name = f"{experiment.name}-{settings_digest(experiment)}-{which}.jsonl"
     return Run(experiment, seeds, out / "runs" / name)
 
@@ -186,10 +228,9 @@ def runs_of(experiments: Sequence[Experiment], out: Path) -> list[Run]:
     """The runs that these experiments need, each once, by first seed."""
     found: dict[Path, Run] = {}
     for experiment in experiments:
-        source = experiment.source
-        count = max(source.seeds, 1)
-        for first in range(0, count, source.group):
-            run = run_of(source, range(first, min(first + source.group, count)), out)
+        source, seeds = experiment.source, seeds_of(experiment)
+        for first in range(0, len(seeds), source.group):
+            run = run_of(source, seeds[first : first + source.group], out)
             found.setdefault(run.path, run)
     return sorted(found.values(), key=lambda run: run.seeds[0])
 
@@ -223,6 +264,6 @@ def finish(runs: Sequence[Run], jobs: int, progress: Progress, notice: Notice) -
     pool = Parallel(n_jobs=min(jobs, max(len(left), 1)), return_as="generator_unordered")
     try:
         for run in pool(delayed(compute)(run) for run in left):
-            progress(run.experiment.name, len(run.seeds) * run.experiment.steps())
+            progress(run)
     except TerminatedWorkerError:
         raise BackendError("a process of the lab was killed; run it again") from None

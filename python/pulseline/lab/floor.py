@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .draw import bars, new_figure, plain_ticks
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows, times
 from .report import table
 from .rows import by_seed, column, mean, number, select
@@ -42,7 +42,7 @@ class Floor(Settings):
     A run has horizon / a samples. Each seed is a problem of its own.
     """
 
-    seeds: int = 32
+    seeds: Seeds = 32
     rows: int = 100
     columns: int = 40
     scale: float = 0.45
@@ -63,7 +63,7 @@ class Floor(Settings):
     def steps(self) -> int:
         return (1 + len(self.taus)) * len(self.steps_of_a)
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         problems = [self._problem(seed) for seed in seeds]
         for step in self.steps_of_a:
             means = self._train(problems, seeds, step)
@@ -91,7 +91,7 @@ class Floor(Settings):
         return a, self.scale * draw.standard_normal(self.columns)
 
     def _train(
-        self, problems: list[tuple[Vector, Vector]], seeds: range, step: float
+        self, problems: list[tuple[Vector, Vector]], seeds: Sequence[int], step: float
     ) -> dict[float, tuple[Vector, Vector, Vector]]:
         """By tau (inf: digital): mean weights (seeds, columns), |grad f|^2 and f - f* (seeds,)."""
         count = round(self.horizon / step)

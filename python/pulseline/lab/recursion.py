@@ -16,7 +16,7 @@ The tests compare it with pipelines of ``expected`` tiles on the same samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ def move(w: Array, step: Array, tau: float, out: Array) -> None:
     np.subtract(w, step, out=out)
 
 
-def drawn(problem: Teacher, streams: range, count: int) -> tuple[Array, Array]:
+def drawn(problem: Teacher, streams: Sequence[int], count: int) -> tuple[Array, Array]:
     """Inputs and noisy targets of each stream, (streams, count, d) each."""
     found = [problem.samples(count, stream) for stream in streams]
     x, target = (np.stack([pair[n].double().numpy() for pair in found]) for n in range(2))

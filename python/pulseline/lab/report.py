@@ -21,6 +21,7 @@ from .mutants import Rows, Value, planted
 from .statistics import WORDS, Verdict
 
 __all__ = [
+    "FORMATS",
     "Report",
     "Trial",
     "machine",
@@ -32,6 +33,8 @@ __all__ = [
     "write",
     "write_index",
 ]
+
+FORMATS = ("png", "pdf", "svg")  # of figures
 
 
 class Trial(NamedTuple):
@@ -92,10 +95,12 @@ def tried(experiment: Experiment, rows: Rows) -> list[Trial]:
     return found
 
 
-def write(experiment: Experiment, rows: Rows, command: str, out: Path) -> Report:
-    """NAME.csv, NAME.png, NAME.md and NAME.machine.json in ``out``."""
+def write(
+    experiment: Experiment, rows: Rows, command: str, out: Path, picture: str = "png"
+) -> Report:
+    """NAME.csv, NAME.png (or another of FORMATS), NAME.md and NAME.machine.json in ``out``."""
     name = experiment.name
-    paths = [out / f"{name}.{kind}" for kind in ("csv", "png", "md", "machine.json")]
+    paths = [out / f"{name}.{kind}" for kind in ("csv", picture, "md", "machine.json")]
     with paths[0].open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -103,7 +108,7 @@ def write(experiment: Experiment, rows: Rows, command: str, out: Path) -> Report
     experiment.figure(rows).savefig(paths[1], dpi=56)
     summary = experiment.summarise(rows)
     trials = tried(experiment, rows)
-    paths[2].write_text(page(experiment, summary, trials, command))
+    paths[2].write_text(page(experiment, summary, trials, command, picture))
     facts = {**machine(), "seeds": experiment.source.seeds, "command": command}
     paths[3].write_text(json.dumps(facts, indent=1) + "\n")
     return Report(name, experiment.title, summary.verdicts, trials, paths)
@@ -130,10 +135,17 @@ def _number(value: object) -> object:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def page(experiment: Experiment, summary: Summary, trials: Sequence[Trial], command: str) -> str:
+def page(
+    experiment: Experiment,
+    summary: Summary,
+    trials: Sequence[Trial],
+    command: str,
+    picture: str = "png",
+) -> str:
     """The Markdown summary of one experiment."""
     name, seeds = experiment.name, experiment.source.seeds
-    used = f"0 to {seeds - 1}" if seeds else "none needed"
+    used = f"0 to {seeds - 1}" if isinstance(seeds, int) else ", ".join(map(str, seeds))
+    used = used if seeds else "none needed"
     settings = ", ".join(f"{key} {_short(value)}" for key, value in _settings(experiment).items())
     before = {verdict.name: WORDS[verdict.holds] for verdict in summary.verdicts}
     power = table(
@@ -143,7 +155,7 @@ def page(experiment: Experiment, summary: Summary, trials: Sequence[Trial], comm
     parts = [
         f"# {name}: {experiment.title}",
         "\n".join(f"- {verdict.name} {verdict}" for verdict in summary.verdicts),
-        f"![{name}]({name}.png)",
+        f"![{name}]({name}.{picture})",
         summary.text,
         "## What the verdicts would notice" if trials else "",
         f"Errors planted in copies of the rows:\n\n{power}" if trials else "",
@@ -171,7 +183,7 @@ def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def write_index(reports: Sequence[Report], command: str, out: Path) -> Path:
+def write_index(reports: Sequence[Report], command: str, out: Path, picture: str = "png") -> Path:
     """``index.md``: every claim with its verdict and with its planted errors, every figure."""
     claims = []
     for report in reports:
@@ -184,7 +196,7 @@ def write_index(reports: Sequence[Report], command: str, out: Path) -> Path:
     parts = ["# The convergence lab", table(head, claims)]
     for report in reports:
         parts.append(f"## [{report.name}]({report.name}.md): {report.title}")
-        parts.append(f"[![{report.name}]({report.name}.png)]({report.name}.md)")
+        parts.append(f"[![{report.name}]({report.name}.{picture})]({report.name}.md)")
     path = out / "index.md"
     path.write_text("\n\n".join([*parts, f"{versions()}.", f"```\n{command}\n```\n"]))
     return path

@@ -10,14 +10,14 @@ bars, measured from pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from .accuracy import Accuracy, Method
 from .clock import PIXELS, PUBLISHED_SYNC
 from .draw import bars, new_figure
-from .engine import Summary
+from .engine import Seeds, Summary
 from .mutants import Mutant, Row, Rows, times
 from .report import table
 from .statistics import Cell, Verdict, decide, geometric
@@ -40,7 +40,7 @@ class Speedup:
     group: ClassVar[int] = 1
 
     @property
-    def seeds(self) -> int:
+    def seeds(self) -> Seeds:
         """Seeds of the source."""
         return self.runs.seeds
 
@@ -48,9 +48,13 @@ class Speedup:
     def source(self) -> Accuracy:
         return self.runs
 
-    def with_seeds(self, count: int) -> Speedup:
-        """The same with so many seeds."""
-        return replace(self, runs=self.runs.with_seeds(count))
+    def with_seeds(self, seeds: int | Sequence[int]) -> Speedup:
+        """The same with so many seeds, or with these."""
+        return replace(self, runs=self.runs.with_seeds(seeds))
+
+    def with_settings(self, values: Mapping[str, Any]) -> Speedup:
+        """The same with other settings of the runs, by field."""
+        return replace(self, runs=self.runs.with_settings(values))
 
     def quick(self) -> Speedup:
         """The quick runs."""
@@ -59,7 +63,7 @@ class Speedup:
     def steps(self) -> int:
         return self.runs.steps()
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         return self.runs.run(seeds)
 
     def _several(self) -> list[int]:

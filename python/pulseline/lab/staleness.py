@@ -23,8 +23,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..arrays import AnalogParameter
+from ..errors import ConfigError
 from .draw import bars, new_figure, plain_ticks
-from .engine import Settings, Summary
+from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows, times
 from .probe import Probe, rms
 from .recursion import Block, Fleet, drawn
@@ -45,9 +46,12 @@ class Staleness(Settings):
 
     ``windows``: short runs per M and step, each of 2 M micro-batches. ``horizon``: a K along runs.
     ``floor_*``: those of the floors, on ``floor_layers`` layers and as many stages.
+
+    Raises:
+        ConfigError: a number is negative or not finite, or the network has fewer layers.
     """
 
-    seeds: int = 6
+    seeds: Seeds = 6
     stages: tuple[int, ...] = (2, 4, 8)
     layers: int = 8
     tau: float = 2.0
@@ -64,6 +68,11 @@ class Staleness(Settings):
 
     name: ClassVar[str] = "staleness"
     title: ClassVar[str] = "Staleness bias against step size; floors"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(1 <= m <= self.layers for m in self.stages):
+            raise ConfigError(f"stages is {self.stages}; use 1 to {self.layers}, the layers")
 
     def quick(self) -> Staleness:
         """Fewer windows, shorter runs, floors on four layers."""
@@ -85,7 +94,7 @@ class Staleness(Settings):
         floors = len(self.floor_steps) * (1 + 2 * len(self.floor_taus))
         return windows + len(self.along) + floors
 
-    def run(self, seeds: range) -> Iterator[Row]:
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
         for seed in seeds:
             problem = Teacher(layers=self.layers, seed=seed)
             for kind in self.kinds:
@@ -129,7 +138,7 @@ class Staleness(Settings):
         bias, gradient = rms([one.bias for one in found]), rms([one.gradient for one in found])
         return _row("along", kind, stages, a, bias, gradient**2)
 
-    def _floors(self, seeds: range) -> Iterator[Row]:
+    def _floors(self, seeds: Sequence[int]) -> Iterator[Row]:
         """Means over the second half; one problem, the seeds draw its samples."""
         problem = Teacher(layers=self.floor_layers)
         blocks = [Block(a, round(self.floor_horizon / a), 10) for a in self.floor_steps]
