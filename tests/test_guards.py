@@ -33,7 +33,7 @@ CSRC = ROOT / "csrc"
 # never its own row's other parts.
 ROWS = (
     ("errors", "torch_private"),
-    ("digest", "identity", "settings", "schedules"),
+    ("digest", "identity", "settings", "schedules", "uncounted"),
     ("devices", "hardware"),
     ("presets",),
     ("configs",),

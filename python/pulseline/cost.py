@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from .nn.registry import CONVOLUTIONS
 from .pipeline import Pipeline
 from .pipeline.stage import evaluating
 from .schedules import Schedule, Span, modelled_spans, run_time
+from .uncounted import watched
 
 __all__ = [
     "Counted",
@@ -240,30 +242,55 @@ def report(
 
     Args:
         pipe: that ran. hardware: see :func:`stage_costs`.
-        example: an input (samples, ...), see :func:`matrices`.
+        example: an input (samples, ...), see :func:`matrices`; None: the first sample that was fed,
+            whose number of positions all others are taken to have.
         latency_ns: of a message between stages.
 
     Returns:
-        Time and energy; print it.
+        Time and energy, and what else was computed, which is not counted; print it.
 
     Raises:
-        ConfigError: micro-batches are in flight; see :func:`stage_costs`.
+        ConfigError: micro-batches are in flight; nothing was fed since a checkpoint was loaded and
+            samples had several positions; see :func:`stage_costs`.
     """
     pipe.check_flushed("report")
     kind = preset(hardware)
     modules = [stage.module for stage in pipe.stages]
     shared = pipe.share(count(stage.module for stage in pipe.local))
     counted = {key: fired for part in shared for key, fired in part.items()}
-    costs = stage_costs(modules, kind, example, counted)
-    return run_report(
+    segments = [size for size, _ in pipe.segments]
+    example = _seen(pipe) if example is None else example
+    if example is None:
+        _check_positions(counted, pipe.micro_batch_size * sum(segments))
+    with watched(modules, _holds_matrix) as names:
+        costs = stage_costs(modules, kind, example, counted)
+    found = run_report(
         pipe.schedule,
         costs,
-        [size for size, _ in pipe.segments],
+        segments,
         kind,
         pipe.micro_batch_size,
         pulses_fired(modules, counted),
         latency_ns,
     )
+    return replace(found, not_counted=tuple(names))
+
+
+def _seen(pipe: Pipeline) -> Tensor | None:
+    """The first sample that the pipeline was fed, if all its stages can take it where it is."""
+    example = pipe.example
+    devices = {p.device for stage in pipe.stages for p in stage.module.parameters()}
+    return example if example is not None and devices <= {example.device} else None
+
+
+def _check_positions(counted: Counted, samples: int) -> None:
+    """Refuse to take samples for one position each that arrays were updated more often for."""
+    most = max((fired.samples for fired in counted.values()), default=0)
+    if most > samples:
+        raise ConfigError(
+            f"example is None and arrays took {most:,} updates for {samples:,} samples, several "
+            "positions each; give an example input"
+        )
 
 
 def timeline(
@@ -277,7 +304,7 @@ def timeline(
 
     Args:
         pipe: whose schedule and stages they are. hardware: see :func:`stage_costs`.
-        micro_batches: how many. example: an input (samples, ...), see :func:`matrices`.
+        micro_batches: how many. example: an input (samples, ...), see :func:`report`.
         latency_ns: of a message between stages.
 
     Returns:
@@ -286,6 +313,7 @@ def timeline(
     Raises:
         ConfigError: see :func:`stage_costs`.
     """
+    example = _seen(pipe) if example is None else example
     costs = stage_costs([stage.module for stage in pipe.stages], hardware, example)
     times = [cost.times(pipe.micro_batch_size) for cost in costs]
     return modelled_spans(pipe.schedule, times, micro_batches, latency_ns)

@@ -19,7 +19,8 @@ class RunReport:
             crosspoint, or lines cost energy: every slot is taken as a pulse on every line.
         utilisation: share of the time that each stage computes.
         pulses: coincidences really fired, None if nobody counted.
-        unverified: numbers of the hardware that are recalled or assumed.
+        unverified: numbers of the hardware that are recalled, assumed or without a source.
+        not_counted: operations beside the matrices, which take neither time nor energy here.
     """
 
     hardware: str
@@ -32,6 +33,7 @@ class RunReport:
     utilisation: tuple[float, ...]
     pulses: int | None = None
     unverified: tuple[str, ...] = ()
+    not_counted: tuple[str, ...] = ()
 
     @property
     def time_per_sample_ns(self) -> float:
@@ -55,6 +57,7 @@ class RunReport:
             "utilisation": list(self.utilisation),
             "pulses": self.pulses,
             "unverified": list(self.unverified),
+            "not_counted": list(self.not_counted),
         }
 
     def __str__(self) -> str:
@@ -71,6 +74,8 @@ class RunReport:
         ]
         if self.unverified:
             lines.append(f"unverified numbers: {', '.join(self.unverified)}")
+        if self.not_counted:
+            lines.append(f"not counted: {', '.join(self.not_counted)}")
         return "\n".join(lines)
 
 

@@ -86,6 +86,7 @@ class Pipeline:
             )
         schedule.check_stages(len(self.stages))
         self.schedule = schedule
+        self.example: Tensor | None = None  # the first sample that was fed, for the cost model
         self._weights: dict[int, float] = {}
         self._losses: list[Tensor] = []  # that finished and were not returned yet
         self._turn = threading.Lock()
@@ -190,6 +191,8 @@ class Pipeline:
             for k, (one, its_target) in enumerate(parts, start=first):
                 if len(one) < size and self._shares_update(k):
                     self._weights[k] = len(one) / size
+                if self.example is None:
+                    self.example = one[:1].clone()
                 self._executor.feed(k, one, its_target)
                 self._planner.feed()
             self._advance()
