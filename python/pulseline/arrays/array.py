@@ -82,9 +82,8 @@ class Array(Aged):
         self.age_count = 0  # on the host, which cuts calls at events
         self.out_scale = 1.0
         self._outcomes, self._saturation = ops.Outcomes(), Saturation(rows + cols)
-        home = where()
         with torch.inference_mode(False):
-            zeros = torch.zeros(rows, cols, dtype=torch.float32, device=home)
+            zeros = torch.zeros(rows, cols, dtype=torch.float32, device=where())
             self._hold(AnalogParameter(zeros))
             self._register(zeros)
         self.crosspoints = Crosspoints(
@@ -92,7 +91,7 @@ class Array(Aged):
             (rows, cols),
             self._identity.key,
             self.crossbar.mapping.crosspoints,
-            home,
+            where(),
         )
         self._pack()
         self.crossbar.update.warn(self.crossbar.device)
@@ -241,7 +240,6 @@ class Array(Aged):
     @torch.no_grad()
     def clip(self) -> None:
         """Bring every weight into its crosspoint's bounds (as programming does)."""
-        self.crosspoints.settle(self.held.device)
         for part in self.crosspoints.parts():
             some = self._pulsed[part]
             some.copy_(self.crosspoints.clipped(some, part))

@@ -5,8 +5,12 @@ Whether words are stored or drawn decides about memory and time, never about a b
 
 from __future__ import annotations
 
+import gc
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 __all__ = ["Budget"]
@@ -23,6 +27,8 @@ class Budget:
 
     most: ClassVar[int | None] = None
     _arrays: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+    _living: ClassVar[int] = -1  # bytes held when garbage was last looked for
+    _planned: ClassVar[ContextVar[list[int] | None]] = ContextVar("planned", default=None)
 
     @classmethod
     def limit(cls) -> int:
@@ -37,7 +43,35 @@ class Budget:
     @classmethod
     def allows(cls, size: int) -> bool:
         """Whether so many bytes more may be stored."""
-        return size + cls.held() <= cls.limit()
+        planned, most = cls._planned.get(), cls.limit() - size
+        if planned:
+            return planned[0] <= most
+        held = cls.held()
+        if held > most and held != cls._living:  # arrays are in cycles: some may live no more
+            gc.collect()
+            cls._living = held = cls.held()
+        return held <= most
+
+    @classmethod
+    @contextmanager
+    def plan(cls) -> Iterator[None]:
+        """What arrays made in this block store counts as long as the block, even if they do not."""
+        token = cls._planned.set(cls._planned.get() or [cls.held()])
+        try:
+            yield
+        finally:
+            cls._planned.reset(token)
+
+    @classmethod
+    def took(cls, size: int) -> None:
+        """Count what a new array stores.
+
+        Args:
+            size: bytes.
+        """
+        planned = cls._planned.get()
+        if planned:
+            planned[0] += size
 
     @classmethod
     def watch(cls, crosspoints: Any) -> None:

@@ -23,7 +23,7 @@ __all__ = ["FITTING_LOSS", "Crosspoints"]
 
 FITTING_LOSS = 0.05
 _Rows = Callable[[slice], Tensor]  # weights of some rows
-_AT_ONCE = 1 << 16  # crosspoints of a pass: few MB with what is worked out of them
+_AT_ONCE = 1 << 15  # crosspoints of a pass, which torch does on one thread: no barrier each time
 
 
 class Crosspoints(nn.Module):
@@ -62,12 +62,21 @@ class Crosspoints(nn.Module):
         self.stored = pulsed and (
             how == "stored" or (how == "auto" and Budget.allows(self.stored_bytes))
         )
+        if self.stored:
+            Budget.took(self.stored_bytes)
         self.draw(key, where or torch.device("cpu"))
         Budget.watch(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         Budget.watch(self)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Crosspoints:
+        empty = self.step is not None and self.step.is_meta
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if empty and self.step is not None and not self.step.is_meta:  # to_empty
+            self.draw(self._key, self.step.device)
+        return self
 
     @property
     def in_memory(self) -> bool:
@@ -217,11 +226,6 @@ class Crosspoints(nn.Module):
             if stuck is not None:
                 counts &= ~stuck
             yield some[counts].double().abs_(), limit[counts].double()
-
-    def settle(self, where: torch.device) -> None:
-        """Store words that were on torch's meta device where the weights have come to be."""
-        if self.step is not None and self.step.is_meta and where.type != "meta":
-            self.draw(self._key, where)
 
 
 def _limits(bound: Tensor) -> tuple[Tensor, Tensor]:

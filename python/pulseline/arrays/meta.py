@@ -8,6 +8,8 @@ from contextvars import ContextVar
 
 import torch
 
+from .budget import Budget
+
 __all__ = ["on_meta", "where"]
 
 _META: ContextVar[bool] = ContextVar("pulseline_on_meta", default=False)
@@ -18,11 +20,13 @@ def on_meta() -> Iterator[None]:
     """Arrays, cells and layers made in this block are on torch's meta device.
 
     They have shapes, settings and identities; ``nbytes`` of their tensors says what they will take.
+    ``to_empty(device="cpu")`` gives them memory and their crosspoints, ``load_state_dict`` weights.
     torch's own ``torch.device("meta")`` changes nothing in an array, as any default device.
     """
     token = _META.set(True)
     try:
-        yield
+        with Budget.plan():
+            yield
     finally:
         _META.reset(token)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from ..arrays import arrays_of, on_meta
+from ..arrays import Budget, arrays_of, on_meta
 from ..cells import Cell
 from ..errors import ConfigError
 from ..identity import Identity, identify, refuse_twins, upcoming
@@ -112,7 +112,8 @@ def to_analog(
     _refuse_twins(model, plans, _first(seed, keep=True))
     if dry_run:
         first = _first(seed, keep=True)
-        return ConversionReport(tuple(_convert(one, first)[1] for one in plans), first.seed)
+        with Budget.plan():  # layers are freed at once, but count as if they stayed
+            return ConversionReport(tuple(_convert(one, first)[1] for one in plans), first.seed)
     _refuse_empty(plans)
     first = _first(seed)
     converted, report = _apply(model, plans, first, inplace)
