@@ -223,11 +223,12 @@ class Pair(nn.Linear):
 
 @pytest.mark.parametrize("executor", ["sim", "threads"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_several_outputs_get_a_sentence(place: int, executor: str) -> None:
+def test_several_outputs_are_passed_on_as_they_are(place: int, executor: str) -> None:
+    """... and the next layer, or the loss, says that it wants one."""
     layers = [nn.Linear(6, 6) for _ in range(3)]
     layers[place] = Pair(6, 6)
     with build(nn.Sequential(*layers), executor=executor) as pipe:
-        message = f"stage {place + 1} returns a tuple; return one tensor"
+        message = rf"stage {min(place + 2, 3)} failed at operation F0: \w+: .*tuple"
         with pytest.raises(StageFailed, match=message):
             trained(pipe, torch.randn(2, 6), torch.randn(2, 6))
 
@@ -400,7 +401,10 @@ def test_recomputed_dropout_is_the_same(executor: str) -> None:
             ),
             "the optimizer of stage 1 holds parameters of other stages or models",
         ),
-        (lambda: build(network()).step([1.0], torch.zeros(1)), "x is a list; stack the samples"),
+        (
+            lambda: build(network()).step([1.0], torch.zeros(1)),
+            r"x\[0\] is a float; stack",
+        ),
     ],
 )
 def test_arguments_get_one_sentence(make: Any, message: str) -> None:

@@ -264,7 +264,7 @@ def _two(schedule: Any = "async", **options: Any) -> Pipeline:
             lambda: _two(asynchronous(inflight=[3, 2, 1])),
             "3 entries for 2",
         ),
-        (lambda: split(nn.Linear(2, 2), 1), "model is a Linear; use an nn.Sequential"),
+        (lambda: split(nn.Linear(2, 2), 3), "stages is 3, more than the 2 layers"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 2), "stages is 2, more than the 1 layers"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 0), "stages is 0; use an integer >= 1"),
         (lambda: split(nn.Sequential(nn.Linear(2, 2)), 1, [2]), r"balance is \[2\]; give each"),

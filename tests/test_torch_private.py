@@ -158,13 +158,13 @@ def test_run_backward() -> None:
     """As Tensor.backward: gradients are added, the graph is freed."""
     p = nn.Parameter(torch.ones(2))
     for _ in range(2):
-        names.run_backward(p * 3, torch.tensor([1.0, 2.0]))
+        names.run_backward((p * 3,), (torch.tensor([1.0, 2.0]),))
     assert p.grad is not None
     assert torch.equal(p.grad, torch.tensor([6.0, 12.0]))
     out = p.square()
-    names.run_backward(out, torch.ones(2))
+    names.run_backward((out,), (torch.ones(2),))
     with pytest.raises(RuntimeError, match="a second time"):
-        names.run_backward(out, torch.ones(2))
+        names.run_backward((out,), (torch.ones(2),))
 
 
 def test_plain_apply() -> None:

@@ -121,16 +121,16 @@ def has_effects(operator: Any) -> None:
 _engine: Any = torch.autograd.Variable._execution_engine
 
 
-def run_backward(out: Tensor, grad: Tensor) -> None:
-    """The backward pass of one tensor, without the 16 us that torch.autograd.backward checks for.
+def run_backward(outs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
+    """The backward pass of tensors, without the 16 us that torch.autograd.backward checks for.
 
     A stage's B on a small layer takes about 40 us in all; who calls compares shapes himself.
 
     Args:
-        out: with a graph. grad: dL/d(out), of its shape.
+        outs: with a graph. grads: dL/d(out), of their shapes.
     """
     _engine.run_backward(
-        (out,), (grad,), False, False, (), allow_unreachable=True, accumulate_grad=True
+        outs, grads, False, False, (), allow_unreachable=True, accumulate_grad=True
     )
 
 

@@ -152,7 +152,7 @@ def accuracy(pipe: Pipeline, x: Tensor, y: Tensor) -> float:
     Args:
         pipe: with the network. x: (n, 64) images. y: (n,) labels.
     """
-    return 100.0 * (pipe.eval(x).argmax(dim=1) == y).double().mean().item()
+    return 100.0 * float((pipe.eval(x).argmax(dim=1) == y).double().mean())
 
 
 def train(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,30 +10,31 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..optim import AnalogSGD
-from .split import Balance, has_parameters, split
+from .split import Balance, Stages, has_parameters, names, split
 from .stage import Loss, Stage
 
-__all__ = ["OptimizerFactory", "check_stages", "cut", "refuse_model_arguments"]
+__all__ = ["OptimizerFactory", "check_stages", "cut", "refuse_model_arguments", "staged"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 def cut(
     model: nn.Module,
-    stages: int | None,
+    stages: Stages | None,
     optimizer: OptimizerFactory | None,
     loss: Loss | None,
     balance: Balance,
+    inputs: Sequence[str] | None,
 ) -> list[Stage]:
     """Stages of consecutive parts of the model.
 
     Args:
-        model: an nn.Sequential. stages: how many.
+        model: to be cut. stages: how many, or where, see :func:`.split.split`.
         optimizer: makes each stage's optimizer from its parameters.
-        loss: of the last stage. balance: layers per stage, see :func:`.split.split`.
+        loss: of the last stage. balance, inputs: see :func:`.split.split`.
 
     Returns:
-        The stages, first one first; one with nothing to train gets an AnalogSGD that does nothing.
+        The stages, see :func:`staged`.
 
     Raises:
         ConfigError: an argument is missing, the optimizer is made already, or the model cannot be
@@ -44,6 +44,44 @@ def cut(
     for name, value in given.items():
         if value is None:
             raise ConfigError(f"{name} is missing; a model needs stages=, optimizer= and loss=")
+    _check_makers(optimizer, loss)
+    parts = split(model, 0 if stages is None else stages, balance, inputs)
+    return staged(parts, optimizer, loss, names(model, parts))
+
+
+def staged(
+    parts: Sequence[nn.Module],
+    optimizer: OptimizerFactory | None,
+    loss: Loss | None,
+    names: Sequence[Callable[[str], str] | None] | None = None,
+) -> list[Stage]:
+    """Stages of modules.
+
+    Args:
+        parts: first one first. optimizer: makes each stage's optimizer from its parameters.
+        loss: of the last stage. names: of each stage, see :class:`.stage.Stage`.
+
+    Returns:
+        The stages, first one first; one with nothing to train gets an AnalogSGD that does nothing.
+
+    Raises:
+        ConfigError: an argument is missing, or the optimizer is made already.
+    """
+    _check_makers(optimizer, loss)
+    assert optimizer is not None
+    made = []
+    for m, part in enumerate(parts, start=1):
+        trained = any(p.requires_grad for p in part.parameters())
+        steps = optimizer(part.parameters()) if trained else AnalogSGD(part.parameters(), lr=0.0)
+        last = loss if m == len(parts) else None
+        made.append(Stage(part, steps, last, names=names[m - 1] if names else None))
+    return made
+
+
+def _check_makers(optimizer: OptimizerFactory | None, loss: Loss | None) -> None:
+    for name, value in (("optimizer", optimizer), ("loss", loss)):
+        if value is None:
+            raise ConfigError(f"{name} is missing; modules need optimizer= and loss=")
     if not callable(loss):
         raise ConfigError(
             f"loss is {loss!r:.60}; use a function of output and target, such as "
@@ -54,15 +92,6 @@ def cut(
             f"optimizer is a {type(optimizer).__name__}; use a function of a stage's parameters, "
             "such as lambda p: pulseline.optim.AnalogSGD(p, lr=0.1)"
         )
-    parts = split(model, 0 if stages is None else stages, balance)
-    names = iter(model._modules)  # split keeps the order, so each part takes its share
-    made = []
-    for m, part in enumerate(parts, start=1):
-        trained = any(p.requires_grad for p in part.parameters())
-        steps = optimizer(part.parameters()) if trained else AnalogSGD(part.parameters(), lr=0.0)
-        taken = tuple(islice(names, len(part)))
-        made.append(Stage(part, steps, loss if m == len(parts) else None, names=taken))
-    return made
 
 
 def refuse_model_arguments(**given: Any) -> None:

@@ -18,20 +18,46 @@ from ..identity import refuse_twins
 from ..optim import check_averaging
 from ..schedules import Event, Planner, Schedule, Segment, Span, named
 from .agreement import agree
-from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments
+from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments, staged
 from .draws import Draws
 from .executors import make
 from .executors.execute import autocasts, casting, computing
+from .messages import changed, check_samples, split, tensors_of
 from .options import Options
-from .split import Balance
+from .split import Balance, Stages
 from .stage import Loss, Stage, is_finite
 
 __all__ = ["Pipeline"]
 
+_INF = float("inf")
 # Micro-batches that one call of the executor gets at most; cutting changes no result.
 _CHUNK = 1024
 
 T = TypeVar("T")
+
+
+def _copied(one: Tensor) -> Tensor:
+    return one.detach().clone()
+
+
+def _first(one: Tensor) -> Tensor:
+    return one[:1].clone()
+
+
+def _is_usable(value: object) -> bool:
+    """No NaN and no infinity; beside other tensors -inf is that of a mask."""
+    if isinstance(value, Tensor):
+        return is_finite(value)
+    floats = [one for one in tensors_of(value) if one.is_floating_point()]
+    return not any(bool((one.isnan() | (one == _INF)).any()) for one in floats)
+
+
+def _all_stages(given: Any) -> list[Stage]:
+    stages = list(given)
+    for one in stages:
+        if not isinstance(one, Stage):
+            raise ConfigError(f"stages hold a {type(one).__name__} beside a Stage; use one kind")
+    return stages
 
 
 class Pipeline:
@@ -44,15 +70,18 @@ class Pipeline:
     lives there (:attr:`local`).
 
     Args:
-        model: an nn.Sequential to be cut, or the stages.
-        stages: how many, for a model; each holds whole layers, see
-            :func:`pulseline.pipeline.split.split`.
+        model: to be cut, or the modules of the stages, or the stages; modules of stages take one
+            argument, what the stage before returns, see :class:`Stage`.
+        stages: how many, for a model, or names of the submodules with which the second, third, ..
+            begin; each holds whole layers, see :func:`pulseline.pipeline.split.split`.
         schedule: "async" (Analog-SGD-AP), "sync" (1F1B, one update per ``micro_batches``),
             "sequential", "gpipe", "duplex", or a :class:`pulseline.schedules.Schedule`.
-        optimizer: for a model: makes each stage's optimizer from its parameters.
-        loss: for a model: ``loss(output, target)``, the mean over a micro-batch.
+        optimizer: for modules: makes each stage's optimizer from its parameters.
+        loss: for modules: ``loss(output, target)``, the mean over a micro-batch.
         balance: for a model: parameterised layers per stage, such as
             ``pulseline.cost.balance(model, stages).counts``; None: equal numbers.
+        inputs: for a model: arguments of its forward that ``x`` holds; None: those without a
+            default.
         options: fields of :class:`pulseline.pipeline.Options` by name.
 
     Raises:
@@ -62,21 +91,27 @@ class Pipeline:
 
     def __init__(
         self,
-        model: nn.Module | Sequence[Stage],
-        stages: int | None = None,
+        model: nn.Module | Sequence[nn.Module] | Sequence[Stage],
+        stages: Stages | None = None,
         schedule: str | Schedule = "async",
         *,
         optimizer: OptimizerFactory | None = None,
         loss: Loss | None = None,
         balance: Balance = None,
+        inputs: Sequence[str] | None = None,
         **options: Any,
     ) -> None:
         self.options = Options.of(options)
         if isinstance(model, nn.Module):
-            self.stages = cut(model, stages, optimizer, loss, balance)
+            self.stages = cut(model, stages, optimizer, loss, balance, inputs)
         else:
-            refuse_model_arguments(stages=stages, optimizer=optimizer, loss=loss, balance=balance)
-            self.stages = list(model)
+            refuse_model_arguments(stages=stages, balance=balance, inputs=inputs)
+            modules = [one for one in model if isinstance(one, nn.Module)]
+            if modules and len(modules) == len(model):
+                self.stages = staged(modules, optimizer, loss)
+            else:
+                refuse_model_arguments(optimizer=optimizer, loss=loss)
+                self.stages = _all_stages(model)
         check_stages(self.stages)
         if isinstance(schedule, str):
             schedule = named(schedule, self.options.micro_batches)
@@ -86,7 +121,7 @@ class Pipeline:
             )
         schedule.check_stages(len(self.stages))
         self.schedule = schedule
-        self.example: Tensor | None = None  # the first sample that was fed, for the cost model
+        self.example: Any = None  # the first sample that was fed, for the cost model
         self._weights: dict[int, float] = {}
         self._losses: list[Tensor] = []  # that finished and were not returned yet
         self._turn = threading.Lock()
@@ -140,13 +175,16 @@ class Pipeline:
                 mine.append((f"layer {name} of stage {stage.index}", array.identity))
         refuse_twins(mine)
 
-    def step(self, x: Tensor, y: Tensor) -> Tensor:
+    def step(self, x: Any, y: Any) -> Tensor:
         """Feed samples, cut into micro-batches, and run every clock cycle that is decided.
 
         The asynchronous pipeline stays filled: the last micro-batches finish in a later call.
 
         Args:
-            x: (samples, ...) inputs. y: (samples, ...) targets. A rest shorter than
+            x: (samples, ...) inputs, or a tuple or dict of them: arguments of a model that was cut,
+                by order or name; what the first module takes of stages by hand. Masks in them may
+                hold -inf.
+            y: (samples, ...) targets, or a tuple, list or dict of them. A rest shorter than
                 ``micro_batch_size`` becomes a short micro-batch.
 
         Returns:
@@ -158,41 +196,43 @@ class Pipeline:
             ConfigError: before anything runs.
             StageFailed: from a stage.
         """
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            name, found = ("y", y) if isinstance(x, Tensor) else ("x", x)
-            raise ConfigError(f"{name} is a {type(found).__name__}; stack the samples to a tensor")
-        if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
+        count = check_samples("x", x)
+        if check_samples("y", y) != count:
+            shapes = [[tuple(one.shape) for one in tensors_of(value)] for value in (x, y)]
+            told = [one[0] if len(one) == 1 else one for one in shapes]
             raise ConfigError(
-                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; use as many samples of "
-                "each in the first dimension"
+                f"x has shape {told[0]} and y {told[1]}; use as many samples of each in the first "
+                "dimension"
             )
-        if len(x) and not (is_finite(x) and is_finite(y)):
+        if count and not (_is_usable(x) and _is_usable(y)):
             raise ConfigError(
                 "x or y holds a NaN or an infinity; remove such samples from the batch"
             )
         if torch.is_inference_mode_enabled():
             raise ConfigError("step came in inference mode, where nothing can be trained; leave it")
         with self._alone("step"):
-            self._feed(x.detach().clone(), y.clone())  # in flight when a buffer is used again
+            # in flight when a buffer is used again
+            self._feed(changed(x, _copied), changed(y, _copied), count)
             return self._hand_over()
 
-    def _feed(self, x: Tensor, y: Tensor) -> None:
+    def _feed(self, x: Any, y: Any, count: int) -> None:
         size = self.micro_batch_size
-        self._note("step", x, y)
+        self._note("step", *tensors_of(x), *tensors_of(y))
         if self.flushed:
             self._weights.clear()
-        for inputs, targets in zip(
-            torch.split(x, size * _CHUNK), torch.split(y, size * _CHUNK), strict=True
-        ):
-            if not len(inputs):
-                break
+        chunk = size * _CHUNK
+        for inputs, targets in zip(split(x, chunk), split(y, chunk), strict=True):
             first = self._planner.micro_batches
-            parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+            parts = zip(split(inputs, size), split(targets, size), strict=True)
             for k, (one, its_target) in enumerate(parts, start=first):
-                if len(one) < size and self._shares_update(k):
-                    self._weights[k] = len(one) / size
+                samples = min(count, size)
+                if not samples:
+                    return
+                if samples < size and self._shares_update(k):
+                    self._weights[k] = samples / size
+                count -= samples
                 if self.example is None:
-                    self.example = one[:1].clone()
+                    self.example = changed(one, _first)
                 self._executor.feed(k, one, its_target)
                 self._planner.feed()
             self._advance()
@@ -249,11 +289,11 @@ class Pipeline:
             self._executor.abandon()
             raise
 
-    def eval(self, x: Tensor, drain: bool = True) -> Tensor:
+    def eval(self, x: Any, drain: bool = True) -> Any:
         """The network's output, modules in eval mode, where every loss that finished is kept.
 
         Args:
-            x: (samples, ...) inputs.
+            x: (samples, ...) inputs, see :meth:`step`.
             drain: finish first what is in flight, which ends a segment; False: refuse then.
 
         Returns:

@@ -8,7 +8,7 @@ moves the weights. Which versions were used is recorded, not assumed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from ..optim import average_pending
 from ..schedules import Span
 from ..torch_private import run_backward
 from .draws import Draws, may_draw
+from .messages import Bundle, Message, errors, pack, packed, tensors_of
 
 __all__ = ["Loss", "Record", "Stage", "Update", "evaluating", "is_finite"]
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
 class Record(NamedTuple):
@@ -76,13 +77,16 @@ class Stage:
     before each operation.
 
     Args:
-        module: of one tensor in, one tensor out.
+        module: of one argument, the message of the stage before (the first: an input), which
+            returns the message to the next: a tensor, or tuples, lists and dicts of tensors and
+            plain values, see :mod:`.messages`. What it only passes on rides along.
         optimizer: its ``step()`` must move parameters without telling autograd, as ``AnalogSGD``
             does: F of later micro-batches has already run on them.
         loss: of the last stage; ``loss(output, target)`` is a scalar, the mean over the
             micro-batch.
         keep: records that are held, the newest ones.
-        names: what the module's children are called in the whole model, for :meth:`state`.
+        names: what an entry of the module's state is called in the whole model, for :meth:`state`;
+            None: the stage's number stands in front.
 
     Raises:
         ConfigError: the module is a traced graph.
@@ -96,7 +100,7 @@ class Stage:
         optimizer: torch.optim.Optimizer,
         loss: Loss | None = None,
         keep: int = 65536,
-        names: Sequence[str] | None = None,
+        names: Callable[[str], str] | None = None,
     ) -> None:
         if isinstance(module, torch.fx.GraphModule):
             raise ConfigError(
@@ -121,7 +125,8 @@ class Stage:
         # plain tuples: one is made per operation
         self._records: deque[tuple[int, int, int, int, int]] = deque(maxlen=keep)
         self._updates: deque[tuple[int, int, int]] = deque(maxlen=keep)
-        self._saved: deque[tuple[int, Tensor, Tensor, int, int]] = deque()
+        # micro-batch, what collects gradients, what gets them, version, time
+        self._saved: deque[tuple[int, Any, Any, int, int]] = deque()
         self._seed_grad: Tensor | None = None
         self._unapplied = 0.0
 
@@ -145,7 +150,7 @@ class Stage:
         """Micro-batches in flight; version and time of their B are -1."""
         return [Record(k, version, -1, time, -1) for k, _, _, version, time in self._saved]
 
-    def forward(self, k: int, x: Tensor, target: Tensor | None = None) -> Tensor:
+    def forward(self, k: int, x: Any, target: Any = None) -> Message:
         """F of micro-batch k.
 
         Args:
@@ -156,30 +161,37 @@ class Stage:
             The detached output, at the last stage the detached loss.
 
         Raises:
-            StageFailed: it is not finite.
-            ConfigError: the module gives something else than a tensor, the loss than a scalar.
+            StageFailed: a part of it that takes gradients is not finite.
+            ConfigError: the module gives what stages do not pass on, the loss no scalar.
         """
-        if not self.first:
+        leaves: Any = x
+        if type(x) is Bundle:
+            x, leaves = x.open()
+        elif not self.first:
             x.requires_grad_()
         if self.draws is None or self._draws_numbers is False:
             out = self._compute(x, target)
         else:
             out = self._compute_seeded(self.draws, k, x, target)
-        message = out.detach()
-        if not self.finite(message):
+        message: Message
+        one: Tensor
+        if (type(out) is not Tensor or not out.requires_grad) and packed(out):
+            message, out = pack(out)
+            finite = all(self.finite(message.tensors[n]) for n in message.takes)
+        else:
+            message = one = out.detach()
+            if not one.is_contiguous():  # as other executors would send it
+                message = one = one.contiguous()
+            finite = self.finite(one)
+        if not finite:
             raise StageFailed(self.index, "F", k, "its output is NaN or infinite")
-        self._saved.append((k, x, out, self.version, self.time))
+        self._saved.append((k, leaves, out, self.version, self.time))
         if len(self._saved) > self.peak:
             self.peak = len(self._saved)
         return message
 
-    def _compute(self, x: Tensor, target: Tensor | None) -> Tensor:
-        out: Tensor = self.module(x)
-        if not isinstance(out, Tensor):
-            raise ConfigError(
-                f"the module of stage {self.index} returns a {type(out).__name__}; return one "
-                "tensor, which is what stages pass on"
-            )
+    def _compute(self, x: Any, target: Any) -> Any:
+        out = self.module(x)
         if self.loss is None:
             return out
         if target is None:
@@ -193,15 +205,16 @@ class Stage:
             )
         return out
 
-    def _compute_seeded(self, draws: Draws, k: int, x: Tensor, target: Tensor | None) -> Tensor:
-        with draws.of(self.index, k, x.device) as drew:
+    def _compute_seeded(self, draws: Draws, k: int, x: Any, target: Any) -> Any:
+        device = (tensors_of(x) or self._parameters)[0].device
+        with draws.of(self.index, k, device) as drew:
             out = self._compute(x, target)
         if self._draws_numbers is None:
             self._draws_numbers = drew[0] or may_draw(self.module)
             draws.any = draws.any or self._draws_numbers
         return out
 
-    def backward(self, k: int, grad: Tensor | None = None) -> Tensor | None:
+    def backward(self, k: int, grad: Message | None = None) -> Message | None:
         """B of micro-batch k; weight gradients (pulses) stay pending until :meth:`update`.
 
         Args:
@@ -209,7 +222,8 @@ class Stage:
             grad: dL/d(output); the last stage starts from its own loss and takes none.
 
         Returns:
-            dL/d(input), None at stage 1. A first stage without anything to train does nothing.
+            dL/d(input), None at stage 1. A stage before which and in which nothing is trained does
+            nothing.
 
         Raises:
             StageFailed: the result is not finite, or the message is not the one that is due.
@@ -217,25 +231,47 @@ class Stage:
         if not self._saved or self._saved[0][0] != k:
             raise StageFailed(self.index, "B", k, "its forward pass is not the oldest in flight")
         _, x, out, version, time = self._saved.popleft()
+        outs: tuple[Tensor, ...] = (out,)
+        grads: Any = (grad,)
         if self.loss is not None:
-            grad = self._loss_grad(k, out)
-        elif grad is None or grad.shape != out.shape:
-            got = None if grad is None else tuple(grad.shape)
+            grads = (self._loss_grad(k, out),)
+        elif type(out) is tuple:
+            outs, grads = self._matched(k, out, grad)
+        elif not isinstance(grad, Tensor) or grad.shape != out.shape:
+            got = tuple(grad.shape) if isinstance(grad, Tensor) else None
             raise StageFailed(self.index, "B", k, f"grad is {got}, not of shape {tuple(out.shape)}")
-        if out.requires_grad:
-            self._run_backward(out, grad)
-        elif not self.first:
+        if outs and outs[0].requires_grad:
+            self._run_backward(outs, grads)
+        elif not self.first and (type(x) is not tuple or x):
             raise StageFailed(
                 self.index, "B", k, "its output does not depend on its input, it is detached"
             )
         self._unapplied += self.weights.get(k, 1.0)
         self._records.append((k, version, self.version, time, self.time))
-        if self.first:
-            return None
-        message = x.grad
-        if message is None or not self.finite(message):
+        return None if self.first else self._error(k, x)
+
+    def _error(self, k: int, x: Any) -> Message:
+        """What goes up: gradients of what came down."""
+        message: Message = errors(x) if type(x) is tuple else x.grad
+        if type(message) is Bundle:
+            good = all(map(self.finite, message.tensors)) and (message.tensors or not x)
+        else:
+            good = message is not None and self.finite(message)  # type: ignore[arg-type]
+        if not good:
             raise StageFailed(self.index, "B", k, "its input gradient is missing, NaN or infinite")
         return message
+
+    def _matched(
+        self, k: int, outs: tuple[Tensor, ...], grad: Message | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Outputs of several that were used further on, and their gradients."""
+        if type(grad) is Bundle and all(n < len(outs) for n in grad.takes):
+            used = tuple(outs[n] for n in grad.takes)
+            if all(one.shape == g.shape for one, g in zip(used, grad.tensors, strict=True)):
+                return used, grad.tensors
+        got = [tuple(g.shape) for g in grad.tensors] if type(grad) is Bundle else type(grad)
+        want = [tuple(one.shape) for one in outs]
+        raise StageFailed(self.index, "B", k, f"gradients are {got}, not of shapes {want}")
 
     def _loss_grad(self, k: int, out: Tensor) -> Tensor:
         """dL/dL of a micro-batch: its share of a full one's samples."""
@@ -244,12 +280,12 @@ class Stage:
         weight = self.weights.get(k)
         return self._seed_grad if weight is None else self._seed_grad * weight
 
-    def _run_backward(self, out: Tensor, grad: Tensor) -> None:
+    def _run_backward(self, outs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
         if self.draws is not None and self.draws.any:
             with self.draws.turn:
-                run_backward(out, grad)
+                run_backward(outs, grads)
         else:
-            run_backward(out, grad)
+            run_backward(outs, grads)
 
     def update(self, k: int) -> None:
         """U: apply everything pending, up to micro-batch k, as one step of the optimizer."""
@@ -282,7 +318,4 @@ class Stage:
 
     def full_name(self, name: str) -> str:
         """What an entry of the module is called in the whole model."""
-        if self.names is None:
-            return f"{self.index}.{name}"
-        child, _, rest = name.partition(".")
-        return f"{self.names[int(child)]}.{rest}"
+        return f"{self.index}.{name}" if self.names is None else self.names(name)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ...errors import BackendError, ConfigError, StageFailed
 from ...schedules import Planned
+from ..messages import decode, encode, pack, tensors_of
 from ..stage import Stage
 from .apart import mark_apart
 from .calls import Calls, difference, groups_named
@@ -168,7 +169,7 @@ class Distributed:
 
     # ---- work ----
 
-    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+    def feed(self, k: int, x: Any, target: Any) -> None:
         """Queue micro-batch k where it is needed: inputs at stage 1, targets at the last.
 
         Args:
@@ -241,7 +242,7 @@ class Distributed:
                 for message, (_, kind, k) in zip(incoming, due, strict=True):
                     boxes[kind][1].put(k, message)
 
-    def eval(self, x: Tensor) -> Tensor:
+    def eval(self, x: Any) -> Any:
         """Output of all stages, on every process.
 
         Args:
@@ -251,20 +252,24 @@ class Distributed:
             BackendError, StageFailed, ConfigError: as :meth:`run`.
         """
         self._check_open()
-        self._watch.calls.add("eval", x)
+        self._watch.calls.add("eval", *tensors_of(x))
         self._watch.begin("eval")
-        y: Tensor | None = None
+        data: Tensor | None = None
         try:
             with torch.no_grad():
-                y = self.stage.module(x if self._eval_in is None else self._eval_in.get(0))
+                if self._eval_in is not None:
+                    x = self._eval_in.get(0).open()[0]  # type: ignore[union-attr]
+                y, _ = pack(self.stage.module(x))
             if self._eval_out is not None:
                 self._eval_out.put(0, y)
                 self._eval_out.flush()
+            else:
+                data = encode(y)
         except (Exception, KeyboardInterrupt) as error:
             self._fail(error)
-        result = self._from_last(y, self._eval_out is None)
+        result = self._from_last(data, self._eval_out is None)
         assert result is not None
-        return result.to(self._device)
+        return decode(result.to(self._device)).open()[0]
 
     def share(self, value: Any) -> list[Any]:
         """``value`` of every process, by rank; a barrier.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import StageFailed
 from ...schedules import Planned, Span
+from ..messages import Message
 from ..stage import Stage
 from .calls import Calls
 from .link import Link, LinkFailed, Poisoned, Sink, Source, ThreadLink
@@ -39,7 +40,7 @@ class Executor(Protocol):
     local: list[Stage]
     calls: Calls | None  # what processes must be told alike; None: there is one
 
-    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+    def feed(self, k: int, x: Any, target: Any) -> None:
         """Queue a micro-batch.
 
         Args:
@@ -62,7 +63,7 @@ class Executor(Protocol):
     def abandon(self) -> None:
         """Drop everything in flight; weights stay as they are."""
 
-    def eval(self, x: Tensor) -> Tensor:
+    def eval(self, x: Any) -> Any:
         """Output of all stages for ``x``; they are in eval mode, nothing is in flight."""
 
     def share(self, value: T) -> list[T]:
@@ -104,7 +105,7 @@ def perform(stage: Stage, ends: Ends, cycle: int, kind: str, k: int) -> None:
     stage.time = cycle
     spans, start = stage.spans, 0.0
     version = stage.version
-    result: Tensor | None = None
+    result: Message | None = None
     try:
         if kind == "F":
             x = ends.inputs.get(k)
@@ -126,7 +127,7 @@ def perform(stage: Stage, ends: Ends, cycle: int, kind: str, k: int) -> None:
         if sink is not None:
             sink.put(k, result)
         else:
-            ends.losses.append(result)
+            ends.losses.append(result)  # type: ignore[arg-type]  # the last stage gives its loss
     except (StageFailed, Poisoned):
         raise
     except Exception as error:
@@ -208,7 +209,7 @@ class Local:
         ]
         self._inputs, self._targets = down[0], targets
 
-    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+    def feed(self, k: int, x: Any, target: Any) -> None:
         """Queue a micro-batch.
 
         Args:
@@ -231,7 +232,7 @@ class Local:
         for stage in self.local:
             stage.abandon()
 
-    def eval(self, x: Tensor) -> Tensor:
+    def eval(self, x: Any) -> Any:
         """Output of all stages, one after the other in the calling thread."""
         with torch.no_grad():
             for stage in self.local:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from queue import Empty, SimpleQueue
-from typing import Protocol
-
-from torch import Tensor
+from typing import Any, Protocol
 
 from ...errors import StageFailed
+from ..messages import Message
 
 __all__ = ["Link", "LinkFailed", "Poisoned", "Sink", "Source", "ThreadLink", "check_order"]
 
@@ -44,8 +43,8 @@ class Poisoned(Exception):
 class Source(Protocol):
     """Where a stage takes its messages from."""
 
-    def get(self, k: int) -> Tensor:
-        """Take the next message.
+    def get(self, k: int) -> Any:
+        """Take the next message; of stage 1 an input, of the last one a target too.
 
         Raises:
             LinkFailed: it does not come, or is not that of micro-batch k.
@@ -56,7 +55,7 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where a stage puts its messages."""
 
-    def put(self, k: int, message: Tensor) -> None:
+    def put(self, k: int, message: Message) -> None:
         """Send a message.
 
         Args:
@@ -81,15 +80,15 @@ class Link:
     """Messages in order, between stages of one thread."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[int, Tensor]] = deque()
+        self._queue: deque[tuple[int, Any]] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, k: int, message: Tensor) -> None:
+    def put(self, k: int, message: Any) -> None:
         self._queue.append((k, message))
 
-    def get(self, k: int) -> Tensor:
+    def get(self, k: int) -> Any:
         if not self._queue:
             raise LinkFailed("its message is missing")
         got, message = self._queue.popleft()
@@ -111,13 +110,13 @@ class ThreadLink:
     """
 
     def __init__(self, timeout: float) -> None:
-        self._queue: SimpleQueue[tuple[int, Tensor] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, Any] | None] = SimpleQueue()
         self._timeout = timeout
 
-    def put(self, k: int, message: Tensor) -> None:
+    def put(self, k: int, message: Any) -> None:
         self._queue.put((k, message))
 
-    def get(self, k: int) -> Tensor:
+    def get(self, k: int) -> Any:
         try:
             item = self._queue.get(timeout=self._timeout)
         except Empty:

@@ -152,11 +152,9 @@ class SharedChannel(Channel):
         self._ended = select.poll()
         self._ended.register(pidfd, select.POLLIN)
 
-    def put(self, k: int, message: Tensor) -> None:
+    def _begin(self, size: int) -> None:
         if not self._seq:
-            size = HEAD + message.numel() * message.element_size()
-            self._map(size, grow=True)
-        super().put(k, message)
+            self._map(HEAD + size, grow=True)
 
     def poison(self, failure: StageFailed | None = None) -> None:
         if self._ring is not None:  # a reader too: its writer may wait for room

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...errors import BackendError, ConfigError, StageFailed
 from ...schedules import Planned
+from ..messages import Bundle, tensors_of
 from ..stage import Stage
 from .execute import Local, perform
 from .link import Link
@@ -33,18 +34,19 @@ class StreamLink(Link):
         super().__init__()
         self._events: deque[Any] = deque()
 
-    def put(self, k: int, message: Tensor) -> None:
+    def put(self, k: int, message: Any) -> None:
         event = _cuda.Event()
         event.record()
         self._events.append(event)
         super().put(k, message)
 
-    def get(self, k: int) -> Tensor:
+    def get(self, k: int) -> Any:
         message = super().get(k)
         stream = torch.cuda.current_stream()
         stream.wait_event(self._events.popleft())
-        if message.is_cuda:
-            message.record_stream(stream)
+        for one in message.tensors if type(message) is Bundle else tensors_of(message):
+            if one.is_cuda:
+                one.record_stream(stream)
         return message
 
     def clear(self) -> None:

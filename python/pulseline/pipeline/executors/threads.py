@@ -182,7 +182,7 @@ class Threads(Local):
             super().abandon()
             self._unsettled = False
 
-    def feed(self, k: int, x: Tensor, target: Tensor) -> None:
+    def feed(self, k: int, x: Any, target: Any) -> None:
         """Queue micro-batch k.
 
         Args:
@@ -191,7 +191,7 @@ class Threads(Local):
         self._recover()
         super().feed(k, x, target)
 
-    def eval(self, x: Tensor) -> Tensor:
+    def eval(self, x: Any) -> Any:
         """Output of all stages, one after the other in the calling thread.
 
         Args:

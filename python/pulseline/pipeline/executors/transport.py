@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...errors import StageFailed
 from ...schedules import Planned
+from ..messages import Bundle, Message, decode, encode
 from .link import LinkFailed, Poisoned
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LockStep",
     "Transfers",
     "empty_header",
+    "flat",
     "lost",
     "pack",
     "poison",
@@ -51,14 +53,18 @@ _DTYPES = (
     torch.uint8,
     torch.bool,
 )
+_BUNDLE = len(_DTYPES)  # in the place of a dtype: several tensors, as bytes
 
 
-def pack(seq: int, k: int, kind: str, message: Tensor, finite: bool = True) -> Tensor:
+def pack(
+    seq: int, k: int, kind: str, message: Tensor, finite: bool = True, bundle: bool = False
+) -> Tensor:
     """Header of a message: magic, seq, k, kind, dtype, finite flag, dimensions, shape.
 
     Args:
         seq: number of the message on its link. k: micro-batch. kind: one of KINDS.
         message: that follows. finite: whether it holds no NaN and no infinity.
+        bundle: it is several, see :func:`.messages.encode`.
 
     Returns:
         (16,) int64 on the CPU.
@@ -68,19 +74,19 @@ def pack(seq: int, k: int, kind: str, message: Tensor, finite: bool = True) -> T
     """
     if message.dtype not in _DTYPES or message.dim() > _SIZE - _SHAPE:
         raise LinkFailed(f"a message of {message.dtype} and {message.dim()} dimensions has no form")
-    dtype = _DTYPES.index(message.dtype)
+    dtype = _BUNDLE if bundle else _DTYPES.index(message.dtype)
     values = [_MAGIC, seq, k, KINDS[kind], dtype, int(finite), message.dim(), *message.shape]
     return torch.tensor(values + [0] * (_SIZE - len(values)), dtype=torch.int64, device="cpu")
 
 
-def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, list[int]]:
+def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype | None, list[int]]:
     """What a header says of the message that follows.
 
     Args:
         header: (16,) int64. seq, k, kind: of the message that is due, see :func:`pack`.
 
     Returns:
-        dtype and shape.
+        dtype (None: a bundle's bytes) and shape.
 
     Raises:
         LinkFailed: it is another message, or not finite.
@@ -97,10 +103,17 @@ def unpack(header: Tensor, seq: int, k: int, kind: str) -> tuple[torch.dtype, li
         raise LinkFailed(f"message {got} (number, micro-batch, kind) came in place of {due}")
     if not finite:
         raise LinkFailed("its message is NaN or infinite")
-    if not (0 <= dtype < len(_DTYPES) and 0 <= dims <= _SIZE - _SHAPE):
+    if not (0 <= dtype <= _BUNDLE and 0 <= dims <= _SIZE - _SHAPE):
         raise LinkFailed("its message's header is damaged")
     shape = values[_SHAPE - 1 : _SHAPE - 1 + dims]
-    return _DTYPES[dtype], shape
+    return None if dtype == _BUNDLE else _DTYPES[dtype], shape
+
+
+def flat(message: Message) -> tuple[Tensor, bool]:
+    """A message as one tensor, and whether it is a bundle."""
+    if type(message) is Bundle:
+        return encode(message), True
+    return message.detach(), False  # type: ignore[union-attr]
 
 
 def poison(failure: StageFailed | None = None, words: int = _SIZE) -> Tensor:
@@ -177,7 +190,7 @@ class Channel:
         self._sent: deque[tuple[Any, Tensor]] = deque()
         self._posted: deque[tuple[Any, Tensor]] = deque()
 
-    def put(self, k: int, message: Tensor) -> None:
+    def put(self, k: int, message: Message) -> None:
         """Send a message.
 
         Args:
@@ -186,9 +199,11 @@ class Channel:
         Raises:
             LinkFailed: the connection was lost.
         """
-        message = message.detach().cpu().contiguous()
-        body = message.reshape(-1).view(torch.uint8)
-        head = pack(self._seq, k, self._kind, message).view(torch.uint8)
+        one, bundle = flat(message)
+        one = one.cpu().contiguous()
+        body = one.reshape(-1).view(torch.uint8)
+        head = pack(self._seq, k, self._kind, one, bundle=bundle).view(torch.uint8)
+        self._begin(len(body))
         if self._seq and len(body) <= self._room:
             self._transmit((head, body))
         else:
@@ -201,7 +216,7 @@ class Channel:
         while len(self._sent) > 2 * self._window:
             self._complete()
 
-    def get(self, k: int) -> Tensor:
+    def get(self, k: int) -> Message:
         """Wait for the next message.
 
         Raises:
@@ -210,7 +225,7 @@ class Channel:
         """
         data = self._next()
         dtype, shape = unpack(data[:HEAD].view(torch.int64), self._seq, k, self._kind)
-        size = math.prod(shape) * dtype.itemsize
+        size = math.prod(shape) * (1 if dtype is None else dtype.itemsize)
         body = data[HEAD : HEAD + size]
         if not self._seq or size > self._room:
             body = torch.empty(size, dtype=torch.uint8, device="cpu")
@@ -220,7 +235,12 @@ class Channel:
                 self._room = size
         self._seq += 1
         self._ahead()
+        if dtype is None:
+            return decode(body.to(self._device))
         return body.view(dtype).reshape(shape).to(self._device)
+
+    def _begin(self, size: int) -> None:
+        """A message of that many bytes is about to be sent."""
 
     def poison(self, failure: StageFailed | None = None) -> None:
         """Tell the reader that this process failed, if it still listens.
@@ -338,7 +358,7 @@ class LockStep:
         self._sent: dict[tuple[int, str], int] = {}
         self._received: dict[tuple[int, str], int] = {}
 
-    def exchange(self, outgoing: list[Tensor], sends: Transfers, due: Transfers) -> list[Tensor]:
+    def exchange(self, outgoing: list[Message], sends: Transfers, due: Transfers) -> list[Message]:
         """Send and receive the messages of one tick.
 
         Args:
@@ -350,22 +370,26 @@ class LockStep:
         Raises:
             LinkFailed: the connection was lost, or another message came.
         """
-        outgoing = [message.detach().contiguous() for message in outgoing]
-        headers = []
+        headers, bodies = [], []
         for message, (peer, kind, k) in zip(outgoing, sends, strict=True):
+            one, bundle = flat(message)
+            bodies.append(one.contiguous().to(self._device))
             seq = self._sent.get((peer, kind), 0)
             self._sent[peer, kind] = seq + 1
-            headers.append(pack(seq, k, kind, message).to(self._device))
+            headers.append(pack(seq, k, kind, one, bundle=bundle).to(self._device))
         heads = [empty_header().to(self._device) for _ in due]
         self._batch(headers, sends, heads, due)
-        incoming = []
+        incoming, bundles = [], []
         for head, (peer, kind, k) in zip(heads, due, strict=True):
             seq = self._received.get((peer, kind), 0)
             self._received[peer, kind] = seq + 1
             dtype, shape = unpack(head.cpu(), seq, k, kind)
-            incoming.append(torch.empty(shape, dtype=dtype, device=self._device))
-        self._batch(outgoing, sends, incoming, due)
-        return incoming
+            bundles.append(dtype is None)
+            incoming.append(torch.empty(shape, dtype=dtype or torch.uint8, device=self._device))
+        self._batch(bodies, sends, incoming, due)
+        return [
+            decode(one) if bundle else one for one, bundle in zip(incoming, bundles, strict=True)
+        ]
 
     def _batch(
         self, outgoing: list[Tensor], sends: Transfers, incoming: list[Tensor], due: Transfers
