@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 import delayed
 import executor_cases as cases
+import families
 from pulseline.errors import BackendError, ConfigError, StageFailed
 from pulseline.nn import AnalogLinear
 from pulseline.optim import AnalogSGD
-from pulseline.pipeline import Pipeline
+from pulseline.pipeline import Pipeline, checkpoint
 from pulseline.pipeline.executors import dist as distributed
 from pulseline.pipeline.executors import processes, shared
 from pulseline.pipeline.stage import Stage
@@ -60,6 +61,49 @@ def gloo() -> None:
     """From here on no process finds that it could share memory."""
     shared.possible = lambda: False
     equal()
+
+
+def family(name: str, link: str | None = None) -> None:
+    """A model cut on its graph: messages of several tensors against ``sim``."""
+    original = distributed.Distributed
+    distributed.Distributed = lambda *args: original(*args, link)  # type: ignore[assignment, misc]
+    try:
+        want = families.outcome(families.build(name, WORLD), name)
+        with families.build(name, WORLD, executor="dist") as pipe:
+            got = families.outcome(pipe, name)
+            assert got == want, f"{name}: {got} is not {want}"
+    finally:
+        distributed.Distributed = original  # type: ignore[misc]
+
+
+def all_families() -> None:
+    """Through memory, by gloo, in lock-step."""
+    for name in families.FAMILIES:
+        family(name)
+    family("gpt", "gloo")
+    family("gpt", "lockstep")
+
+
+def family_saved() -> None:
+    """Saves in the middle, goes on, and is killed."""
+    pipe = families.build("gpt", WORLD, executor="dist")
+    families.trained(pipe, "gpt")
+    checkpoint.save(pipe, os.environ["SAVED"], 1)
+    x, y = families.samples("gpt", 4)
+    pipe.step(x, y)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def family_resumed() -> None:
+    """Continues from there, and ends with the bits of a run that nobody killed."""
+    whole = families.build("gpt", WORLD)
+    with families.build("gpt", WORLD, executor="dist") as pipe:
+        checkpoint.load(pipe, os.environ["SAVED"])
+        assert pipe.micro_batches == 8
+        losses = families.trained(pipe, "gpt")
+        families.trained(whole, "gpt")
+        assert families.trained(whole, "gpt") == losses
+        assert whole.digest() == pipe.digest()
 
 
 def memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 from torch import nn
 
 import families
+import launch
 from families import FAMILIES, SIZE
 from pulseline.digest import digest
 from pulseline.pipeline.split import split
+
+SCRIPT = str(Path(__file__).with_name("dist_rank.py"))
 
 NAMES = [*FAMILIES]
 CUTS = [2, 4, "names"]
@@ -100,3 +104,19 @@ def _still(part: Any) -> Any:
             part.training = was
 
     return forward
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_leave_the_bits_of_sim(world: int) -> None:
+    """Through memory, by gloo and in lock-step."""
+    done = launch.ranks(world, SCRIPT, "all_families")
+    assert [rank.code for rank in done] == [0] * world, done
+
+
+def test_killed_and_resumed(tmp_path: Path) -> None:
+    """A GPT in two processes; dropout and messages of several tensors go on where they were."""
+    env = {"SAVED": str(tmp_path)}
+    done = launch.ranks(2, SCRIPT, "family_saved", env=env)
+    assert [rank.code for rank in done] == [-9, -9], done
+    done = launch.ranks(2, SCRIPT, "family_resumed", env=env)
+    assert [rank.code for rank in done] == [0, 0], done

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from .hardware import balance as balance_times
 from .hardware.presets import DEFAULT
 from .nn.registry import CONVOLUTIONS
 from .pipeline import Pipeline
+from .pipeline.messages import tensors_of
+from .pipeline.split import units
 from .pipeline.stage import evaluating
 from .schedules import Schedule, Span, modelled_spans, run_time
 from .uncounted import watched
@@ -56,16 +59,16 @@ Counted = Mapping[Hashable, Fired]
 
 
 def matrices(
-    modules: Sequence[nn.Module], example: Tensor | None = None, counted: Counted | None = None
+    modules: Sequence[nn.Module], example: Any = None, counted: Counted | None = None
 ) -> list[list[Matrix]]:
     """The weight matrices of modules that follow each other; digital ones as if on tiles.
 
     Args:
         modules: in order.
-        example: an input (samples, ...) of the first module. With it the modules run once, in eval
-            mode (no training counter moves), and every product that was taken is counted: a
-            convolution takes one per output position. Without it each matrix is used once per
-            sample.
+        example: an input (samples, ...) of the first module, or a tuple or dict of tensors. With it
+            the modules run once, in eval mode (no training counter moves), and every product that
+            was taken is counted: a convolution takes one per output position. Without it each
+            matrix is used once per sample.
         counted: pulses of arrays, see :func:`count`; None: as the modules' own arrays counted.
 
     Raises:
@@ -77,26 +80,38 @@ def matrices(
             [_matrix(layer, 1, counted) for layer in module.modules() if _holds_matrix(layer)]
             for module in modules
         ]
-    found: list[list[Matrix]] = []
-    samples = len(example)
+    now = 0
+    found: list[list[Matrix]] = [[] for _ in modules]
+    with _taking(modules, example, lambda _, matrix: found[now].append(matrix), counted):
+        x = example
+        for now, module in enumerate(modules):  # noqa: B007 - the hooks read it
+            x = module(x)
+    return found
 
-    def take(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+
+@contextmanager
+def _taking(
+    modules: Sequence[nn.Module],
+    example: Any,
+    take: Callable[[nn.Module, Matrix], None],
+    counted: Counted,
+) -> Iterator[None]:
+    """Modules in eval mode that tell every product of theirs: (layer, its matrix)."""
+    samples = len(tensors_of(example)[0])
+
+    def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         rows, _ = _shape(layer)
         positions = output.numel() / max(samples * rows, 1)
-        found[-1].append(_matrix(layer, positions, counted, known=True))
+        take(layer, _matrix(layer, positions, counted, known=True))
 
     layers = [layer for module in modules for layer in module.modules()]
-    hooks = [layer.register_forward_hook(take) for layer in layers if _holds_matrix(layer)]
-    x = example
+    hooks = [layer.register_forward_hook(hook) for layer in layers if _holds_matrix(layer)]
     try:
         with evaluating(modules), torch.no_grad():
-            for module in modules:
-                found.append([])
-                x = module(x)
+            yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+        for one in hooks:
+            one.remove()
 
 
 def _holds_matrix(layer: nn.Module) -> bool:
@@ -177,7 +192,7 @@ def pulses_fired(modules: Iterable[nn.Module], counted: Counted) -> int | None:
 def stage_costs(
     modules: Sequence[nn.Module],
     hardware: str | Hardware = DEFAULT,
-    example: Tensor | None = None,
+    example: Any = None,
     counted: Counted | None = None,
 ) -> list[StageCost]:
     """Cost per sample of modules that follow each other.
@@ -198,17 +213,19 @@ def stage_costs(
 
 
 def balance(
-    model: nn.Sequential,
+    model: nn.Module,
     stages: int,
     hardware: str | Hardware = DEFAULT,
-    example: Tensor | None = None,
+    example: Any = None,
     replicate: int = 0,
 ) -> Balance:
     """Stages of ``model`` balanced by modelled time; print it to see the imbalance it leaves.
 
     Args:
-        model: to be cut. stages: how many. hardware: see :func:`stage_costs`.
-        example: an input (samples, ...), see :func:`matrices`.
+        model: to be cut, see :func:`pulseline.pipeline.split.split`. stages: how many.
+        hardware: see :func:`stage_costs`.
+        example: an input (samples, ...), see :func:`matrices`; a tuple or dict of the arguments of
+            the model's forward: those that ``Pipeline(inputs=)`` names.
         replicate: extra copies of layers, see :func:`pulseline.hardware.balance`.
 
     Returns:
@@ -217,20 +234,40 @@ def balance(
     Raises:
         ConfigError: see :func:`stage_costs` and :func:`pulseline.hardware.balance`.
     """
-    layers = list(model.children())
-    costs = stage_costs(layers, hardware, example)
-    times = [
-        cost.times()
-        for layer, cost in zip(layers, costs, strict=True)
-        if next(layer.parameters(), None) is not None
-    ]
-    return balance_times(times, stages, replicate)
+    kind, counted = preset(hardware), count([model])
+    names = units(model, stages, [*example] if isinstance(example, dict) else None)
+    found: dict[str, list[Matrix]] = {name: [] for name in names}
+    layers = _layers_of(model, names)
+    if example is None:
+        for layer, name in layers.items():
+            if _holds_matrix(layer):
+                found[name].append(_matrix(layer, 1, counted))
+    else:
+
+        def take(layer: nn.Module, matrix: Matrix) -> None:
+            if layer in layers:
+                found[layers[layer]].append(matrix)
+
+        with _taking([model], example, take, counted):
+            if isinstance(example, dict):
+                model(**example)
+            else:
+                model(*example if isinstance(example, tuple) else (example,))
+    return balance_times(
+        [stage_cost(kind, held).times() for held in found.values()], stages, replicate
+    )
+
+
+def _layers_of(model: nn.Module, names: Sequence[str]) -> dict[nn.Module, str]:
+    """All modules inside the layers of those names -> the name."""
+    known = dict(model.named_modules(remove_duplicate=False))
+    return {inner: name for name in names if name in known for inner in known[name].modules()}
 
 
 def report(
     pipe: Pipeline,
     hardware: str | Hardware = DEFAULT,
-    example: Tensor | None = None,
+    example: Any = None,
     latency_ns: float = 0.0,
 ) -> RunReport:
     """What the pipeline's run so far would have cost; at a flush point only, in all processes.
@@ -276,11 +313,12 @@ def report(
     return replace(found, not_counted=tuple(names))
 
 
-def _seen(pipe: Pipeline) -> Tensor | None:
+def _seen(pipe: Pipeline) -> Any:
     """The first sample that the pipeline was fed, if all its stages can take it where it is."""
     example = pipe.example
     devices = {p.device for stage in pipe.stages for p in stage.module.parameters()}
-    return example if example is not None and devices <= {example.device} else None
+    there = {one.device for one in tensors_of(example)}
+    return example if devices <= there else None
 
 
 def _check_positions(counted: Counted, samples: int) -> None:
@@ -297,7 +335,7 @@ def timeline(
     pipe: Pipeline,
     hardware: str | Hardware = DEFAULT,
     micro_batches: int = 16,
-    example: Tensor | None = None,
+    example: Any = None,
     latency_ns: float = 0.0,
 ) -> list[Span]:
     """The first micro-batches of the pipeline's schedule on the hardware.

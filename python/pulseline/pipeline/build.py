@@ -65,17 +65,24 @@ def staged(
         The stages, first one first; one with nothing to train gets an AnalogSGD that does nothing.
 
     Raises:
-        ConfigError: an argument is missing, or the optimizer is made already.
+        ConfigError: an argument is missing, the optimizer is made already, or a part has no
+            parameters.
     """
     _check_makers(optimizer, loss)
     assert optimizer is not None
     made = []
     for m, part in enumerate(parts, start=1):
+        _check_parameters(m, part)
         trained = any(p.requires_grad for p in part.parameters())
         steps = optimizer(part.parameters()) if trained else AnalogSGD(part.parameters(), lr=0.0)
         last = loss if m == len(parts) else None
         made.append(Stage(part, steps, last, names=names[m - 1] if names else None))
     return made
+
+
+def _check_parameters(m: int, module: nn.Module) -> None:
+    if not has_parameters(module):
+        raise ConfigError(f"stage {m} has no parameters; give it at least one layer to train")
 
 
 def _check_makers(optimizer: OptimizerFactory | None, loss: Loss | None) -> None:
@@ -120,8 +127,7 @@ def check_stages(stages: list[Stage]) -> None:
                 f"stage {m} of {len(stages)} has {'a' if stage.loss else 'no'} loss; give one to "
                 "the last stage and to no other"
             )
-        if not has_parameters(stage.module):
-            raise ConfigError(f"stage {m} has no parameters; give it at least one layer to train")
+        _check_parameters(m, stage.module)
         if not hasattr(stage.optimizer, "param_groups"):
             raise ConfigError(
                 f"the optimizer of stage {m} is a {type(stage.optimizer).__name__}; use one of "

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import inspect
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,11 +95,32 @@ def _hooked(module: nn.Module) -> bool:
 
 
 class _Makers(TorchFunctionMode):
-    """Makers of tensors become nodes too: those that draw must not draw once for all."""
+    """Makers of tensors become nodes too: those that draw must not draw once for all.
+
+    In this thread, while torch.fx, too, has its hands on torch. As a mode it sees makers under any
+    name; under torch's own also those that take a size from the graph, which torch would refuse.
+    """
 
     def __init__(self, tracer: _Tracer) -> None:
         super().__init__()
         self.tracer = tracer
+
+    def __enter__(self) -> Any:
+        me = threading.get_ident()
+
+        def node(function: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != me:
+                return function(*args, **kwargs)
+            return self.tracer.create_proxy("call_function", function, args, kwargs)
+
+        for function in _MAKERS:
+            setattr(torch, function.__name__, partial(node, function))
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for function in _MAKERS:
+            setattr(torch, function.__name__, function)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

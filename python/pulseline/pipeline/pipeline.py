@@ -79,7 +79,7 @@ class Pipeline:
         optimizer: for modules: makes each stage's optimizer from its parameters.
         loss: for modules: ``loss(output, target)``, the mean over a micro-batch.
         balance: for a model: parameterised layers per stage, such as
-            ``pulseline.cost.balance(model, stages).counts``; None: equal numbers.
+            ``pulseline.cost.balance(model, stages)``; None: equal numbers.
         inputs: for a model: arguments of its forward that ``x`` holds; None: those without a
             default.
         options: fields of :class:`pulseline.pipeline.Options` by name.

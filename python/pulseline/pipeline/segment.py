@@ -181,7 +181,8 @@ def _graph_of(traced: Traced, stage_of: dict[torch.fx.Node, int], m: int, last: 
         graph.output(sent[0] if len(sent) == 1 else sent)
     fresh = any(changes_in_place(node, traced) for node in own)
     run = Segment(graph, not m, len(received) == 1, fresh)
-    run.__dict__["_calls"] = {str(node.target) for node in own if node.op == "call_module"}
+    for name, op in (("_calls", "call_module"), ("_reads", "get_attr")):
+        run.__dict__[name] = {str(node.target) for node in graph.nodes if node.op == op}
     return run
 
 
@@ -239,8 +240,6 @@ def _fill(run: Segment, traced: Traced, owners: dict[int, int], m: int) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and mine(buffer):
                 made.register_buffer(name, buffer, name not in module._non_persistent_buffers_set)
-            elif buffer is not None:
-                made.__dict__[name] = buffer  # of another stage, which never writes to it
         for name, child in module._modules.items():
             if child is None:
                 continue
@@ -251,21 +250,25 @@ def _fill(run: Segment, traced: Traced, owners: dict[int, int], m: int) -> None:
                     made.add_module(name, child)
                 continue
             holder = fill(_Holder(), child, f"{whole}.")
-            if _holds(holder):
+            if holder._parameters or holder._buffers or holder._modules:
                 made.add_module(name, holder)
         return made
 
     fill(run, traced.model, "")
-    for name, constant in traced.constants.items():
-        run.__dict__[name] = constant
-
-
-def _holds(module: nn.Module) -> bool:
-    tensors = (*module._parameters.values(), *module._buffers.values(), *module._modules.values())
-    return bool(tensors) or bool(
-        {name for name, value in vars(module).items() if isinstance(value, Tensor)}
-    )
+    for target in run.__dict__["_reads"]:
+        _attach(run, target, traced.value(target))
 
 
 def _called(run: Segment, name: str) -> bool:
     return name in run.__dict__["_calls"]
+
+
+def _attach(module: Any, target: str, value: object) -> None:
+    """Let a segment read what is no part of its state: constants, buffers of other stages."""
+    *path, last = target.split(".")
+    for name in path:
+        if name not in module._modules:
+            module.add_module(name, _Holder())
+        module = module._modules[name]
+    if getattr(module, last, None) is not value:
+        module.__dict__[last] = value

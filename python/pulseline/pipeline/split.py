@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
+from ..hardware import Balance as BalancedBy
 from .graph import trace
 from .segment import segments, starts_at
 from .segment import units as units_of
 
 __all__ = ["Balance", "Stages", "has_parameters", "names", "refuse_traced", "split", "units"]
 
-# Parameterised layers per stage; None: equal numbers.
-Balance = Sequence[int] | None
+# Parameterised layers per stage, or what holds them as counts; None: equal numbers.
+Balance = Sequence[int] | BalancedBy | None
 # How many, or names of the submodules with which the second, third, .. begin.
 Stages = int | Sequence[str]
 
@@ -92,8 +93,8 @@ def split(
     Args:
         model: an nn.Sequential, or any module whose forward torch.fx can follow.
         stages: how many parts, or names of the submodules with which the second, third, .. begin.
-        balance: parameterised layers per stage, such as ``pulseline.cost.balance(model,
-            stages).counts``; None: equal numbers, the first stages take the rest.
+        balance: parameterised layers per stage, such as ``pulseline.cost.balance(model, stages)``;
+            None: equal numbers, the first stages take the rest.
         inputs: arguments of the model's forward that a micro-batch brings; None: those without a
             default.
 
@@ -104,7 +105,7 @@ def split(
     if isinstance(balance, str):
         raise ConfigError(
             f"balance is {balance!r}; use layers per stage, such as "
-            "pulseline.cost.balance(model, stages).counts"
+            "pulseline.cost.balance(model, stages)"
         )
     if not isinstance(stages, (int, str)) and isinstance(stages, Sequence):
         if balance is not None:
@@ -174,7 +175,7 @@ def _firsts(counts: Sequence[int]) -> list[int]:
     return [*accumulate(counts)][:-1]
 
 
-def _counts(layers: int, stages: int, balance: Sequence[int] | None) -> list[int]:
+def _counts(layers: int, stages: int, balance: Balance) -> list[int]:
     """Parameterised layers of each stage."""
     if balance is None:
         if stages > layers:
@@ -183,7 +184,7 @@ def _counts(layers: int, stages: int, balance: Sequence[int] | None) -> list[int
             )
         each, rest = divmod(layers, stages)
         return [each + (m < rest) for m in range(stages)]
-    counts = list(balance)
+    counts = list(balance.counts if isinstance(balance, BalancedBy) else balance)
     if len(counts) != stages or sum(counts) != layers or min(counts) < 1:
         raise ConfigError(
             f"balance is {counts}; give each of {stages} stages at least one of the {layers} "
