@@ -16,10 +16,12 @@ int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, in
                         const bind::ReadKey& key, const bind::ReadSettings& settings,
                         const bind::ConverterSettings& converters, int threads) {
   bind::check_chain(settings, converters);
-  bind::check_memory(
-      {bind::counters_at(counters), {"average", average, 4, true}},
-      {{"weight", w, 4 * rows * cols}, {"x", x, 4 * batch * (transposed ? rows : cols)}});
-  ReadArgs a = bind::read_args(key, settings);
+  const int64_t blocks = bind::blocks_of(rows, key), columns = cols * blocks;
+  bind::check_chain_blocks(settings, converters, blocks);
+  const int64_t inputs = transposed ? rows : columns;
+  bind::check_memory({bind::counters_at(counters), {"average", average, 4, true}},
+                     {{"weight", w, 4 * rows * cols}, {"x", x, 4 * batch * inputs}});
+  cpu::PlacedRead a = {bind::read_args(key, settings), 0, 0, 0, 0};
   int64_t* counter = bind::counter_of(counters, key);
   a.k = uint64_t(*counter);
   a.w = bind::pointer<const float>(w);
@@ -29,9 +31,11 @@ int64_t tile_read_chain(uint64_t w, uint64_t x, uint64_t y, uint64_t average, in
   a.cols = cols;
   a.batch = batch;
   a.transposed = transposed;
+  a.x_stride = inputs;
+  a.y_stride = transposed ? columns : rows;
   const Chain c = bind::chain_args(a, converters, bind::pointer<float>(average));
   py::gil_scoped_release nogil;
-  const cpu::Status s = cpu::read_chain(a, c, threads);
+  const cpu::Status s = cpu::read_chain(a, c, key.block_rows, threads);
   py::gil_scoped_acquire gil;
   if (s.source == cpu::kUnsolved)
     bind::refuse("ir_tolerance is " + bind::text(converters.ir_tolerance) +

@@ -10,6 +10,16 @@ namespace pulseline::bind {
 inline void check_amount(const char* name, double value, const Limit& limit = kPositive) {
   if (!limit.hold(value)) refuse_value(name, text(value), limit);
 }
+// How many blocks a matrix has; cols are those of one.
+template <class Key>
+int64_t blocks_of(int64_t rows, const Key& key) {
+  if (key.block_rows == 0) return 1;
+  if (rows % key.block_rows)
+    refuse("block_rows is " + std::to_string(key.block_rows) + " of a matrix of " +
+           std::to_string(rows) + " rows; use a divisor");
+  return rows / key.block_rows;
+}
+
 // ---- reads ----
 
 inline void check_step(const char* side, double resolution, double bound) {
@@ -34,6 +44,14 @@ inline void check_chain(const ReadSettings& s, const ConverterSettings& c) {
   if (c.ir_drop != kNoDrop && !(c.wire_resistance >= kSmallest))
     refuse("wire_resistance is " + text(c.wire_resistance) + "; use a number from " +
            text(kSmallest) + " to " + text(kLargest) + ", or no ir_drop");
+}
+// What blocks would share: the wires of a tile, the average of an array.
+inline void check_chain_blocks(const ReadSettings& s, const ConverterSettings& c, int64_t blocks) {
+  const std::string use = " with " + std::to_string(blocks) + " blocks; use ";
+  if (blocks > 1 && c.ir_drop != kNoDrop)
+    refuse("ir_drop is on" + use + "ir_drop=\"none\", or a layer of one group");
+  if (blocks > 1 && s.noise_management == kAverage)
+    refuse("noise_management is average_abs_max" + use + "abs_max, or a layer of one group");
 }
 
 // ---- updates ----
@@ -80,11 +98,12 @@ inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double
   const bool none = device < 0 || (!at.step && !at.slope && !at.bound), flat = !has_slopes(device);
   check_trains(lr, pulses, key);
   check_params(params);
+  const int64_t blocks = blocks_of(n.rows, key);
   check_memory({{"weight", at.w, size}, {"counters", at.counter, 8}, {"fired", at.fired, 16, true}},
                {{"step", none ? 0 : at.step, size, none},
                 {"slope", none || flat ? 0 : at.slope, size, none || flat},
                 {"bound", none ? 0 : at.bound, size, none},
-                {"x", at.x, 4 * n.batch * n.cols},
+                {"x", at.x, 4 * n.batch * n.cols * blocks},
                 {"d", at.d, 4 * n.batch * n.rows}});
 }
 
@@ -117,11 +136,12 @@ inline void check_redraw(const UpdateAddresses& at, const UpdateSizes& n, double
                          double deviation) {
   const int64_t size = 4 * n.rows * n.cols;
   check_trains(lr, pulses, key);
+  const int64_t blocks = blocks_of(n.rows, key);
   check_amount("deviation", deviation);
   check_memory({{"visible", at.w, size}}, {{"hidden", hidden, size},
                                            {"step", at.step, size, true},
                                            {"counters", at.counter, 8},
-                                           {"x", at.x, 4 * n.batch * n.cols},
+                                           {"x", at.x, 4 * n.batch * n.cols * blocks},
                                            {"d", at.d, 4 * n.batch * n.rows}});
 }
 

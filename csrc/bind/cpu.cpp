@@ -29,7 +29,7 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
   int64_t* counter = &pointer<bind::Counters>(counters)->update;
   bind::check_update({w, step, slope, bound, x, d, 0, fired, reinterpret_cast<uint64_t>(counter)},
                      {rows, cols, batch}, lr, pulses, key, params, device);
-  UpdateArgs a = bind::update_args(lr, pulses);
+  cpu::PlacedUpdate a = {bind::update_args(lr, pulses), 0, 0, 0, 0};
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
   a.slope = pointer<const uint32_t>(slope);
@@ -43,9 +43,11 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
   a.k = uint64_t(*counter);
   a.fidelity = int32_t(key.fidelity);
   a.fired = pointer<int64_t>(fired);
+  a.x_stride = cols * bind::blocks_of(rows, key);
+  a.d_stride = rows;
   py::gil_scoped_release nogil;
-  const cpu::Status s =
-      device < 0 ? cpu::update_ideal(a, threads) : cpu::update(a, device, params.data(), threads);
+  const cpu::Status s = device < 0 ? cpu::update_ideal(a, key.block_rows, threads)
+                                   : cpu::update(a, device, params.data(), key.block_rows, threads);
   py::gil_scoped_acquire gil;
   if (s.source == 0) bind::advance(counter, batch);
   return bind::code_of(s.source, s.sample) - s.saturated;  // which nothing is if something is wrong
@@ -55,10 +57,10 @@ int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols
                   bool transposed, uint64_t counters, const bind::ReadKey& key,
                   const bind::ReadSettings& settings, int threads) {
   bind::check_plain(settings);
-  bind::check_memory(
-      {bind::counters_at(counters)},
-      {{"weight", w, 4 * rows * cols}, {"x", x, 4 * batch * (transposed ? rows : cols)}});
-  ReadArgs a = bind::read_args(key, settings);
+  const int64_t columns = cols * bind::blocks_of(rows, key), inputs = transposed ? rows : columns;
+  bind::check_memory({bind::counters_at(counters)},
+                     {{"weight", w, 4 * rows * cols}, {"x", x, 4 * batch * inputs}});
+  cpu::PlacedRead a = {bind::read_args(key, settings), 0, 0, 0, 0};
   int64_t* counter = bind::counter_of(counters, key);
   a.k = uint64_t(*counter);
   a.w = pointer<const float>(w);
@@ -68,8 +70,10 @@ int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols
   a.cols = cols;
   a.batch = batch;
   a.transposed = transposed;
+  a.x_stride = inputs;
+  a.y_stride = transposed ? columns : rows;
   py::gil_scoped_release nogil;
-  const cpu::Status s = cpu::read(a, threads);
+  const cpu::Status s = cpu::read(a, key.block_rows, threads);
   py::gil_scoped_acquire gil;
   if (s.source == 0) bind::advance(counter, batch);
   return bind::code_of(s.source, s.sample);
@@ -79,15 +83,17 @@ int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols
 void bind_retention(py::module_& m) {
   m.def("construct_retention", [](const bind::RetentionSettings& settings, const bind::DrawKey& key,
                                   int64_t rows, int64_t cols, uint64_t words, int threads) {
+    bind::blocks_of(rows, key);
     py::gil_scoped_release nogil;
-    cpu::construct_retention(bind::retention_params(settings), bind::stream_of(key), rows, cols,
-                             pointer<uint32_t>(words), threads);
+    cpu::construct_retention(bind::retention_params(settings), bind::stream_of(key),
+                             {0, rows, cols, key.block_rows}, pointer<uint32_t>(words), threads);
   });
   m.def("retain", [](uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows,
                      int64_t cols, bool reset, double amount, int64_t k, const bind::DrawKey& key,
                      int device, const std::vector<float>& params,
                      const bind::RetentionSettings& retention, int threads) {
     bind::check_retain({w, step, bound, words, rows, cols}, amount, k);
+    bind::blocks_of(rows, key);
     const RetentionArgs a = {pointer<float>(w),
                              pointer<const uint32_t>(step),
                              pointer<const uint32_t>(bound),
@@ -99,21 +105,24 @@ void bind_retention(py::module_& m) {
                              bind::stream_of(key),
                              uint64_t(k),
                              reset ? kReset : kDiffusion,
-                             float(amount)};
+                             float(amount),
+                             0};
     py::gil_scoped_release nogil;
-    cpu::retain(a, {device, params.data(), bind::retention_params(retention)}, threads);
+    cpu::retain(a, {device, params.data(), bind::retention_params(retention)}, key.block_rows,
+                threads);
   });
   m.def("disturb", [](uint64_t hidden, uint64_t step, uint64_t visible, int64_t rows, int64_t cols,
                       double deviation, uint64_t counters, const bind::DrawKey& key, int device,
                       const std::vector<float>& params, int threads) {
     bind::check_disturb(hidden, step, visible, rows * cols, deviation, counters);
+    bind::blocks_of(rows, key);
     py::gil_scoped_release nogil;
     cpu::disturb({pointer<const float>(hidden),
                   pointer<const uint32_t>(step),
                   pointer<float>(visible),
                   float(deviation),
                   {device, params.data(), {}}},
-                 rows, cols, bind::stream_of(key),
+                 {0, rows, cols, key.block_rows}, bind::stream_of(key),
                  uint64_t(pointer<const bind::Counters>(counters)->update), threads);
   });
   m.def("redraw", [](uint64_t hidden, uint64_t step, uint64_t visible, uint64_t x, uint64_t d,
@@ -124,7 +133,7 @@ void bind_retention(py::module_& m) {
     const int64_t* counter = &pointer<const bind::Counters>(counters)->update;
     bind::check_redraw({visible, step, step, step, x, d, 0, 0, reinterpret_cast<uint64_t>(counter)},
                        {rows, cols, batch}, lr, pulses, key, hidden, deviation);
-    UpdateArgs a = bind::update_args(lr, pulses);
+    cpu::PlacedUpdate a = {bind::update_args(lr, pulses), 0, 0, 0, 0};
     a.w = pointer<float>(visible);
     a.step = pointer<const uint32_t>(step);
     a.x = pointer<const float>(x);
@@ -135,10 +144,12 @@ void bind_retention(py::module_& m) {
     a.stream = bind::stream_of(key);
     a.fidelity = int32_t(key.fidelity);
     a.k = uint64_t(*counter) - uint64_t(batch);  // before the update
+    a.x_stride = cols * bind::blocks_of(rows, key);
+    a.d_stride = rows;
     py::gil_scoped_release nogil;
     const cpu::Written cells = {
         pointer<const float>(hidden), a.step, a.w, float(deviation), {device, params.data(), {}}};
-    const cpu::Status s = cpu::redraw(a, cells, threads);
+    const cpu::Status s = cpu::redraw(a, cells, key.block_rows, threads);
     return bind::code_of(s.source, s.sample);
   });
 }
@@ -230,14 +241,15 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
            int64_t rows, int64_t cols, uint64_t step, uint64_t slope, uint64_t bound, int threads) {
           bind::check_params(params);
           py::gil_scoped_release nogil;
-          cpu::construct(device, params.data(), bind::stream_of(key), {first, rows, cols},
-                         pointer<uint32_t>(step), pointer<uint32_t>(slope),
-                         pointer<uint32_t>(bound), threads);
+          cpu::construct(device, params.data(), bind::stream_of(key),
+                         {first, rows, cols, key.block_rows}, pointer<uint32_t>(step),
+                         pointer<uint32_t>(slope), pointer<uint32_t>(bound), threads);
         });
   m.def("initial_normals", [](const bind::DrawKey& key, int64_t first, int64_t rows, int64_t cols,
                               uint64_t out, int threads) {
     py::gil_scoped_release nogil;
-    cpu::initial_normals(bind::stream_of(key), {first, rows, cols}, pointer<float>(out), threads);
+    cpu::initial_normals(bind::stream_of(key), {first, rows, cols, key.block_rows},
+                         pointer<float>(out), threads);
   });
   bind_retention(m);
   bind_core(m.def_submodule("core", "Scalar routines for known-answer tests."));

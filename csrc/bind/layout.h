@@ -3,7 +3,9 @@
 // fields is written here and there, nowhere else; LAYOUT of a module tells it to Python, which
 // compares at import. Fields of a struct have one type, so that it crosses as a plain sequence;
 // what crosses lies within limits.h, or a sentence says which field does not.
-//   ReadKey, UpdateKey, DrawKey   whose draws: seed, array, purpose
+//   ReadKey, UpdateKey, DrawKey   whose draws: seed, array, purpose; block_rows: of a
+//   block-diagonal
+//                                 matrix, whose blocks lie one behind the other; 0: dense
 //   ReadSettings                  converters, noise and management of a plain read, see core/args.h
 //   ConverterSettings             its options, see core/chain.h
 //   PulseSettings                 pulse trains and fidelity of the update, see core/pulses.h
@@ -31,9 +33,9 @@
 
 namespace pulseline::bind {
 
-PULSELINE_NAMED(ReadKey, int64_t, seed, tile_id, purpose, tile_in, tile_out, fused)
-PULSELINE_NAMED(UpdateKey, int64_t, seed, tile_id, fidelity)
-PULSELINE_NAMED(DrawKey, int64_t, seed, tile_id)
+PULSELINE_NAMED(ReadKey, int64_t, seed, tile_id, purpose, tile_in, tile_out, fused, block_rows)
+PULSELINE_NAMED(UpdateKey, int64_t, seed, tile_id, fidelity, block_rows)
+PULSELINE_NAMED(DrawKey, int64_t, seed, tile_id, block_rows)
 PULSELINE_NAMED(ReadSettings, double, inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise,
                 w_noise, out_scale, noise_management, max_rounds)
 PULSELINE_NAMED(ConverterSettings, double, nm_thres, nm_decay, advance, inp_sto_round,
@@ -52,15 +54,15 @@ PULSELINE_NAMED(UnfoldSizes, int64_t, channels, sample_stride, channel_stride, s
 // In the order of the fields.
 template <>
 struct Limits<ReadKey> {
-  static constexpr Limit kOf[] = {kSeeds, kTiles, kAnyWhole, kSizes, kSizes, kFlag};
+  static constexpr Limit kOf[] = {kSeeds, kTiles, kAnyWhole, kSizes, kSizes, kFlag, kExtents};
 };
 template <>
 struct Limits<UpdateKey> {
-  static constexpr Limit kOf[] = {kSeeds, kTiles, whole(0, kMoments)};
+  static constexpr Limit kOf[] = {kSeeds, kTiles, whole(0, kMoments), kExtents};
 };
 template <>
 struct Limits<DrawKey> {
-  static constexpr Limit kOf[] = {kSeeds, kTiles};
+  static constexpr Limit kOf[] = {kSeeds, kTiles, kExtents};
 };
 template <>
 struct Limits<ReadSettings> {

@@ -11,10 +11,12 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/blocks.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/threads.h"
+#include "cpu/tiles.h"
 #include "cpu/wires.h"
 
 namespace pulseline::cpu {
@@ -28,9 +30,10 @@ struct Tile {  // outputs of a row block, inputs of a segment
 };
 
 struct ChainPlan {
-  const ReadArgs* a;
+  const PlacedRead* a;
   const Chain* chain;
   int64_t inputs, outputs, segments, blocks, width, stride;  // width: of a row block, padded
+  Tiles in, out;                                             // segments and blocks
   int passes;
   float* alpha;                                      // [batch]
   float average;                                     // after the last sample
@@ -75,11 +78,11 @@ int64_t count_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 // alpha of every sample, in order; the running average last.
 Status manage_inputs(ChainPlan& p) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   const Chain& chain = *p.chain;
   float average = chain.average ? *chain.average : 0.0f;
   for (int64_t b = 0; b < a.batch; ++b) {
-    const uint32_t bits = table().absmax(a.x + b * p.inputs, p.inputs);
+    const uint32_t bits = table().absmax(a.x + b * a.x_stride, p.inputs);
     if (bits >= kInfinity) return {1, b};
     p.alpha[b] = manage_input(a, chain, as_float(bits), average);
   }
@@ -89,7 +92,7 @@ Status manage_inputs(ChainPlan& p) {
 
 // Every ADC's own noise and non-linearity: the same for training and evaluation.
 void draw_lines(ChainPlan& p, Scratch& scratch) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   const Chain& chain = *p.chain;
   const int64_t count = p.segments * p.outputs;
   if (chain.output_noise_std > 0.0f) p.line_noise = scratch.take<float>(count);
@@ -97,7 +100,7 @@ void draw_lines(ChainPlan& p, Scratch& scratch) {
   if (!p.line_noise && !p.line_bend) return;
   for (int64_t s = 0; s < p.segments; ++s)
     for (int64_t o = 0; o < p.outputs; ++o) {
-      const OutputLine line = output_line(a, chain, s, o);
+      const OutputLine line = output_line(a, chain, p.in.index(s), a.output0 + o);
       const int64_t i = s * p.outputs + o;
       if (p.line_noise) p.line_noise[i] = line.noise;
       if (p.line_bend) p.line_bend[i] = line.bend;
@@ -105,7 +108,7 @@ void draw_lines(ChainPlan& p, Scratch& scratch) {
 }
 
 void wire(ChainPlan& p, Scratch& scratch) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   const Chain& chain = *p.chain;
   if (chain.pcm) {
     p.magnitudes = scratch.take<float>(a.rows * a.cols);
@@ -134,7 +137,7 @@ void wire(ChainPlan& p, Scratch& scratch) {
 // sums[samples][width] = w q over one tile, nothing but the product.
 void multiply(const ChainPlan& p, const float* w, const Tile& t, const float* q, int64_t samples,
               float* result, Workspace& work) {
-  ReadArgs bare = {};
+  PlacedRead bare = {};
   bare.rows = p.a->rows;
   bare.cols = p.a->cols;
   bare.transposed = p.a->transposed;
@@ -163,13 +166,13 @@ void multiply(const ChainPlan& p, const float* w, const Tile& t, const float* q,
 }
 
 void convert_inputs(const ChainPlan& p, const Tile& t, int64_t count, int round, Workspace& work) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t b = work.sample[i];
     ChainInput job = {};
     job.args = &a;
     job.chain = p.chain;
-    job.x = a.x + b * p.inputs;
+    job.x = a.x + b * a.x_stride;
     job.alpha_beta = p.alpha[b] * float(1 << round);
     job.in0 = t.in0;
     job.in1 = t.in1;
@@ -177,10 +180,11 @@ void convert_inputs(const ChainPlan& p, const Tile& t, int64_t count, int round,
     for (int pass = 0; pass < p.passes; ++pass) {
       job.q[pass] = work.q[pass] + i * p.stride;
       if (p.chain->pcm) job.square[pass] = work.square[pass] + i * p.stride;
-      if (a.input_noise > 0.0f) job.noise[pass] = input_keys(a, b, t.block, pass, round);
+      if (a.input_noise > 0.0f)
+        job.noise[pass] = input_keys(a, b, p.out.index(t.block), pass, round);
     }
     if (p.chain->input_stochastic)
-      job.rounding = rounding_keys(a, *p.chain, b, t.block, 0, 0, round);
+      job.rounding = rounding_keys(a, *p.chain, b, p.out.index(t.block), 0, 0, round);
     table().chain_input(job);
     for (int pass = 0; pass < 2; ++pass) work.norm[2 * i + pass] = job.norm[pass];
   }
@@ -188,7 +192,7 @@ void convert_inputs(const ChainPlan& p, const Tile& t, int64_t count, int round,
 
 // Sample i of the run through the ADCs and into y; true: saturated and to be repeated.
 bool convert_outputs(const ChainPlan& p, const Tile& t, int64_t i, int round, Workspace& work) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   const int64_t b = work.sample[i], line = t.segment * p.outputs + t.out0;
   ChainOutput job = {};
   job.args = &a;
@@ -204,13 +208,13 @@ bool convert_outputs(const ChainPlan& p, const Tile& t, int64_t i, int round, Wo
     if (p.chain->pcm) job.squares[pass] = work.variance[pass] + i * p.width;
     job.norm[pass] = work.norm[2 * i + pass];
     if (a.output_noise > 0.0f || a.weight_noise > 0.0f)
-      job.noise[pass] = output_keys(a, b, t.segment, pass, round);
+      job.noise[pass] = output_keys(a, b, p.in.index(t.segment), pass, round);
     if (p.chain->output_stochastic)
-      job.rounding[pass] = rounding_keys(a, *p.chain, b, t.segment, 1, pass, round);
+      job.rounding[pass] = rounding_keys(a, *p.chain, b, p.in.index(t.segment), 1, pass, round);
   }
   if (table().chain_output(job) && round < a.max_rounds) return true;
   const float scale = (p.alpha[b] * float(1 << round)) * a.out_scale;
-  table().chain_add(a.y + b * p.outputs + t.out0, job.converted, scale, job.outputs,
+  table().chain_add(a.y + b * a.y_stride + t.out0, job.converted, scale, job.outputs,
                     t.segment == 0);
   return false;
 }
@@ -222,7 +226,7 @@ void read_tile(const ChainPlan& p, const Tile& t, int64_t b0, int64_t b1, Worksp
     if (p.alpha[b] > 0.0f)
       work.sample[count++] = b;
     else if (t.segment == 0)
-      std::fill_n(p.a->y + b * p.outputs + t.out0, t.out1 - t.out0, 0.0f);
+      std::fill_n(p.a->y + b * p.a->y_stride + t.out0, t.out1 - t.out0, 0.0f);
   }
   const float* w = p.wires ? p.wires : p.a->w;
   for (int round = 0; count > 0; ++round) {
@@ -246,20 +250,14 @@ void read_tile(const ChainPlan& p, const Tile& t, int64_t b0, int64_t b1, Worksp
 }
 
 void read_run(const ChainPlan& p, int64_t b0, int64_t b1, Workspace& work) {
-  const ReadArgs& a = *p.a;
   for (int64_t block = 0; block < p.blocks; ++block)
     for (int64_t s = 0; s < p.segments; ++s) {
-      const int64_t out0 = block * a.tile_out, in0 = s * a.tile_in;
-      const Tile t = {block, s,
-                      out0,  std::min(out0 + a.tile_out, p.outputs),
-                      in0,   std::min(in0 + a.tile_in, p.inputs)};
+      const Tile t = {block, s, p.out.begin(block), p.out.end(block), p.in.begin(s), p.in.end(s)};
       read_tile(p, t, b0, b1, work);
     }
 }
 
-}  // namespace
-
-Status read_chain(const ReadArgs& a, const Chain& chain, int threads) {
+Status read_chain_block(const PlacedRead& a, const Chain& chain, int threads) {
   ChainPlan p = {};
   p.a = &a;
   p.chain = &chain;
@@ -267,11 +265,13 @@ Status read_chain(const ReadArgs& a, const Chain& chain, int threads) {
   p.outputs = a.transposed ? a.cols : a.rows;
   if (a.batch == 0 || p.outputs == 0) return {};
   if (p.inputs == 0) {
-    std::fill_n(a.y, a.batch * p.outputs, 0.0f);
+    for (int64_t b = 0; b < a.batch; ++b) std::fill_n(a.y + b * a.y_stride, p.outputs, 0.0f);
     return {};
   }
-  p.segments = count_of(p.inputs, a.tile_in);
-  p.blocks = count_of(p.outputs, a.tile_out);
+  p.in = {a.input0, p.inputs, a.tile_in};
+  p.out = {a.output0, p.outputs, a.tile_out};
+  p.segments = p.in.count();
+  p.blocks = p.out.count();
   p.width = std::min(a.tile_out, p.outputs) + 16;
   p.stride = (p.inputs + 15) / 16 * 16 + 16;
   p.passes = chain.passes == kOnePass ? 1 : 2;
@@ -298,6 +298,14 @@ Status read_chain(const ReadArgs& a, const Chain& chain, int threads) {
     if (works[i].unsolved) return {kUnsolved, 0};
   if (a.noise_management == kAverage && chain.advance) *chain.average = p.average;
   return {};
+}
+
+}  // namespace
+
+Status read_chain(const PlacedRead& a, const Chain& chain, int64_t block_rows, int threads) {
+  return over_blocks(a, block_rows, threads, [&](const PlacedRead& block, int n) {
+    return read_chain_block(block, chain, n);
+  });
 }
 
 }  // namespace pulseline::cpu

@@ -5,11 +5,11 @@ namespace pulseline::cpu {
 namespace {
 
 void chain_input(ChainInput& job) {
-  const ReadArgs& a = *job.args;
+  const PlacedRead& a = *job.args;
   const Chain& chain = *job.chain;
   for (int64_t i = job.in0; i < job.in1; i += kLanes) {
     const int64_t n = job.in1 - i;
-    const U base = (lane_index() + U(uint32_t(i))) * U(kColumnStride);
+    const U base = (lane_index() + U(uint32_t(a.input0 + i))) * U(kColumnStride);
     const F v =
         input_level(a, chain, load_partial(job.x + i, n), job.alpha_beta, base, job.rounding);
     for (int pass = 0; pass < job.passes; ++pass) {
@@ -18,16 +18,17 @@ void chain_input(ChainInput& job) {
       if (chain.pcm) store_partial(job.square[pass] + i, q * q, n);
     }
   }
+  const int64_t before = (a.input0 + job.in0) % a.tile_in;
   if (a.weight_noise > 0.0f && !chain.pcm)
     for (int pass = 0; pass < job.passes; ++pass)
-      job.norm[pass] = norm_squared(job.q[pass] + job.in0, job.in1 - job.in0);
+      job.norm[pass] = norm_squared(job.q[pass] + job.in0, job.in1 - job.in0, before);
 }
 
 // Noise, non-linearity and ADC of outputs whose sum and squared weight noise are ready.
 PL_HD F chain_convert(const ChainOutput& job, int64_t o, int64_t n, F y, F variance, Keys noise,
                       Keys rounding, uint32_t& inside) {
-  const ReadArgs& a = *job.args;
-  const U base = (lane_index() + U(uint32_t(job.out0 + o))) * U(kColumnStride);
+  const PlacedRead& a = *job.args;
+  const U base = (lane_index() + U(uint32_t(a.output0 + job.out0 + o))) * U(kColumnStride);
   const F deviation = job.line_noise ? load_partial(job.line_noise + o, n) : F(a.output_noise);
   const F bend = job.line_bend ? load_partial(job.line_bend + o, n) : F(0.0f);
   y = output_level(a, y, variance, deviation, job.line_bend != nullptr, bend, base, noise);

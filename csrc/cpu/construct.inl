@@ -13,7 +13,7 @@ void construct(const ConstructJob& job, const void* model, int64_t row0, int64_t
   const ParameterKeys keys = job.keys;
   for_vectors(row0, row1, job.cols, [&](int64_t i, int64_t j, int64_t at, int64_t n) PL_LAMBDA {
     const int64_t o = at - job.first * job.cols;
-    const Stored<U> c = construct_crosspoint(device, draws_at(keys, i, j));
+    const Stored<U> c = construct_crosspoint(device, draws_at(keys, i, job.col0 + j));
     store_words(job.out[0] + o, c.step, n);
     if (job.out[1]) store_words(job.out[1] + o, c.slope, n);
     store_words(job.out[2] + o, c.bound, n);
@@ -25,16 +25,16 @@ void construct_retention(const ConstructJob& job, const void* params, int64_t ro
   const ParameterKeys keys = job.keys;
   for_vectors(row0, row1, job.cols, [&](int64_t i, int64_t j, int64_t at, int64_t n) PL_LAMBDA {
     const int64_t o = at - job.first * job.cols;
-    const RetentionPairs<U> c = construct_retention(p, draws_at(keys, i, j));
+    const RetentionPairs<U> c = construct_retention(p, draws_at(keys, i, job.col0 + j));
     store_words(job.out[0] + o, c.fade, n);
     store_words(job.out[1] + o, c.walk, n);
   });
 }
 
-void initial_normals(float* out, int64_t first, int64_t cols, Keys key, int64_t row0,
-                     int64_t row1) {
-  for_vectors(row0, row1, cols, [&](int64_t i, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
-    store_lanes(out + o - first * cols, group_normal(i, j, key), n);
+void initial_normals(const NormalsJob& job, int64_t row0, int64_t row1) {
+  for_vectors(row0, row1, job.cols, [&](int64_t i, int64_t j, int64_t at, int64_t n) PL_LAMBDA {
+    const int64_t o = at - job.first * job.cols;
+    store_lanes(job.out + o, group_normal(i, job.col0 + j, job.key), n);
   });
 }
 

@@ -7,6 +7,7 @@
 #include "core/chain.h"
 #include "core/retention.h"
 #include "core/unfold.h"
+#include "cpu/placed.h"
 
 namespace pulseline::cpu {
 
@@ -30,29 +31,28 @@ struct Population {
 
 // Pulsed update by device model `device` with `params`. Nothing is written unless every x and d is
 // finite.
-Status update(const UpdateArgs& args, int device, const float* params, int threads);
+// block_rows: of a block-diagonal matrix; rows are all of it, cols those of one block, x has the
+// columns of all. Each block is managed on its own. 0: the matrix is dense.
+Status update(const PlacedUpdate& args, int device, const float* params, int64_t block_rows,
+              int threads);
 
 // Outer product W -= lr d x^T, samples in order, one fma each: the ideal device.
-Status update_ideal(const UpdateArgs& args, int threads);
+Status update_ideal(const PlacedUpdate& args, int64_t block_rows, int threads);
 
-// Rows of a matrix.
-struct Rows {
-  int64_t first, count, cols;
-};
 // Pairs of their crosspoints, see devices/pulsed.h; slope: nullptr: left out.
 void construct(int device, const float* params, const Stream& stream, const Rows& rows,
                uint32_t* step, uint32_t* slope, uint32_t* bound, int threads);
 
-Status read(const ReadArgs& args, int threads);
+Status read(const PlacedRead& args, int64_t block_rows, int threads);
 
 // The same with options of the converter chain. `average` is written unless a value is not finite.
-Status read_chain(const ReadArgs& args, const Chain& chain, int threads);
+Status read_chain(const PlacedRead& args, const Chain& chain, int64_t block_rows, int threads);
 
 // Between pulses, see core/retention.h: the stored words [2][rows][cols]; one event or a
 // reset.
-void construct_retention(const RetentionParams& params, const Stream& stream, int64_t rows,
-                         int64_t cols, uint32_t* words, int threads);
-void retain(const RetentionArgs& args, const Population& drawn, int threads);
+void construct_retention(const RetentionParams& params, const Stream& stream, const Rows& rows,
+                         uint32_t* words, int threads);
+void retain(const RetentionArgs& args, const Population& drawn, int64_t block_rows, int threads);
 
 // Write noise. After programming: of every crosspoint; after an update with the same arguments
 // (w: what is read): of those that its pulses reached.
@@ -63,9 +63,8 @@ struct Written {
   float deviation;
   Population drawn;
 };
-void disturb(const Written& cells, int64_t rows, int64_t cols, const Stream& stream, uint64_t k,
-             int threads);
-Status redraw(const UpdateArgs& args, const Written& cells, int threads);
+void disturb(const Written& cells, const Rows& rows, const Stream& stream, uint64_t k, int threads);
+Status redraw(const PlacedUpdate& args, const Written& cells, int64_t block_rows, int threads);
 
 // No NaN and no infinity.
 bool is_finite(const float* values, int64_t count);

@@ -49,11 +49,11 @@ __attribute__((noinline)) void draw_words(const Device& device,
 template <class Device>
 PL_HD Words words_at(const UpdateJob& job, const Device& device, int64_t row, int64_t column,
                      int vectors, DrawnWords& room) {
+  const PlacedUpdate& a = *job.args;
   if (job.drawn) {
-    draw_words(device, *job.drawn, row, column, vectors, room);
+    draw_words(device, *job.drawn, a.row0 + row, a.col0 + column, vectors, room);
     return {room.step, room.slope, room.bound};
   }
-  const UpdateArgs& a = *job.args;
   const int64_t o = row * a.cols + column;
   return {a.step + o, Device::kSlopes ? a.slope + o : nullptr, a.bound + o};
 }

@@ -6,6 +6,7 @@
 #include "core/parameters.h"
 #include "core/read.h"
 #include "core/relax.h"
+#include "cpu/placed.h"
 
 namespace pulseline::cpu {
 
@@ -31,7 +32,7 @@ struct PackedPlace {  // of a train word's slots in the packed layout
 };
 
 struct UpdateJob {
-  const UpdateArgs* args;
+  const PlacedUpdate* args;
   const ParameterKeys* drawn;  // crosspoints are drawn with these; nullptr: they are stored
   const Train* trains;         // expected: [batch]
   const TrainWord* train_words;
@@ -64,7 +65,7 @@ using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, 
 
 // One physical tile's segment of inputs, a panel of outputs, a run of samples.
 struct ReadPanel {
-  const ReadArgs* args;
+  const PlacedRead* args;
   const float* input;  // [samples][stride] after the DAC
   int64_t stride, samples;
   int64_t in0, in1, out0, out1;  // out1 - out0 <= KernelTable::panel
@@ -81,7 +82,7 @@ struct ReadPanel {
 constexpr int64_t kPackedInputs = 512;
 
 struct InputJob {  // one sample through the DACs of all segments of a row block
-  const ReadArgs* args;
+  const PlacedRead* args;
   const float* x;
   float* q;          // converted input
   float alpha_beta;  // division before the DAC
@@ -91,7 +92,7 @@ struct InputJob {  // one sample through the DACs of all segments of a row block
 };
 
 struct ChainInput {  // a sample through the DACs of one tile, with options
-  const ReadArgs* args;
+  const PlacedRead* args;
   const Chain* chain;
   const float* x;
   float *q[2], *square[2];  // per pass: converted input, its square (pcm)
@@ -103,7 +104,7 @@ struct ChainInput {  // a sample through the DACs of one tile, with options
 };
 
 struct ChainOutput {  // a sample through the ADCs of one tile, with options
-  const ReadArgs* args;
+  const PlacedRead* args;
   const Chain* chain;
   const float *sums[2], *squares[2];  // per pass: W q, |W| q^2 (pcm)
   float norm[2];
@@ -124,19 +125,28 @@ struct WriteNoiseJob {  // visible = hidden + deviation xi
   const int32_t* last;  // or of keys[last], -1: left alone; nullptr: `key`
   const Keys* keys;
   int64_t first;
+  int64_t row0, col0;  // of the array, see placed.h
 };
 
 struct ConstructJob {  // words of a crosspoint, [rows from `first` on][cols] each
   int64_t first, cols;
   ParameterKeys keys;
   uint32_t* out[3];  // step, slope (nullptr: left out), bound; or fade, walk of retention.h
+  int64_t col0;      // of the array, see placed.h
 };
 using ConstructRows = void (*)(const ConstructJob&, const void* params, int64_t row0, int64_t row1);
+
+struct NormalsJob {  // [rows from `first` on][cols]
+  float* out;
+  int64_t first, cols;
+  Keys key;
+  int64_t col0;  // of the array, see placed.h
+};
 
 struct OuterJob {  // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   float* w;
   const float *a, *x;
-  int64_t rows, cols, batch;
+  int64_t rows, cols, batch, x_stride;
 };
 
 struct KernelTable {
@@ -163,8 +173,7 @@ struct KernelTable {
   void (*retain)(const RetentionArgs&, Keys, int64_t row0, int64_t row1);
   void (*write_noise)(const WriteNoiseJob&, int64_t row0, int64_t row1);
   ConstructRows construct[kDevices], construct_retention;
-  void (*initial_normals)(float* out, int64_t first, int64_t cols, Keys, int64_t row0,
-                          int64_t row1);
+  void (*initial_normals)(const NormalsJob&, int64_t row0, int64_t row1);
   UpdateRows mark_last;  // of the first row; the device is a pointer to int32_t [cols]
 };
 

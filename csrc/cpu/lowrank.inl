@@ -23,6 +23,7 @@ PL_HD int64_t rank_draws(const UpdateJob& job) { return job.groups ? job.group_c
 
 void column_ranks(const UpdateJob& job, int64_t group0, int64_t group1) {
   const Stream stream = job.args->stream;
+  const int64_t col0 = job.args->col0;
   for (int64_t g = group0; g < group1; ++g)
     for (int64_t n = 0; n < rank_draws(job); ++n) {
       if (!rank_touched(job, n, job.column_hits + g * job.words)) continue;
@@ -32,7 +33,7 @@ void column_ranks(const UpdateJob& job, int64_t group0, int64_t group1) {
       uint32_t* out = job.rank_columns + n * kRankWords * job.padded_cols + g * kGroup;
       uint32_t bits[kRankWords][kGroup];
       for (int c = 0; c < kGroup; ++c) {  // the compiler makes vectors of it
-        const Philox4 r = draw4(stream, kColumnRank, k, uint32_t(g * kGroup + c), draw);
+        const Philox4 r = draw4(stream, kColumnRank, k, uint32_t(col0 + g * kGroup + c), draw);
         for (int q = 0; q < kRankWords; ++q) bits[q][c] = r.v[q];
       }
       for (int q = 0; q < kRankWords; ++q)
@@ -50,7 +51,7 @@ void row_ranks(const UpdateJob& job, int64_t group0, int64_t group1) {
       uint64_t k;
       uint32_t draw;
       rank_draw(job, n, k, draw);
-      const Philox4 r = draw4(stream, kRowRank, k, uint32_t(i), draw);
+      const Philox4 r = draw4(stream, kRowRank, k, uint32_t(job.args->row0 + i), draw);
       uint32_t* out = job.rank_rows + (i * draws + n) * kRankWords;
       for (int q = 0; q < kRankWords; ++q) out[q] = rank_row(r.v[q]);
     }
@@ -76,7 +77,7 @@ struct RankNoise {  // of one row and a group of columns
   static constexpr float kUnit = kRankUnit;
   int64_t row, column;
 
-  PL_HD RankNoise(int64_t i, int64_t j) : row(i), column(j) {}
+  PL_HD RankNoise(const PlacedUpdate&, int64_t i, int64_t j) : row(i), column(j) {}
   PL_HD void draw_sample(const UpdateJob& job, const NoiseTables&, int64_t s, F* xi) const {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < kGroup / kLanes; ++v)

@@ -2,10 +2,12 @@
 // samples that bound management repeats. Why chain.cpp does not do it too: see there.
 #include <cstring>
 
+#include "cpu/blocks.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/threads.h"
+#include "cpu/tiles.h"
 
 namespace pulseline::cpu {
 namespace {
@@ -13,8 +15,9 @@ namespace {
 constexpr uint32_t kInfinity = 0x7f800000u;
 
 struct Plan {
-  const ReadArgs* a;
+  const PlacedRead* a;
   int64_t inputs, outputs, segments, blocks, stride;
+  Tiles in, out;                             // segments and blocks
   float *alpha, *scale, *deviation, *input;  // [batch] [batch] [segments][batch] [batch][stride]
   Keys* keys;                                // [segments][batch]
   uint8_t* saturated;                        // [blocks][batch]
@@ -23,9 +26,9 @@ struct Plan {
 int64_t count_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 Status manage_inputs(const Plan& p) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   for (int64_t b = 0; b < a.batch; ++b) {
-    const uint32_t bits = table().absmax(a.x + b * p.inputs, p.inputs);
+    const uint32_t bits = table().absmax(a.x + b * a.x_stride, p.inputs);
     if (bits >= kInfinity) return {1, b};
     p.alpha[b] = a.noise_management ? as_float(bits) : 1.0f;
   }
@@ -35,29 +38,29 @@ Status manage_inputs(const Plan& p) {
 // DACs of sample b for one row block and bound-management round, into q and deviation.
 void convert_input(const Plan& p, int64_t b, int64_t block, int round, float* q, float* deviation,
                    int64_t deviation_stride) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   if (p.alpha[b] == 0.0f) {
     std::memset(q, 0, size_t(p.inputs) * sizeof(float));
     for (int64_t s = 0; s < p.segments; ++s) deviation[s * deviation_stride] = 0.0f;
     return;
   }
   Keys noise = {0, 0};
-  if (a.input_noise > 0.0f) noise = input_keys(a, b, block, 0, round);
-  table().prepare_input({&a, a.x + b * p.inputs, q, p.alpha[b] * float(1 << round), noise,
+  if (a.input_noise > 0.0f) noise = input_keys(a, b, p.out.index(block), 0, round);
+  table().prepare_input({&a, a.x + b * a.x_stride, q, p.alpha[b] * float(1 << round), noise,
                          deviation, deviation_stride});
 }
 
 ReadPanel panel_of(const Plan& p, int64_t segment, int64_t out0, int64_t out1, float* sums,
                    float* packed) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   ReadPanel r = {};
   r.args = &a;
   r.stride = p.stride;
-  r.in0 = segment * a.tile_in;
-  r.in1 = r.in0 + a.tile_in < p.inputs ? r.in0 + a.tile_in : p.inputs;
+  r.in0 = p.in.begin(segment);
+  r.in1 = p.in.end(segment);
   r.out0 = out0;
   r.out1 = out1;
-  r.y_stride = p.outputs;
+  r.y_stride = a.y_stride;
   r.sums = sums;
   r.packed = packed;
   return r;
@@ -66,7 +69,7 @@ ReadPanel panel_of(const Plan& p, int64_t segment, int64_t out0, int64_t out1, f
 // All segments of outputs out0..out1 for samples b0..b1.
 void read_outputs(const Plan& p, int64_t block, int64_t out0, int64_t out1, int64_t b0, int64_t b1,
                   float* sums, float* packed) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   for (int64_t s = 0; s < p.segments; ++s) {
     ReadPanel r = panel_of(p, s, out0, out1, sums, packed);
     r.input = p.input + b0 * p.stride;
@@ -74,7 +77,7 @@ void read_outputs(const Plan& p, int64_t block, int64_t out0, int64_t out1, int6
     r.scale = p.scale + b0;
     r.deviation = p.deviation + s * a.batch + b0;
     r.keys = p.keys + s * a.batch + b0;
-    r.y = a.y + b0 * p.outputs;
+    r.y = a.y + b0 * a.y_stride;
     r.first = s == 0;
     r.saturated = a.max_rounds > 0 ? p.saturated + block * a.batch + b0 : nullptr;
     table().read_panel(r);
@@ -85,15 +88,14 @@ void read_outputs(const Plan& p, int64_t block, int64_t out0, int64_t out1, int6
 // saturates; all draws are fresh.
 void repeat_sample(const Plan& p, int64_t b, int64_t block, float* sums, float* packed, float* q,
                    float* deviation, float* converted) {
-  const ReadArgs& a = *p.a;
-  const int64_t out0 = block * a.tile_out;
-  const int64_t out1 = out0 + a.tile_out < p.outputs ? out0 + a.tile_out : p.outputs;
+  const PlacedRead& a = *p.a;
+  const int64_t out0 = p.out.begin(block), out1 = p.out.end(block);
   const float one = 1.0f;
   for (int64_t s = 0; s < p.segments; ++s) {
     int round = 0;
     for (uint8_t saturated = 0;; ++round) {
       convert_input(p, b, block, round, q, deviation, 1);
-      const Keys key = output_keys(a, b, s, 0, round);
+      const Keys key = output_keys(a, b, p.in.index(s), 0, round);
       saturated = 0;
       for (int64_t o = out0; o < out1; o += table().panel) {
         const int64_t end = o + table().panel < out1 ? o + table().panel : out1;
@@ -111,7 +113,7 @@ void repeat_sample(const Plan& p, int64_t b, int64_t block, float* sums, float* 
       if (!saturated || round == a.max_rounds) break;
     }
     const float scale = (p.alpha[b] * float(1 << round)) * a.out_scale;
-    float* y = a.y + b * p.outputs;
+    float* y = a.y + b * a.y_stride;
     for (int64_t o = out0; o < out1; ++o)
       y[o] = s == 0          ? converted[o] * scale
              : table().fused ? fma(converted[o], scale, y[o])
@@ -126,9 +128,8 @@ int64_t batch_block(int64_t batch, int64_t panels, int threads) {
 }
 
 void read_block(const Plan& p, int64_t block, int threads, Scratch& scratch) {
-  const ReadArgs& a = *p.a;
-  const int64_t first = block * a.tile_out, width = table().panel;
-  const int64_t last = first + a.tile_out < p.outputs ? first + a.tile_out : p.outputs;
+  const PlacedRead& a = *p.a;
+  const int64_t first = p.out.begin(block), last = p.out.end(block), width = table().panel;
   const int64_t panels = count_of(last - first, width);
   const int64_t run = batch_block(a.batch, panels, threads), runs = count_of(a.batch, run);
   const int64_t sums = run * width, packed = kPackedInputs * width;
@@ -143,7 +144,7 @@ void read_block(const Plan& p, int64_t block, int threads, Scratch& scratch) {
 }
 
 void repeat_saturated(const Plan& p, int64_t block, int threads, Scratch& scratch) {
-  const ReadArgs& a = *p.a;
+  const PlacedRead& a = *p.a;
   const uint8_t* flags = p.saturated + block * a.batch;
   int64_t n = 0;
   int64_t* which = scratch.take<int64_t>(a.batch);
@@ -164,26 +165,23 @@ void repeat_saturated(const Plan& p, int64_t block, int threads, Scratch& scratc
   }
 }
 
-}  // namespace
-
-bool is_finite(const float* values, int64_t count) {
-  return table().absmax(values, count) < kInfinity;
-}
-
-Status read(const ReadArgs& a, int threads) {
+Status read_block_of(const PlacedRead& a, int threads) {
   Plan p = {};
   p.a = &a;
   p.inputs = a.transposed ? a.rows : a.cols;
   p.outputs = a.transposed ? a.cols : a.rows;
   if (a.batch == 0 || p.outputs == 0) return {};
   if (p.inputs == 0) {
-    std::memset(a.y, 0, size_t(a.batch * p.outputs) * sizeof(float));
+    for (int64_t b = 0; b < a.batch; ++b)
+      std::memset(a.y + b * a.y_stride, 0, size_t(p.outputs) * sizeof(float));
     return {};
   }
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
   Scratch& scratch = Scratch::of_thread();
-  p.segments = count_of(p.inputs, a.tile_in);
-  p.blocks = count_of(p.outputs, a.tile_out);
+  p.in = {a.input0, p.inputs, a.tile_in};
+  p.out = {a.output0, p.outputs, a.tile_out};
+  p.segments = p.in.count();
+  p.blocks = p.out.count();
   p.stride = (p.inputs + 15) / 16 * 16 + 16;  // zeros to a full vector; breaks power-of-two strides
   p.alpha = scratch.take<float>(a.batch);
   const Status status = manage_inputs(p);
@@ -198,7 +196,7 @@ Status read(const ReadArgs& a, int threads) {
   for (int64_t b = 0; b < a.batch; ++b) {
     p.scale[b] = p.alpha[b] * a.out_scale;
     for (int64_t s = 0; s < p.segments; ++s)
-      p.keys[s * a.batch + b] = noisy ? output_keys(a, b, s, 0, 0) : Keys{0, 0};
+      p.keys[s * a.batch + b] = noisy ? output_keys(a, b, p.in.index(s), 0, 0) : Keys{0, 0};
   }
   for (int64_t block = 0; block < p.blocks; ++block) {
     if (block == 0 || a.input_noise > 0.0f)
@@ -215,22 +213,37 @@ Status read(const ReadArgs& a, int threads) {
   return {};
 }
 
-Status update_ideal(const UpdateArgs& a, int threads) {
+Status update_ideal_block(const PlacedUpdate& a, int threads) {
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
-  for (int64_t b = 0; b < a.batch; ++b) {
-    if (table().absmax(a.x + b * a.cols, a.cols) >= kInfinity) return {1, b};
-    if (table().absmax(a.d + b * a.rows, a.rows) >= kInfinity) return {2, b};
-  }
   Scratch& scratch = Scratch::of_thread();
   float* scaled = scratch.take<float>(a.rows * a.batch);
   for (int64_t b = 0; b < a.batch; ++b)
     for (int64_t i = 0; i < a.rows; ++i)
-      scaled[i * a.batch + b] = -(a.train.lr * a.d[b * a.rows + i]);
+      scaled[i * a.batch + b] = -(a.train.lr * a.d[b * a.d_stride + i]);
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
-  const OuterJob job = {a.w, scaled, a.x, a.rows, a.cols, a.batch};
+  const OuterJob job = {a.w, scaled, a.x, a.rows, a.cols, a.batch, a.x_stride};
   parallel_chunks(a.rows, 48, threads,
                   [&](int64_t r0, int64_t r1) { table().accumulate_outer(job, r0, r1); });
   return {};
+}
+
+}  // namespace
+
+bool is_finite(const float* values, int64_t count) {
+  return table().absmax(values, count) < kInfinity;
+}
+
+Status read(const PlacedRead& a, int64_t block_rows, int threads) {
+  return over_blocks(a, block_rows, threads,
+                     [](const PlacedRead& block, int n) { return read_block_of(block, n); });
+}
+
+Status update_ideal(const PlacedUpdate& a, int64_t block_rows, int threads) {
+  if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
+  const Status status = check_finite(a, block_rows);
+  if (status.source) return status;
+  return over_blocks(a, block_rows, threads,
+                     [](const PlacedUpdate& block, int n) { return update_ideal_block(block, n); });
 }
 
 }  // namespace pulseline::cpu

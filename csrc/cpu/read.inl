@@ -75,7 +75,7 @@ __attribute__((noinline)) void copy_edge(const float* w, int64_t stride, int64_t
 
 // packed[k][0..panel) = w of outputs out0.. and inputs k0 + k, zero beyond the last output.
 void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
-  const ReadArgs& a = *p.args;
+  const PlacedRead& a = *p.args;
   const int64_t outputs = p.out1 - p.out0;
   if (a.transposed) {
     for (int64_t k = 0; k < n; ++k)
@@ -106,13 +106,13 @@ void pack_panel(const ReadPanel& p, int64_t k0, int64_t n) {
 }
 
 // Lanes that do not reach the ADC's bound; another round does not help a NaN.
-PL_HD uint32_t below_bound(const ReadArgs& a, F y) {
+PL_HD uint32_t below_bound(const PlacedRead& a, F y) {
   return ~to_bits(F(pulseline::as_float(pulseline::as_bits(a.adc.bound) - 1u)) < absolute(y));
 }
 
 // One vector of outputs through noise and ADC. `inside` collects the lanes within the bound.
 template <bool NOISY>
-PL_HD F convert_output(const ReadArgs& a, F y, F deviation, U base, Keys key, bool watch,
+PL_HD F convert_output(const PlacedRead& a, F y, F deviation, U base, Keys key, bool watch,
                        uint32_t& inside) {
   if (NOISY) y = fma(deviation, byte_sum_polynomial(byte_sum(hash(base, key.k0, key.k1))), y);
   if (watch) inside &= below_bound(a, y);
@@ -123,13 +123,13 @@ PL_HD F convert_output(const ReadArgs& a, F y, F deviation, U base, Keys key, bo
 template <bool NOISY, int VECTORS>
 PL_HD void finish_rows(const ReadPanel& p, const float* sums, int64_t sum_stride, int64_t b0,
                        int rows, int64_t out0, int64_t out1) {
-  const ReadArgs& a = *p.args;
+  const PlacedRead& a = *p.args;
   const bool watch = p.saturated != nullptr && a.adc.bound > 0.0f;
   const uint32_t all = (1u << kLanes) - 1u;
   U base[VECTORS];
 #pragma GCC unroll 4
   for (int v = 0; v < VECTORS; ++v)
-    base[v] = (lane_index() + U(uint32_t(out0 + v * kLanes))) * U(kColumnStride);
+    base[v] = (lane_index() + U(uint32_t(a.output0 + out0 + v * kLanes))) * U(kColumnStride);
   for (int64_t b = b0; b < b0 + rows; ++b, sums += sum_stride) {
     const F deviation(p.deviation[b]), scale(p.scale[b]);
     const Keys key = p.keys[b];
@@ -157,7 +157,7 @@ PL_HD void finish_rows(const ReadPanel& p, const float* sums, int64_t sum_stride
 template <int VECTORS>
 __attribute__((noinline)) void finish(const ReadPanel& p, const float* sums, int64_t sum_stride,
                                       int64_t b0, int rows, int64_t out0, int64_t out1) {
-  const ReadArgs& a = *p.args;
+  const PlacedRead& a = *p.args;
   if (a.output_noise > 0.0f || a.weight_noise > 0.0f)
     finish_rows<true, VECTORS>(p, sums, sum_stride, b0, rows, out0, out1);
   else
@@ -271,7 +271,7 @@ void read_fused(const ReadPanel& p) {
 constexpr int64_t kFusedSamples = 16;  // above, packing pays
 
 void read_panel(const ReadPanel& p) {
-  const ReadArgs& a = *p.args;
+  const PlacedRead& a = *p.args;
   if (!a.transposed && p.samples <= kFusedSamples) return read_fused(p);
   const bool natural = a.transposed && p.out1 - p.out0 == kPanel;
   for (int64_t k0 = p.in0; k0 < p.in1; k0 += kPackedInputs) {
@@ -293,29 +293,37 @@ void read_panel(const ReadPanel& p) {
   }
 }
 
-// ||q||^2 of a segment: 16 strided partial sums by fma, then halves added.
-PL_HD float norm_squared(const float* q, int64_t n) {
-  F part[16 / kLanes];
-  for (int v = 0; v < 16 / kLanes; ++v) part[v] = F(0.0f);
-  for (int64_t k = 0; k < n; k += 16)
-    for (int v = 0; v < 16 / kLanes; ++v) {
-      const F x = load_partial(q + k + v * kLanes, n - k - v * kLanes);
-      part[v] = fma(x, x, part[v]);
+// ||q||^2 of a segment: 16 strided partial sums by fma, then halves added. `before`: lines of the
+// segment in front of these, which are 0.
+PL_HD float norm_squared(const float* q, int64_t n, int64_t before) {
+  float s[16] = {};
+  if (before % 16) {
+    for (int64_t k = 0; k < n; ++k) {
+      float& sum = s[(before + k) % 16];
+      sum = pulseline::fma(q[k], q[k], sum);
     }
-  float s[16];
-  for (int v = 0; v < 16 / kLanes; ++v) store(s + v * kLanes, part[v]);
+  } else {
+    F part[16 / kLanes];
+    for (int v = 0; v < 16 / kLanes; ++v) part[v] = F(0.0f);
+    for (int64_t k = 0; k < n; k += 16)
+      for (int v = 0; v < 16 / kLanes; ++v) {
+        const F x = load_partial(q + k + v * kLanes, n - k - v * kLanes);
+        part[v] = fma(x, x, part[v]);
+      }
+    for (int v = 0; v < 16 / kLanes; ++v) store(s + v * kLanes, part[v]);
+  }
   for (int half = 8; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) s[i] += s[i + half];
   return s[0];
 }
 
 void prepare_input(const InputJob& job) {
-  const ReadArgs& a = *job.args;
+  const PlacedRead& a = *job.args;
   const int64_t n = a.transposed ? a.rows : a.cols;
   for (int64_t i = 0; i < n; i += kLanes) {
     F v = convert(a.dac, load_partial(job.x + i, n - i) / F(job.alpha_beta));
     if (a.input_noise > 0.0f) {
-      const U base = (lane_index() + U(uint32_t(i))) * U(kColumnStride);
+      const U base = (lane_index() + U(uint32_t(a.input0 + i))) * U(kColumnStride);
       const U h = hash(base, job.noise.k0, job.noise.k1);
       v = fma(F(a.input_noise), byte_sum_polynomial(byte_sum(h)), v);
     }
@@ -323,13 +331,14 @@ void prepare_input(const InputJob& job) {
   }
   const float variance = a.output_noise * a.output_noise;
   float* deviation = job.deviation;
-  for (int64_t i = 0; i < n; i += a.tile_in, deviation += job.deviation_stride) {
-    const int64_t length = n - i < a.tile_in ? n - i : a.tile_in;
-    *deviation =
-        a.weight_noise > 0.0f
-            ? pulseline::square_root(pulseline::fma(a.weight_noise * a.weight_noise,
-                                                    norm_squared(job.q + i, length), variance))
-            : a.output_noise;
+  for (int64_t i = 0; i < n; deviation += job.deviation_stride) {
+    const int64_t before = (a.input0 + i) % a.tile_in, left = a.tile_in - before;
+    const int64_t length = n - i < left ? n - i : left;
+    *deviation = a.weight_noise > 0.0f ? pulseline::square_root(pulseline::fma(
+                                             a.weight_noise * a.weight_noise,
+                                             norm_squared(job.q + i, length, before), variance))
+                                       : a.output_noise;
+    i += length;
   }
 }
 
@@ -342,7 +351,7 @@ void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
       const float* a = job.a + i * job.batch;
       float* w = job.w + i * job.cols + j;
       if (n >= kPanel) {
-        register_tile_of<true, true>(rows, a, job.batch, job.x + j, job.cols, job.batch, w,
+        register_tile_of<true, true>(rows, a, job.batch, job.x + j, job.x_stride, job.batch, w,
                                      job.cols);
       } else {
         for (int r = 0; r < rows; ++r)
@@ -350,8 +359,8 @@ void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
             const int64_t o = v * kLanes;
             F sum = load_partial(w + r * job.cols + o, n - o);
             for (int64_t b = 0; b < job.batch; ++b)
-              sum = fma(F(a[r * job.batch + b]), load_partial(job.x + b * job.cols + j + o, n - o),
-                        sum);
+              sum = fma(F(a[r * job.batch + b]),
+                        load_partial(job.x + b * job.x_stride + j + o, n - o), sum);
             store_partial(w + r * job.cols + o, sum, n - o);
           }
       }

@@ -20,7 +20,7 @@ template <class Device, bool LOW_RANK>
 void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   constexpr int kEach = kGroup / kLanes;
   const UpdateJob job = shared;
-  const UpdateArgs a = *job.args;
+  const PlacedUpdate a = *job.args;
   const Device device = model;
   const float sigma = device.p.pulsed.dw_min_std * (LOW_RANK ? kRankUnit : 1.0f);
   const bool additive = device.additive_noise(), noisy = sigma != 0.0f;
@@ -44,7 +44,7 @@ void grouped_rows(const UpdateJob& shared, const Device& model, int64_t row0, in
           F xi = zero;
           if (noisy)
             xi = LOW_RANK ? rank_normal(job, job.group_count, g, i, j + v * kLanes)
-                          : group_normal(i, j + v * kLanes, job.groups[g].noise);
+                          : group_normal(a.row0 + i, a.col0 + j + v * kLanes, job.groups[g].noise);
           const U up = counts.up[v];
           const Counts<F> n = {to_float(up), to_float(counts.all[v] - up), zero, zero};
           b.w[v] = relax<false>(device, b.c[v], b.w[v], n, sigma, xi, additive);
@@ -145,7 +145,7 @@ template <class Device, int VECTORS>
 PL_HD void relax_row(const UpdateJob& job, const Device& device, int64_t i, int64_t j, Keys key,
                      const float* sums) {
   constexpr int64_t kNext = kTileRows * kPanel;
-  const UpdateArgs& a = *job.args;
+  const PlacedUpdate& a = *job.args;
   const int64_t offset = i * a.cols + j;
   DrawnWords room;
   const Words words = words_at(job, device, i, j, VECTORS, room);
@@ -161,7 +161,7 @@ PL_HD void relax_row(const UpdateJob& job, const Device& device, int64_t i, int6
         counts_of(load(s + kNext), load(s), load(s + 3 * kNext), load(s + 2 * kNext));
     const F before = n >= kLanes ? load(a.w + o) : load_partial(a.w + o, n);
     F w = relax<true>(device, c, before, counts, device.p.pulsed.dw_min_std,
-                      group_normal(i, j + v * kLanes, key), additive);
+                      group_normal(a.row0 + i, a.col0 + j + v * kLanes, key), additive);
     w = keep_nan(before, w + F(0.0f));
     n >= kLanes ? store(a.w + o, w) : store_partial(a.w + o, w, n);
   }
@@ -170,7 +170,7 @@ PL_HD void relax_row(const UpdateJob& job, const Device& device, int64_t i, int6
 template <class Device>
 void moments_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   const UpdateJob job = shared;
-  const UpdateArgs a = *job.args;
+  const PlacedUpdate a = *job.args;
   const Device device = model;
   const Keys key = job.groups[0].noise;
   float sums[4 * kTileRows * kPanel];

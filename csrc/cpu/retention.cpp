@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/blocks.h"
 #include "cpu/slices.h"
 
 namespace pulseline::cpu {
@@ -27,13 +28,14 @@ class DrawnRow {
   const uint32_t* bound() const { return step() + cols_; }
   const uint32_t* fade() const { return step() + 2 * cols_; }
   const uint32_t* walk() const { return step() + 3 * cols_; }
-  void draw(int64_t row, bool between) {
+  // row, col0: of the array.
+  void draw(int64_t row, int64_t col0, bool between) {
     uint32_t* out = words_.data();
-    const ConstructJob pairs = {row, cols_, anew_.keys, {out, nullptr, out + cols_}};
+    const ConstructJob pairs = {row, cols_, anew_.keys, {out, nullptr, out + cols_}, col0};
     table().construct[anew_.of.device](pairs, anew_.model.bytes, row, row + 1);
     if (!between) return;
     out += 2 * cols_;
-    const ConstructJob words = {row, cols_, anew_.keys, {out, out + cols_, nullptr}};
+    const ConstructJob words = {row, cols_, anew_.keys, {out, out + cols_, nullptr}, col0};
     table().construct_retention(words, &anew_.of.retention, row, row + 1);
   }
 
@@ -43,15 +45,14 @@ class DrawnRow {
   std::vector<uint32_t> words_;
 };
 
-// Calls body(row, words) for all rows, whose words are drawn first.
+// Calls body(row, col0, words) for all rows, whose words are drawn first.
 template <class Body>
-void over_drawn_rows(const Anew& anew, int64_t rows, int64_t cols, bool between, int threads,
-                     Body body) {
-  over_rows(rows, cols, threads, [&](int64_t r0, int64_t r1) {
-    DrawnRow words(anew, cols);
+void over_drawn_rows(const Anew& anew, const Rows& rows, bool between, int threads, Body body) {
+  over_rows(rows, threads, [&](int64_t r0, int64_t r1, int64_t col0) {
+    DrawnRow words(anew, rows.cols);
     for (int64_t i = r0; i < r1; ++i) {
-      words.draw(i, between);
-      body(i, words);
+      words.draw(i, col0, between);
+      body(i, col0, words);
     }
   });
 }
@@ -83,7 +84,7 @@ void redraw_rows(const UpdateJob& job, const void* state, int64_t row0, int64_t 
     noise.last = marks;
     noise.first = i;
     if (words) {
-      words->draw(i, false);
+      words->draw(noise.row0 + i, noise.col0, false);
       write_row(noise, i, *words);
     } else {
       noise.step += i * cols;
@@ -94,16 +95,21 @@ void redraw_rows(const UpdateJob& job, const void* state, int64_t row0, int64_t 
 
 }  // namespace
 
-void retain(const RetentionArgs& a, const Population& drawn, int threads) {
+void retain(const RetentionArgs& a, const Population& drawn, int64_t block_rows, int threads) {
   const Keys key = draw_keys(a.stream, a.purpose, a.k, 0);
+  const Rows all = {0, a.rows, a.cols, block_rows};
   if (a.step) {
-    over_rows(a.rows, a.cols, threads,
-              [&](int64_t r0, int64_t r1) { table().retain(a, key, r0, r1); });
+    over_rows(all, threads, [&](int64_t r0, int64_t r1, int64_t col0) {
+      RetentionArgs part = a;
+      part.col0 = col0;
+      table().retain(part, key, r0, r1);
+    });
     return;
   }
   const Anew anew(drawn, a.stream);
-  over_drawn_rows(anew, a.rows, a.cols, true, threads, [&](int64_t i, const DrawnRow& words) {
+  over_drawn_rows(anew, all, true, threads, [&](int64_t i, int64_t col0, const DrawnRow& words) {
     RetentionArgs row = a;
+    row.col0 = col0;
     row.step = words.step();
     row.bound = words.bound();
     row.fade = words.fade();
@@ -113,22 +119,34 @@ void retain(const RetentionArgs& a, const Population& drawn, int threads) {
   });
 }
 
-void disturb(const Written& cells, int64_t rows, int64_t cols, const Stream& stream, uint64_t k,
+void disturb(const Written& cells, const Rows& rows, const Stream& stream, uint64_t k,
              int threads) {
   const Keys key = draw_keys(stream, kProgramming, k, 0);
-  const WriteNoiseJob job = {cells.hidden, cells.step, cells.visible, cols, cells.deviation,
-                             key,          nullptr,    nullptr,       0};
-  if (job.step) {
-    over_rows(rows, cols, threads,
-              [&](int64_t r0, int64_t r1) { table().write_noise(job, r0, r1); });
+  WriteNoiseJob whole = {};
+  whole.hidden = cells.hidden;
+  whole.step = cells.step;
+  whole.visible = cells.visible;
+  whole.cols = rows.cols;
+  whole.deviation = cells.deviation;
+  whole.key = key;
+  const auto job_of = [&](int64_t col0) {
+    WriteNoiseJob job = whole;
+    job.col0 = col0;
+    return job;
+  };
+  if (whole.step) {
+    over_rows(rows, threads, [&](int64_t r0, int64_t r1, int64_t col0) {
+      table().write_noise(job_of(col0), r0, r1);
+    });
     return;
   }
   const Anew anew(cells.drawn, stream);
-  over_drawn_rows(anew, rows, cols, false, threads,
-                  [&](int64_t i, const DrawnRow& words) { write_row(job, i, words); });
+  over_drawn_rows(anew, rows, false, threads, [&](int64_t i, int64_t col0, const DrawnRow& words) {
+    write_row(job_of(col0), i, words);
+  });
 }
 
-Status redraw(const UpdateArgs& a, const Written& cells, int threads) {
+static Status redraw_block(const PlacedUpdate& a, const Written& cells, int threads) {
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
   Scratch& scratch = Scratch::of_thread();
   Train* trains = scratch.take<Train>(a.batch);
@@ -149,8 +167,8 @@ Status redraw(const UpdateArgs& a, const Written& cells, int threads) {
   job.train_words = train_words;
   std::optional<Anew> anew;
   if (!cells.step) anew.emplace(cells.drawn, a.stream);
-  const WriteNoiseJob noise = {cells.hidden, cells.step, a.w,  a.cols, cells.deviation,
-                               {},           nullptr,    keys, 0};
+  const WriteNoiseJob noise = {cells.hidden, cells.step, a.w, a.cols, cells.deviation, {},
+                               nullptr,      keys,       0,   a.row0, a.col0};
   const Redrawing redrawing = {noise, anew ? &*anew : nullptr};
   for (Cursor at;;) {
     job.count = next_slice(a, trains, at, a.batch, kSlice, train_words, nullptr);
@@ -159,6 +177,15 @@ Status redraw(const UpdateArgs& a, const Written& cells, int threads) {
     SliceRun{job, redraw_rows, &redrawing}.run(threads);
   }
   return status;
+}
+
+Status redraw(const PlacedUpdate& a, const Written& cells, int64_t block_rows, int threads) {
+  return over_blocks(a, block_rows, threads, [&](const PlacedUpdate& block, int n) {
+    Written part = cells;
+    part.hidden += block.w - a.w;
+    if (part.step) part.step += block.w - a.w;
+    return redraw_block(block, part, n);
+  });
 }
 
 }  // namespace pulseline::cpu

@@ -26,7 +26,7 @@ PL_HD M moves(const uint32_t* step, int64_t n) {
 void retain(const RetentionArgs& shared, Keys key, int64_t row0, int64_t row1) {
   const RetentionArgs a = shared;
   for_vectors(row0, row1, a.cols, [&](int64_t i, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
-    const F w = load_lanes(a.w + o, n), xi = group_normal(i, j, key);
+    const F w = load_lanes(a.w + o, n), xi = group_normal(i, a.col0 + j, key);
     const int64_t at = o - a.first * a.cols;
     const RetentionPairs<U> c = {load_lanes(a.fade + at, n), load_lanes(a.walk + at, n)};
     const U bound = load_lanes(a.bound + at, n);
@@ -44,7 +44,7 @@ void write_noise(const WriteNoiseJob& shared, int64_t row0, int64_t row1) {
     const int64_t at = o - job.first * job.cols;
     const M noisy = moves(job.step + at, n);
     if (!job.last) {
-      const F written = fma(deviation, group_normal(i, j, job.key), hidden);
+      const F written = fma(deviation, group_normal(job.row0 + i, job.col0 + j, job.key), hidden);
       return store_lanes(job.visible + o, select(noisy, written, hidden), n);
     }
     // Every lane has the keys of its own last sample; none: last is -1, the keys do not matter.
@@ -58,8 +58,8 @@ void write_noise(const WriteNoiseJob& shared, int64_t row0, int64_t row1) {
       keys[1][l] = key.k1;
     }
     if (!any_written) return;
-    const U base =
-        lane_index() * U(kColumnStride) + U(uint32_t(i) * kRowStride + uint32_t(j) * kColumnStride);
+    const U base = lane_index() * U(kColumnStride) +
+                   U(uint32_t(job.row0 + i) * kRowStride + uint32_t(job.col0 + j) * kColumnStride);
     const F xi = byte_sum_polynomial(byte_sum(hash(base, load(keys[0]), load(keys[1]))));
     const F visible = load_lanes(job.visible + o, n);
     const U last = load_lanes(reinterpret_cast<const uint32_t*>(job.last) + at, n);

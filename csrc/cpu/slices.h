@@ -16,10 +16,18 @@ constexpr int64_t kRowChunk = 48;
 
 constexpr int64_t kSerialPass = 4096;  // crosspoints
 
-// One pass over the crosspoints of a matrix, in chunks of rows.
+// One pass over the crosspoints of rows, in chunks: body(row0, row1, col0), col0: the first column
+// of the array that these rows have.
 template <class Body>
-void over_rows(int64_t rows, int64_t cols, int threads, Body body) {
-  parallel_chunks(rows, kRowChunk, rows * cols < kSerialPass ? 1 : threads, body);
+void over_rows(const Rows& rows, int threads, Body body) {
+  const int64_t first = rows.first, most = rows.block_rows ? rows.block_rows : rows.count + first;
+  parallel_chunks(rows.count, kRowChunk, rows.count * rows.cols < kSerialPass ? 1 : threads,
+                  [&](int64_t r0, int64_t r1) {
+                    for (int64_t r = first + r0, end; r < first + r1; r = end) {
+                      end = (r / most + 1) * most < first + r1 ? (r / most + 1) * most : first + r1;
+                      body(r, end, rows.col0(r));
+                    }
+                  });
 }
 
 // A model with its parameters, type-erased for the kernel table.
@@ -43,16 +51,16 @@ inline int64_t saturated_lines(const float* values, int64_t count, uint32_t most
 }
 
 // Management of every sample; returns where a value is not finite, and how many lines saturate.
-inline Status manage_trains(const UpdateArgs& a, Train* trains) {
+inline Status manage_trains(const PlacedUpdate& a, Train* trains) {
   int64_t saturated = 0;
   for (int64_t b = 0; b < a.batch; ++b) {
-    const uint32_t x = table().absmax(a.x + b * a.cols, a.cols);
-    const uint32_t d = table().absmax(a.d + b * a.rows, a.rows);
+    const uint32_t x = table().absmax(a.x + b * a.x_stride, a.cols);
+    const uint32_t d = table().absmax(a.d + b * a.d_stride, a.rows);
     if (x >= kInfinity) return {1, b};
     if (d >= kInfinity) return {2, b};
     const Train t = trains[b] = manage_train(a.train, as_float(x), as_float(d));
-    saturated += saturated_lines(a.x + b * a.cols, a.cols, x, t.scale_x);
-    saturated += saturated_lines(a.d + b * a.rows, a.rows, d, t.scale_d);
+    saturated += saturated_lines(a.x + b * a.x_stride, a.cols, x, t.scale_x);
+    saturated += saturated_lines(a.d + b * a.d_stride, a.rows, d, t.scale_d);
   }
   return {0, 0, saturated};
 }
@@ -64,7 +72,7 @@ struct Cursor {
 };
 
 // The next train words of samples before `end`, at most `capacity`.
-inline int64_t next_slice(const UpdateArgs& a, const Train* trains, Cursor& at, int64_t end,
+inline int64_t next_slice(const PlacedUpdate& a, const Train* trains, Cursor& at, int64_t end,
                           int64_t capacity, TrainWord* out, Keys* slot_keys) {
   int64_t n = 0;
   for (; at.sample < end && n < capacity; ++at.sample, at.word = 0) {
@@ -83,7 +91,7 @@ inline int64_t next_slice(const UpdateArgs& a, const Train* trains, Cursor& at, 
 
 // Trains of up to `samples` train words.
 inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
-  const UpdateArgs& a = *job.args;
+  const PlacedUpdate& a = *job.args;
   job.padded_cols = (a.cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);  // kernels take two
   job.padded_rows = (a.rows + kGroup - 1) / kGroup * kGroup;
   const int64_t words = (samples + 63) / 64, groups = job.padded_cols / kGroup;

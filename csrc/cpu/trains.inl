@@ -47,7 +47,7 @@ PL_HD bool ends_word(const UpdateJob& job, int64_t s) {
 }
 
 void column_trains(const UpdateJob& job, int64_t group0, int64_t group1) {
-  const UpdateArgs& a = *job.args;
+  const PlacedUpdate& a = *job.args;
   const int64_t groups = job.padded_cols / kGroup;
   for (int64_t g = group0; g < group1; ++g) {
     Packer packer;
@@ -59,8 +59,8 @@ void column_trains(const UpdateJob& job, int64_t group0, int64_t group1) {
         U merged(0u);
         for (int v = 0; v < kGroup / kLanes; ++v) {
           const int64_t j = g * kGroup + v * kLanes;
-          const F x = load_partial(a.x + train.source * a.cols + j, a.cols - j);
-          const U word = line_words(x, j, train.scale_x, train.columns, train.slots);
+          const F x = load_partial(a.x + train.source * a.x_stride + j, a.cols - j);
+          const U word = line_words(x, a.col0 + j, train.scale_x, train.columns, train.slots);
           store(job.column_words + s * job.padded_cols + j, word);
           merged = merged | word;
           negative |= to_bits(is_negative(x)) << (v * kLanes);
@@ -111,7 +111,7 @@ struct RowTile {
 // Words of kLanes samples and all rows of a group; hits and negatives: one word per row.
 PL_HD void row_block(const UpdateJob& job, int64_t row0, int64_t s0, Packer& packer, uint64_t* hits,
                      uint64_t* negatives) {
-  const UpdateArgs& a = *job.args;
+  const PlacedUpdate& a = *job.args;
   RowTile tiles[kGroup / kLanes];
   for (int l = 0; l < kLanes; ++l) {
     const int64_t s = s0 + l;
@@ -122,8 +122,8 @@ PL_HD void row_block(const UpdateJob& job, int64_t row0, int64_t s0, Packer& pac
     const TrainWord& train = job.train_words[s];
     for (int v = 0; v < kGroup / kLanes; ++v) {
       const int64_t i = row0 + v * kLanes;
-      const F d = load_partial(a.d + train.source * a.rows + i, a.rows - i);
-      const U word = line_words(d, i, train.scale_d, train.rows, train.slots);
+      const F d = load_partial(a.d + train.source * a.d_stride + i, a.rows - i);
+      const U word = line_words(d, a.row0 + i, train.scale_d, train.rows, train.slots);
       store(tiles[v].words[l], as_float(word | (as_bits(d) & U(0x80000000u))));
       if (job.places) packer.add(v, word, is_negative(d), train, job.places[s]);
     }

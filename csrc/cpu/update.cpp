@@ -1,4 +1,5 @@
 // The update of one call. Order: everything is checked before anything is written.
+#include "cpu/blocks.h"
 #include "cpu/slices.h"
 
 namespace pulseline::cpu {
@@ -10,11 +11,11 @@ struct Cells {
   AnyDevice model;
   ParameterKeys keys;
   bool drawn;
-  Cells(const UpdateArgs& a, int number, const float* params)
+  Cells(const PlacedUpdate& a, int number, const float* params)
       : device(number), model(number, params), keys(), drawn(!a.step) {
     if (drawn) keys = parameter_keys(a.stream);
   }
-  UpdateJob job(const UpdateArgs& a) const {
+  UpdateJob job(const PlacedUpdate& a) const {
     UpdateJob job = {};
     job.args = &a;
     job.drawn = drawn ? &keys : nullptr;
@@ -22,7 +23,7 @@ struct Cells {
   }
 };
 
-void run_expected(const UpdateArgs& a, const Cells& cells, const Train* trains, int threads) {
+void run_expected(const PlacedUpdate& a, const Cells& cells, const Train* trains, int threads) {
   UpdateJob job = cells.job(a);
   job.trains = trains;
   parallel_chunks(a.rows, kRowChunk, threads, [&](int64_t r0, int64_t r1) {
@@ -31,7 +32,7 @@ void run_expected(const UpdateArgs& a, const Cells& cells, const Train* trains, 
 }
 
 // exact and strict: train words in order, in slices of any size.
-void run_ordered(const UpdateArgs& a, const Cells& cells, const Train* trains, int threads,
+void run_ordered(const PlacedUpdate& a, const Cells& cells, const Train* trains, int threads,
                  Scratch& scratch) {
   int64_t most = 0;
   for (int64_t b = 0; b < a.batch; ++b) most += words_of(trains[b].bl);
@@ -56,7 +57,7 @@ void run_ordered(const UpdateArgs& a, const Cells& cells, const Train* trains, i
 
 // The end of the group that starts at sample `first`: it closes after the group size, or before
 // its expected travel exceeds the limit (grouped).
-int64_t group_end(const UpdateArgs& a, const Train* trains, int64_t first) {
+int64_t group_end(const PlacedUpdate& a, const Train* trains, int64_t first) {
   const bool grouped = a.fidelity == kGrouped;
   const int64_t asked = grouped && a.group_size > 0 ? a.group_size : kGroupSamples;
   const int64_t size = asked < kGroupSamples ? asked : kGroupSamples;
@@ -105,7 +106,7 @@ void allocate_packed(UpdateJob& job, Scratch& scratch, int64_t most) {
 }
 
 // grouped and moments: slices of whole groups; moments takes one group at a time.
-void run_relaxed(const UpdateArgs& a, const Cells& cells, const Train* trains, int threads,
+void run_relaxed(const PlacedUpdate& a, const Cells& cells, const Train* trains, int threads,
                  Scratch& scratch) {
   int64_t most = kSlice;
   for (int64_t b = 0; b < a.batch;) {
@@ -156,9 +157,7 @@ void run_relaxed(const UpdateArgs& a, const Cells& cells, const Train* trains, i
   }
 }
 
-}  // namespace
-
-Status update(const UpdateArgs& a, int device, const float* params, int threads) {
+Status update_block(const PlacedUpdate& a, int device, const float* params, int threads) {
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
   Scratch& scratch = Scratch::of_thread();
   Train* trains = scratch.take<Train>(a.batch);
@@ -175,6 +174,20 @@ Status update(const UpdateArgs& a, int device, const float* params, int threads)
   else
     run_ordered(a, cells, trains, threads, scratch);
   return status;
+}
+
+}  // namespace
+
+Status update(const PlacedUpdate& a, int device, const float* params, int64_t block_rows,
+              int threads) {
+  if (block_rows) {
+    const Status status = check_finite(a, block_rows);
+    if (status.source) return status;
+    if (a.fired) threads = 1;  // blocks count together
+  }
+  return over_blocks(a, block_rows, threads, [&](const PlacedUpdate& block, int n) {
+    return update_block(block, device, params, n);
+  });
 }
 
 }  // namespace pulseline::cpu

@@ -46,7 +46,7 @@ struct Block {
     nan = any(is_nan(sum));
   }
   // Adding +0 turns -0 into +0: a stored weight is never -0, whatever was skipped.
-  PL_HD void store_to(const UpdateArgs& a, int64_t offset, int64_t columns) const {
+  PL_HD void store_to(const PlacedUpdate& a, int64_t offset, int64_t columns) const {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < kVectors; ++v) {
       const int64_t o = offset + v * kLanes;
@@ -64,7 +64,8 @@ struct BlockNoise {
   static constexpr float kUnit = 1.0f;
   U base[GROUPS * kHashes];
 
-  PL_HD BlockNoise(int64_t row, int64_t column) {
+  PL_HD BlockNoise(const PlacedUpdate& a, int64_t i, int64_t j) {
+    const int64_t row = a.row0 + i, column = a.col0 + j;
 #pragma GCC unroll kUnroll
     for (int h = 0; h < GROUPS * kHashes; ++h) {
       const int64_t first = column + h / kHashes * kGroup + h % kHashes * kLanes;
@@ -86,6 +87,37 @@ struct BlockNoise {
     }
   }
 };
+
+// The same where a block begins within a group of 32 columns of its array: one hash per column.
+struct SplitNoise {
+  static constexpr float kUnit = 1.0f;
+  U base[kGroup / kLanes];
+  M upper[kGroup / kLanes];
+
+  PL_HD SplitNoise(const PlacedUpdate& a, int64_t i, int64_t j) {
+    const int64_t row = a.row0 + i, column = a.col0 + j;
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < kGroup / kLanes; ++v) {
+      const U c = lane_index() + U(uint32_t(column) + uint32_t(v * kLanes));
+      base[v] = (c & U(~16u)) * U(kColumnStride) + U(uint32_t(row) * kRowStride);
+      upper[v] = nonzero(c & U(16u));
+    }
+  }
+  PL_HD void draw_sample(const UpdateJob& job, const NoiseTables& tables, int64_t s, F* xi) const {
+    draw(tables, job.train_words[s].cycle, xi);
+  }
+  PL_HD void draw(const NoiseTables& tables, Keys key, F* xi) const {
+    const U mantissa(0x7fffffu), half(0x3f000000u);
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < kGroup / kLanes; ++v) {
+      const U inner = hash_inner(base[v], key.k0, key.k1), counts = popcount16(hash_outer(inner));
+      const F low = tables.cubic_low(counts) + as_float((inner & mantissa) | half);
+      const F high = tables.cubic_high(counts) + as_float(shift_in<9>(inner, 0x7eu));
+      xi[v] = select(upper[v], high, low);
+    }
+  }
+};
+PL_HD bool splits(const PlacedUpdate& a) { return a.col0 % kGroup != 0; }
 
 // Columns whose trains fit the second-level cache together.
 PL_HD int64_t strip_columns(const UpdateJob& job) {
@@ -145,14 +177,14 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
   // Copies: vector stores may alias anything, so fields behind a reference are read again each
   // time.
   const UpdateJob job = shared;
-  const UpdateArgs a = *job.args;
+  const PlacedUpdate a = *job.args;
   const Device device = model;
   const NoiseTables tables(device.p.pulsed.dw_min_std * Noise::kUnit);
   const int64_t groups = job.padded_cols / kGroup;
   for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
     b.load_from(job, device, i, j);
-    const Noise noise(i, j);
+    const Noise noise(a, i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
       for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
@@ -176,12 +208,12 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
 }
 
 // Every pulse on its own, in slot order.
-template <class Device, int GROUPS = 1>
+template <class Device, int GROUPS = 1, class Noise = BlockNoise<GROUPS>>
 void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   // Copies: vector stores may alias anything, so fields behind a reference are read again each
   // time.
   const UpdateJob job = shared;
-  const UpdateArgs a = *job.args;
+  const PlacedUpdate a = *job.args;
   const Device device = model;
   const NoiseTables tables(device.p.pulsed.dw_min_std);
   const F sigma(device.p.pulsed.dw_min_std);
@@ -190,7 +222,7 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
   for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
     b.load_from(job, device, i, j);
-    const BlockNoise<GROUPS> noise(i, j);
+    const Noise noise(a, i, j);
     for (int64_t q = 0; q < job.words; ++q) {
       const uint64_t negative = job.row_negative[i * job.words + q];
       for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
@@ -218,20 +250,20 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
 // No trains: the expected update of the response functions, sample by sample.
 template <class Device, int GROUPS = 1>
 void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
-  const UpdateArgs& a = *job.args;
+  const PlacedUpdate& a = *job.args;
   for (int64_t i = row0; i < row1; ++i) {
     for (int64_t j = 0; j < a.cols; j += Block<Device, GROUPS>::kColumns) {
       Block<Device, GROUPS> b;
       b.load_from(job, device, i, j);
       for (int64_t s = 0; s < a.batch; ++s) {
-        const float d = a.d[s * a.rows + i];
+        const float d = a.d[s * a.d_stride + i];
         if (d == 0.0f) continue;
         const MeanPulses mean = mean_pulses(a.train, job.trains[s]);
         const F rate(finite(mean.rate * pulseline::min(pulseline::absolute(d), mean.most_d)));
         const F most_x(mean.most_x);
         for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
           const int64_t o = j + v * kLanes;
-          const F x = load_partial(a.x + s * a.cols + o, a.cols - o);
+          const F x = load_partial(a.x + s * a.x_stride + o, a.cols - o);
           const M up = d > 0.0f ? is_negative(x) : is_negative(F(0.0f) - x);
           const F pulses = rate * min(absolute(x), most_x);
           const F moved = fma(pulses, device.step(b.c[v], b.w[v], up), b.w[v]);
@@ -263,14 +295,19 @@ void exact(const UpdateJob& job, const void* device, int64_t row0, int64_t row1)
       return exact_rows<Device, Device::kAdditive, 1, RankNoise>(job, d, row0, row1);
     return exact_rows<Device, false, 1, RankNoise>(job, d, row0, row1);
   }
+  const bool split = splits(*job.args);
   if (Device::kAdditive && d.additive_noise())
-    return exact_rows<Device, Device::kAdditive, 1>(job, d, row0, row1);
+    return split ? exact_rows<Device, Device::kAdditive, 1, SplitNoise>(job, d, row0, row1)
+                 : exact_rows<Device, Device::kAdditive, 1>(job, d, row0, row1);
+  if (split) return exact_rows<Device, false, 1, SplitNoise>(job, d, row0, row1);
   if (wide<Device>(job)) return exact_rows<Device, false, kWide>(job, d, row0, row1);
   exact_rows<Device, false, 1>(job, d, row0, row1);
 }
 template <class Device>
 void strict(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
-  strict_rows(job, *static_cast<const Device*>(device), row0, row1);
+  const Device& d = *static_cast<const Device*>(device);
+  if (splits(*job.args)) return strict_rows<Device, 1, SplitNoise>(job, d, row0, row1);
+  strict_rows(job, d, row0, row1);
 }
 template <class Device>
 void expected(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {

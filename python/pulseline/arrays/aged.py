@@ -36,6 +36,7 @@ class Aged(Weighted):
     _name: str
     _params: tuple[float, ...]
     _ages: bool
+    _block_rows: int
 
     def age(self, samples: int, batch: ops.Batch | None = None) -> None:
         """Let decay, drift and diffusion happen as often as ``samples`` more samples make due.
@@ -113,6 +114,8 @@ class Aged(Weighted):
         device = self.crossbar.device
         if not isinstance(device, PulsedDevice):
             raise ConfigError("device is Ideal, which has no reset; program the weights instead")
+        if columns is not None and self._block_rows:
+            raise ConfigError("columns are given of a matrix of several blocks; leave them out")
         fresh = self._settled().clone()
         ops.reset_(
             *(fresh, *self._between(), device.reset_std, self.age_count, self._packed.draws),

@@ -44,6 +44,7 @@ class Array(Aged):
             None: the next of the process, see :func:`pulseline.manual_seed`. An
             :class:`pulseline.Identity`: that.
         tile_id: below 2^24, by default 0; draws of different ids are independent.
+        blocks: of a block-diagonal matrix; ``weight`` and ``held`` are them, one behind the other.
         settings: ``io``, ``update``, ``mapping`` of the crossbar, instead of its own.
 
     Attributes:
@@ -72,26 +73,30 @@ class Array(Aged):
         *,
         seed: int | Identity | None = None,
         tile_id: int | None = None,
+        blocks: int = 1,
         **settings: Any,
     ) -> None:
         super().__init__()
         check_integer("rows", rows, 31)
         check_integer("cols", cols, 31)
+        self.blocks, shape = blocks, (rows, cols // blocks)
+        self._block_rows = rows // blocks if blocks > 1 else 0
         self._made_with = Crossbar.of(crossbar, **settings)
         self._identity = identify(seed, tile_id)
         self.age_count = 0  # on the host, which cuts calls at events
         self.out_scale = 1.0
         self._outcomes, self._saturation = ops.Outcomes(), Saturation(rows + cols)
         with torch.inference_mode(False):
-            zeros = torch.zeros(rows, cols, dtype=torch.float32, device=where())
+            zeros = torch.zeros(shape, dtype=torch.float32, device=where())
             self._hold(AnalogParameter(zeros))
             self._register(zeros)
         self.crosspoints = Crosspoints(
             self.crossbar.device,
-            (rows, cols),
+            shape,
             self._identity.key,
             self.crossbar.mapping.crosspoints,
             where(),
+            self._block_rows,
         )
         self._pack()
         self.crossbar.update.warn(self.crossbar.device)
@@ -120,7 +125,8 @@ class Array(Aged):
         if isinstance(device, PulsedDevice):
             self._params, self._ages = device.parameters(), device.ages
             self._deviation = device.write_noise_std * device.dw_min
-        self._packed = Packed.of(self._identity.key, self.crossbar, self.out_scale)
+        rest = (self.crossbar, self.out_scale, self._block_rows)
+        self._packed = Packed.of(self._identity.key, *rest)
         self._residents.clear()
 
     def take(self, crossbar: Crossbar) -> None:
@@ -167,7 +173,7 @@ class Array(Aged):
     @property
     def shape(self) -> torch.Size:
         """(rows, cols) of the matrix."""
-        return self.held.shape
+        return torch.Size((self.held.shape[0], self.held.shape[1] * self.blocks))
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -254,7 +260,7 @@ class Array(Aged):
 
         def values(part: slice) -> Tensor:
             rows = part.stop - part.start
-            normals = ops.initial_normals(rows, cols, *key, part.start)
+            normals = ops.initial_normals(rows, cols, *key, part.start, self._block_rows)
             scaled: Tensor = normals / scale
             return scaled.to(self.held.device)
 
@@ -336,7 +342,7 @@ class Array(Aged):
         Raises:
             ConfigError: there is no such column.
         """
-        cols = self.held.shape[1]
+        cols = self.shape[1]
         if not 0 <= j < cols:
             raise ConfigError(f"column is {j}; this array has columns 0 to {cols - 1}")
         one = self.held.new_zeros(1, cols)
@@ -440,7 +446,7 @@ class Array(Aged):
         counts = {name: getattr(numbers, name) for name in _COUNTERS} | {"age": self.age_count}
         return Saved(
             ops.NUMBERING,
-            tuple(self.held.shape),
+            tuple(self.shape),
             self._identity,
             self.crossbar.settings(),
             counts,
@@ -476,5 +482,5 @@ class Array(Aged):
 
     def extra_repr(self) -> str:
         """Shape, device and identity."""
-        (rows, cols), one = self.held.shape, self._identity
+        (rows, cols), one = self.shape, self._identity
         return f"{rows}, {cols}, {self.crossbar.device}, seed={one.seed}, tile_id={one.tile_id}"

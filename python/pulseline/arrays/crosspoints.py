@@ -31,10 +31,11 @@ class Crosspoints(nn.Module):
 
     Args:
         device: the population; an ideal one has none.
-        shape: (rows, cols).
+        shape: (rows, cols), of several blocks the columns of one.
         key: Philox key of the array, see :class:`pulseline.Identity`.
         how: "stored", "drawn" or "auto", see :class:`pulseline.configs.Mapping`.
         where: device of the stored words.
+        block_rows: of a block-diagonal matrix, whose blocks lie one behind the other; 0: dense.
 
     Attributes:
         step, slope, bound: int32 pairs, (rows, cols); None: drawn anew, or the model has none.
@@ -53,9 +54,11 @@ class Crosspoints(nn.Module):
         key: tuple[int, int],
         how: str = "stored",
         where: torch.device | None = None,
+        block_rows: int = 0,
     ) -> None:
         super().__init__()
         self.device, self.shape, self._key = device, shape, key
+        self.block_rows = block_rows
         for name in ("step", "slope", "bound", "words"):
             self.register_buffer(name, None, persistent=False)
         pulsed = isinstance(device, PulsedDevice)
@@ -108,7 +111,9 @@ class Crosspoints(nn.Module):
             bound = torch.empty_like(step)
         else:
             numbers = device.parameters()
-            step, slope, bound = ops.construct_pairs(device.name, numbers, *self.shape, *key)
+            step, slope, bound = ops.construct_pairs(
+                device.name, numbers, *self.shape, key, 0, self.block_rows
+            )
         self.step, self.bound = step.to(where), bound.to(where)
         self.slope = None if slope is None else slope.to(where)
         self.words = self._retention(key, where) if device.ages else None
@@ -118,7 +123,8 @@ class Crosspoints(nn.Module):
         assert isinstance(self.device, PulsedDevice)
         if where.type == "meta":
             return torch.empty((2, *self.shape), dtype=torch.int32, device=where)
-        words: Tensor = ops.construct_retention(self.device.retention(), *self.shape, *key)
+        drawn = (*self.shape, *key, self.block_rows)
+        words: Tensor = ops.construct_retention(self.device.retention(), *drawn)
         return words.to(where)
 
     # ---- rows of them, whether stored or drawn ----
@@ -142,9 +148,8 @@ class Crosspoints(nn.Module):
         if self.step is not None and self.bound is not None:
             return self.step[part], self.bound[part]
         count, first = part.stop - part.start, part.start
-        sizes = (count, self.shape[1])
-        numbers = device.parameters()
-        step, _, bound = ops.construct_pairs(device.name, numbers, *sizes, *self._key, first)
+        which = (count, self.shape[1], self._key, first, self.block_rows)
+        step, _, bound = ops.construct_pairs(device.name, device.parameters(), *which)
         return step.to(where), bound.to(where)
 
     def bounds(self, like: Tensor, part: slice | None = None) -> tuple[Tensor, Tensor]:

@@ -10,25 +10,36 @@ __all__ = ["Form"]
 
 
 class Form(NamedTuple):
-    """A view of a (rows, cols) matrix: rows are outputs, columns are inputs times a kernel.
+    """A view of a matrix: rows are outputs, columns are the inputs of a block times a kernel.
+
+    A transposed layer of several blocks with several outputs each has no such view of its memory:
+    its parameter is the matrix, and takes values of either shape.
 
     Attributes:
-        shape: as torch sees it: (outputs, inputs, ...), or (inputs, outputs, ...).
+        shape: of torch's weight: (outputs, inputs of a block, ...), or (inputs, outputs of a block,
+            ...).
         swapped: the latter, which transposed convolutions have.
+        blocks: of the matrix, one behind the other.
     """
 
     shape: tuple[int, ...]
     swapped: bool = False
+    blocks: int = 1
 
     def seen(self, matrix: Tensor) -> Tensor:
-        """The view of a matrix that torch sees; never a copy of a contiguous one."""
+        """What torch sees of a matrix: a view of it if it is contiguous."""
         if not self.swapped:
             return matrix.reshape(self.shape)
         inputs, outputs, *kernel = self.shape
-        return matrix.reshape(outputs, inputs, *kernel).transpose(0, 1)
+        if self.blocks > 1 and outputs > 1:
+            return matrix
+        split = matrix.reshape(self.blocks, outputs, inputs // self.blocks, *kernel)
+        return split.transpose(1, 2).flatten(0, 1)
 
     def matrix(self, seen: Tensor) -> Tensor:
-        """The matrix of what torch sees, a view of :meth:`seen`."""
+        """The matrix of values in torch's shape: a view of what :meth:`seen` gave."""
         if self.swapped:
-            seen = seen.transpose(0, 1)
-        return seen.reshape(seen.shape[0], -1) if seen.numel() else seen.flatten(1)
+            inputs, outputs, *kernel = self.shape
+            split = seen.reshape(self.blocks, inputs // self.blocks, outputs, *kernel)
+            seen = split.transpose(1, 2).flatten(0, 1)
+        return seen.flatten(1)

@@ -62,9 +62,9 @@ class PendingGradient(Tensor):
             x, d = (torch.cat([pair[n] for pair in self.pairs]) for n in (0, 1))
             return d.T @ x
         (x, d), *others = self.pairs
-        total = outer_sum(x, d)
+        total = outer_sum(x, d, self.form.blocks)
         for x, d in others:
-            total += outer_sum(x, d)
+            total += outer_sum(x, d, self.form.blocks)
         return self.form.seen(total)
 
     def scaled(self, factor: float | Tensor) -> Pairs:

@@ -38,24 +38,27 @@ class Packed(NamedTuple):
         return self.update.fidelity in _JOINING
 
     @classmethod
-    def of(cls, key: tuple[int, int], crossbar: Crossbar, out_scale: float) -> Packed:
+    def of(
+        cls, key: tuple[int, int], crossbar: Crossbar, out_scale: float, block_rows: int = 0
+    ) -> Packed:
         """Those of an array.
 
         Args:
             key: Philox key, seed and stream. crossbar: its settings. out_scale: of its reads.
+            block_rows: of its matrix.
         """
         device, io, update = crossbar.device, crossbar.io, crossbar.update
         mapping = crossbar.mapping
         fidelity = ops.FIDELITY_INDEX[update.resolve(device.default_fidelity)]
         return cls(
-            forward=ops.ReadKey.of(*key, _FORWARD, mapping, False),
-            backward=ops.ReadKey.of(*key, _BACKWARD, mapping, True),
+            forward=ops.ReadKey.of(*key, _FORWARD, mapping, False, block_rows),
+            backward=ops.ReadKey.of(*key, _BACKWARD, mapping, True, block_rows),
             evaluation=(
-                ops.ReadKey.of(*key, _EVALUATION, mapping, False),
-                ops.ReadKey.of(*key, _EVALUATION, mapping, True),
+                ops.ReadKey.of(*key, _EVALUATION, mapping, False, block_rows),
+                ops.ReadKey.of(*key, _EVALUATION, mapping, True, block_rows),
             ),
-            draws=ops.DrawKey(*key),
-            update=ops.UpdateKey(*key, fidelity),
+            draws=ops.DrawKey(*key, block_rows),
+            update=ops.UpdateKey(*key, fidelity, block_rows),
             reads=(
                 ops.ReadSettings.of(io.forward, out_scale),
                 ops.ReadSettings.of(io.backward, out_scale),

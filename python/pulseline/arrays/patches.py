@@ -77,15 +77,19 @@ def parts(x: Tensor | Patches, least: int = _FEW) -> Iterator[slice]:
         yield slice(first, min(first + step, len(x)))
 
 
-def outer_sum(x: Tensor | Patches, d: Tensor) -> Tensor:
-    """``d^T x`` over all rows.
+def outer_sum(x: Tensor | Patches, d: Tensor, blocks: int) -> Tensor:
+    """``d^T x`` over all rows, of each block.
 
     Args:
-        x: (samples, cols). d: (samples, rows).
+        x: (samples, columns of all blocks). d: (samples, rows). blocks: of the matrix.
+
+    Returns:
+        (rows, columns of a block).
     """
-    if isinstance(x, Tensor):
-        return d.T @ x
-    total = torch.zeros(d.shape[1], x.shape[1], dtype=torch.float32, device=d.device)
+    cols = x.shape[1] // blocks
+    total = torch.zeros(blocks, d.shape[1] // blocks, cols, dtype=torch.float32, device=d.device)
     for part in parts(x):
-        total.addmm_(d[part].T, x[part])
-    return total
+        rows, errors = x[part], d[part]
+        size = (len(rows), blocks, -1)
+        total.baddbmm_(errors.view(size).permute(1, 2, 0), rows.view(size).transpose(0, 1))
+    return total.flatten(0, 1)

@@ -62,6 +62,7 @@ class Cell(Settings, nn.Module):
         rows, cols: shape of the matrix.
         crossbar: of array 0, which is read, and of the others unless they get their own.
         identity: whose random numbers; array n draws as array n of it.
+        blocks: of a block-diagonal matrix, see :class:`pulseline.Array`.
 
     Attributes:
         arrays: in order of their numbers; the first one is read.
@@ -79,7 +80,9 @@ class Cell(Settings, nn.Module):
 
     arrays: Any  # a ModuleList of Array
 
-    def __init__(self, rows: int, cols: int, crossbar: Crossbar, identity: Identity) -> None:
+    def __init__(
+        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, blocks: int = 1
+    ) -> None:
         super().__init__()
         self._made_with, self._identity = crossbar, identity
         self.number = enrol(self)
@@ -88,7 +91,7 @@ class Cell(Settings, nn.Module):
         self.hooked = False
         self.samples = 0
         self.arrays = nn.ModuleList()
-        self._sizes = (rows, cols)
+        self._sizes, self._blocks = (rows, cols), blocks
         self.add_array()
 
     def add_array(self, crossbar: Crossbar | None = None, number: int | None = None) -> Array:
@@ -99,9 +102,8 @@ class Cell(Settings, nn.Module):
             number: of its draws; None: its place.
         """
         place = len(self.arrays) if number is None else number
-        array = Array(
-            *self._sizes, crossbar or self.crossbar, seed=replace(self._identity, array=place)
-        )
+        one = replace(self._identity, array=place)
+        array = Array(*self._sizes, crossbar or self.crossbar, seed=one, blocks=self._blocks)
         self.arrays.append(array)
         self._own()
         return array

@@ -37,7 +37,9 @@ class AnalogConv(AnalogLayer):
 
     Every output position is one read and one rank-1 update, in raster order within a sample.
     Positions are unfolded in chunks, so that memory stays bounded, and chunks, threads and cuts of
-    a batch change no bit. ``weight`` has torch's shape.
+    a batch change no bit. ``weight`` has torch's shape. A layer of several groups is one
+    block-diagonal array, of which only the blocks exist: each has noise, bound and update
+    management of its own and draws what it would draw in the whole matrix.
 
     Attributes:
         windows: which elements are multiplied, see :class:`pulseline.nn.windows.Windows`.
@@ -64,8 +66,6 @@ class AnalogConv(AnalogLayer):
             if given[name] % self.groups:
                 text = f"use a multiple of groups = {self.groups}"
                 raise ConfigError(f"{name} is {given[name]}; {text}")
-        if self.groups > 1:
-            raise ConfigError(f"groups is {self.groups}; use 1, or keep the layer digital")
         self.kernel_size = self._tuple("kernel_size", given["kernel_size"], 1)
         self.stride = self._tuple("stride", given["stride"], 1)
         self.dilation = self._tuple("dilation", given["dilation"], 1)
@@ -78,9 +78,11 @@ class AnalogConv(AnalogLayer):
         crossbar = Crossbar.of(settings.pop("crossbar", None), **_rest(settings))
         one = identify(settings.get("seed"), settings.get("tile_id"))
         columns = self.in_channels * math.prod(self.kernel_size)
-        cell = make_cell(self.out_channels, columns, crossbar, one)
-        channels = (self.out_channels, self.in_channels)[:: -1 if self.transposed else 1]
-        cell.take_form(Form((*channels, *self.kernel_size), self.transposed))
+        cell = make_cell(self.out_channels, columns, crossbar, one, self.groups)
+        channels = (self.out_channels, self.in_channels // self.groups)
+        if self.transposed:
+            channels = (self.in_channels, self.out_channels // self.groups)
+        cell.take_form(Form((*channels, *self.kernel_size), self.transposed, self.groups))
         self._hold(cell, self.out_channels, given["bias"])
 
     def _tuple(self, name: str, value: Any, least: int) -> tuple[int, ...]:

@@ -64,12 +64,14 @@ def model_index(device: str, params: Sequence[float]) -> int:
     return index
 
 
-def _key(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> DrawKey:
+def _key(
+    rows: int, cols: int, seed: int, tile_id: int, first: int = 0, block_rows: int = 0
+) -> DrawKey:
     """Whose draws a matrix takes; refused before there is memory for it."""
     check_sizes(rows, cols)
     check_sizes(first, cols)
     check_sizes(first + rows, cols)
-    key = DrawKey(seed, tile_id)
+    key = DrawKey(seed, tile_id, block_rows)
     _cpu.check_key(key)
     return key
 
@@ -79,21 +81,22 @@ def construct_pairs(
     params: Sequence[float],
     rows: int,
     cols: int,
-    seed: int,
-    tile_id: int,
+    key: tuple[int, int],
     first: int = 0,
+    block_rows: int = 0,
     flat: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """``construct`` without the slope of a model that has none.
 
     Args:
         device, params: of the population. rows, cols, first: so many rows, from there on.
-        seed, tile_id: of the array. flat: leave the slope of such a model out.
+        key: seed and tile_id of the array. block_rows: of a block-diagonal one; 0: it is dense.
+        flat: leave the slope of such a model out.
 
     Raises:
         ConfigError: an unknown model, sizes or a key out of range.
     """
-    index, key = model_index(device, params), _key(rows, cols, seed, tile_id, first)
+    index, whose = model_index(device, params), _key(rows, cols, *key, first, block_rows)
 
     def words() -> Tensor:
         return torch.empty((rows, cols), dtype=torch.int32, device=_CPU)
@@ -102,7 +105,7 @@ def construct_pairs(
     slope = None if flat and device in FLAT else words()
     at = 0 if slope is None else slope.data_ptr()
     sizes = (first, rows, cols)
-    _cpu.construct(index, params, key, *sizes, step.data_ptr(), at, bound.data_ptr(), _threads())
+    _cpu.construct(index, params, whose, *sizes, step.data_ptr(), at, bound.data_ptr(), _threads())
     return step, slope, bound
 
 
@@ -114,22 +117,26 @@ def _construct(
     seed: int,
     tile_id: int,
     first: int = 0,
+    block_rows: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    made = construct_pairs(device, params, rows, cols, seed, tile_id, first, flat=False)
+    key = (seed, tile_id)
+    made = construct_pairs(device, params, rows, cols, key, first, block_rows, flat=False)
     return made[0], made[1], made[2]  # type: ignore[return-value]
 
 
-def _initial_normals(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> Tensor:
-    key = _key(rows, cols, seed, tile_id, first)
+def _initial_normals(
+    rows: int, cols: int, seed: int, tile_id: int, first: int = 0, block_rows: int = 0
+) -> Tensor:
+    key = _key(rows, cols, seed, tile_id, first, block_rows)
     out = torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
     _cpu.initial_normals(key, first, rows, cols, out.data_ptr(), _threads())
     return out
 
 
 def _construct_retention(
-    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int, block_rows: int = 0
 ) -> Tensor:
-    key = _key(rows, cols, seed, tile_id)
+    key = _key(rows, cols, seed, tile_id, 0, block_rows)
     words = torch.empty((2, rows, cols), dtype=torch.int32, device=_CPU)
     _cpu.construct_retention(settings, key, rows, cols, words.data_ptr(), _threads())
     return words
@@ -149,19 +156,22 @@ def _construct_fake(
     seed: int,
     tile_id: int,
     first: int = 0,
+    block_rows: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     pairs = [torch.empty((rows, cols), dtype=torch.int32, device=_CPU) for _ in range(3)]
     return pairs[0], pairs[1], pairs[2]
 
 
 @torch.library.register_fake("pulseline::initial_normals", lib=LIBRARY)
-def _initial_normals_fake(rows: int, cols: int, seed: int, tile_id: int, first: int = 0) -> Tensor:
+def _initial_normals_fake(
+    rows: int, cols: int, seed: int, tile_id: int, first: int = 0, block_rows: int = 0
+) -> Tensor:
     return torch.empty((rows, cols), dtype=torch.float32, device=_CPU)
 
 
 @torch.library.register_fake("pulseline::construct_retention", lib=LIBRARY)
 def _construct_retention_fake(
-    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int
+    settings: Sequence[float], rows: int, cols: int, seed: int, tile_id: int, block_rows: int = 0
 ) -> Tensor:
     return torch.empty((2, rows, cols), dtype=torch.int32, device=_CPU)
 

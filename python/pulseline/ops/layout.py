@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+from torch import Tensor
+
 from .. import _cpu
 from ..configs import Mapping as TileMapping
 from ..configs import ReadConfig, UpdateConfig
@@ -17,7 +19,7 @@ from ..configs.read import IR_DROPS, MV_TYPES, NOISE_MANAGEMENTS
 from ..configs.update import FIDELITIES, NOISES
 from ..devices import Device, PulsedDevice
 from ..devices.pulsed import RETENTION
-from ..errors import ConfigError
+from ..errors import BackendError, ConfigError
 
 __all__ = [
     "FIDELITY_INDEX",
@@ -36,6 +38,8 @@ __all__ = [
     "UpdateSizes",
     "check_layout",
     "checked",
+    "columns_of",
+    "refuse_blocks",
 ]
 
 T = TypeVar("T")
@@ -49,6 +53,8 @@ class ReadKey(NamedTuple):
         purpose: one of ``PURPOSES``.
         tile_in, tile_out: inputs and outputs of a physical tile in this direction.
         fused: whether a GPU makes the products in the kernel that converts them.
+        block_rows: of a block-diagonal matrix, whose blocks lie one behind the other; x, or the
+            result, has the columns of all. 0: it is dense.
     """
 
     seed: int
@@ -57,35 +63,46 @@ class ReadKey(NamedTuple):
     tile_in: int
     tile_out: int
     fused: int
+    block_rows: int = 0
 
     @classmethod
     def of(
-        cls, seed: int, tile_id: int, purpose: int, mapping: TileMapping, transposed: bool
+        cls,
+        seed: int,
+        tile_id: int,
+        purpose: int,
+        mapping: TileMapping,
+        transposed: bool,
+        block_rows: int = 0,
     ) -> ReadKey:
         """Of a matrix on physical tiles.
 
         Args:
             seed, tile_id: of the array. purpose: one of ``PURPOSES``.
             mapping: largest physical tile. transposed: read from its outputs.
+            block_rows: of it.
         """
         sizes = (mapping.tile_in, mapping.tile_out)
         sizes = sizes[::-1] if transposed else sizes
-        return cls(seed, tile_id, purpose, *sizes, fused=int(mapping.cuda_products == "fused"))
+        fused = int(mapping.cuda_products == "fused")
+        return cls(seed, tile_id, purpose, *sizes, fused, block_rows)
 
 
 class UpdateKey(NamedTuple):
-    """Whose draws an update takes: array and fidelity."""
+    """Whose draws an update takes: array and fidelity; ``block_rows`` as of :class:`ReadKey`."""
 
     seed: int
     tile_id: int
     fidelity: int
+    block_rows: int = 0
 
 
 class DrawKey(NamedTuple):
-    """Whose draws are taken between pulses."""
+    """Whose draws are taken between pulses; ``block_rows`` as of :class:`ReadKey`."""
 
     seed: int
     tile_id: int
+    block_rows: int = 0
 
 
 class ReadSettings(NamedTuple):
@@ -306,6 +323,35 @@ def check_layout(module: Any) -> None:
         raise ImportError(
             f"{module.__name__} takes {kind} as {module.LAYOUT.get(kind)!r}, this package has "
             f"{LAYOUT.get(kind)!r}; build both again"
+        )
+
+
+def columns_of(weight: Tensor, key: Sequence[int], place: int) -> int:
+    """Columns of all blocks of a matrix.
+
+    Args:
+        weight: (rows, columns of a block). key: of an operator; a compiled module looks at the
+            rest of it. place: of ``block_rows`` in it.
+    """
+    rows, cols = weight.shape
+    each = key[place] if len(key) > place else 0
+    return cols * (rows // each) if each > 0 else cols
+
+
+def refuse_blocks(weight: Tensor, key: Sequence[int], place: int) -> None:
+    """Refuse a block-diagonal matrix on a GPU.
+
+    Args:
+        weight, key, place: as of :func:`columns_of`.
+
+    Raises:
+        BackendError: it has several blocks.
+    """
+    rows, cols = weight.shape
+    if columns_of(weight, key, place) != cols:
+        raise BackendError(
+            f"a layer of {rows // key[place]} groups is on a GPU, for which there is no kernel; "
+            "keep it on the CPU, or digital"
         )
 
 

@@ -28,10 +28,12 @@ for schema in (
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
     "float lr, str device, float[] params, float[] pulses, Tensor(b!) counters, int[] key, "
     "Tensor(c!)? fired=None) -> ()",
-    "construct(str device, float[] params, int rows, int cols, int seed, int tile_id, int first=0) "
-    "-> (Tensor, Tensor, Tensor)",
-    "initial_normals(int rows, int cols, int seed, int tile_id, int first=0) -> Tensor",
-    "construct_retention(float[] settings, int rows, int cols, int seed, int tile_id) -> Tensor",
+    "construct(str device, float[] params, int rows, int cols, int seed, int tile_id, int first=0, "
+    "int block_rows=0) -> (Tensor, Tensor, Tensor)",
+    "initial_normals(int rows, int cols, int seed, int tile_id, int first=0, int block_rows=0) "
+    "-> Tensor",
+    "construct_retention(float[] settings, int rows, int cols, int seed, int tile_id, "
+    "int block_rows=0) -> Tensor",
     "retain_(Tensor(a!) weight, Tensor? step, Tensor? bound, Tensor? words, float drift, int k, "
     "int[] key, str device='', float[] params=[], float[] retention=[]) -> ()",
     "reset_(Tensor(a!) weight, Tensor? step, Tensor? bound, Tensor? words, float std, int k, "

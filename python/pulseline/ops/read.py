@@ -21,10 +21,12 @@ from .checks import (
     weight_address,
 )
 from .cuda.read import read as read_cuda
+from .layout import ReadKey, columns_of
 from .library import LIBRARY, direct, implement
 
 __all__ = ["read_", "read_chain_", "read_cpu", "run_read"]
 
+_BLOCKS = ReadKey._fields.index("block_rows")
 _threads = torch.get_num_threads
 
 
@@ -71,7 +73,8 @@ def run_read(
         ConfigError: see :func:`read_chain_`.
     """
     rows, cols = weight.shape
-    inputs, outputs = (rows, cols) if transposed else (cols, rows)
+    columns = columns_of(weight, key, _BLOCKS)
+    inputs, outputs = (rows, columns) if transposed else (columns, rows)
     x = operand("d" if transposed else "x", x, inputs, weight)
     batch = x.shape[0]
     y = x.new_empty((batch, outputs))  # float32 on the CPU, as x is
@@ -95,10 +98,18 @@ implement("read_chain_", read_cpu, read_cuda)
 
 @torch.library.register_fake("pulseline::read_", lib=LIBRARY)
 @torch.library.register_fake("pulseline::read_chain_", lib=LIBRARY)
-def _read_fake(x: Tensor, weight: Tensor, transposed: bool, *others: object) -> Tensor:
+def _read_fake(
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    counters: Tensor,
+    key: Sequence[int],
+    *others: object,
+) -> Tensor:
     name = "d" if transposed else "x"
-    refuse_mixture(weight, **{name: x}, **{f"argument {n}": t for n, t in enumerate(others, 3)})
-    rows, cols = weight.shape
+    rest = {f"argument {n}": t for n, t in enumerate(others, 5)}
+    refuse_mixture(weight, **{name: x}, counters=counters, **rest)
+    rows, cols = weight.shape[0], columns_of(weight, key, _BLOCKS)
     refuse_matrix(name, x, rows if transposed else cols)
     return x.new_empty((x.shape[0], cols if transposed else rows))
 
@@ -118,7 +129,8 @@ def read_(
     """``pulseline::read_``: analog product of every row of ``x`` with the weight.
 
     Args:
-        x: (samples, inputs) float32. weight: (rows, cols) float32, contiguous.
+        x: (samples, inputs) float32. weight: (rows, cols) float32, contiguous; of several blocks,
+            see :class:`ReadKey`, one behind the other.
         transposed: False: y = W x; True: y = W^T x.
         counters: of the array, advanced by the samples. key: :class:`ReadKey`.
         settings: :class:`ReadSettings`.

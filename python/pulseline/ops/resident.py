@@ -91,7 +91,8 @@ class Resident:
         """
         rows, cols = self._sizes
         weight = self._weight
-        x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
+        columns = cols if key.block_rows == 0 else cols * (rows // key.block_rows)
+        x, d = operand("x", x, columns, weight), operand("d", d, rows, weight)
         fired_at = 0 if fired is None else check_fired(fired, weight)
         return run_update(self._held, self._sizes, x, d, lr, (pulses, key, fired_at))
 

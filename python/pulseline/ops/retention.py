@@ -28,7 +28,15 @@ from .checks import (
 from .crosspoints import model_index
 from .cuda.batch import Batch
 from .cuda.launch import Redraw, Update, launch_on, pairs_anew
-from .layout import FIDELITY_INDEX, PulseSettings, UpdateKey, checked
+from .layout import (
+    FIDELITY_INDEX,
+    DrawKey,
+    PulseSettings,
+    UpdateKey,
+    checked,
+    columns_of,
+    refuse_blocks,
+)
 from .library import LIBRARY, eager, implement
 
 __all__ = [
@@ -46,6 +54,8 @@ __all__ = [
 _EXACT, _EXPECTED = FIDELITY_INDEX["exact"], FIDELITY_INDEX["expected"]
 _NOTHING = (0.0,) * len(RETENTION)
 _F32, _I32 = torch.float32, torch.int32
+_BLOCKS = UpdateKey._fields.index("block_rows")
+_DRAWN = DrawKey._fields.index("block_rows")
 _threads = torch.get_num_threads
 
 
@@ -102,6 +112,7 @@ def _reset(*arguments: Any) -> None:
 def _between_cuda(reset: bool, weight: Tensor, *rest: Any) -> None:
     """``retain`` on a GPU; what is not stored is drawn for this call."""
     *arguments, model, params, retention = _between(reset, weight, *rest)
+    refuse_blocks(weight, arguments[-1], _DRAWN)
     if model >= 0:
         key, sizes = arguments[-1], weight.shape
         step, _, bound = pairs_anew(weight, model, params, key)
@@ -175,6 +186,7 @@ def disturb_cuda(visible: Tensor, *rest: Any) -> None:
         ConfigError: shapes, dtypes or devices.
     """
     *arguments, model, params = _programmed(visible, *rest)
+    refuse_blocks(visible, arguments[-1], _DRAWN)
     if model >= 0:
         step, _, _ = pairs_anew(visible, model, params, arguments[-1])
         assert step is not None
@@ -197,7 +209,7 @@ def _redraw(
     params: Sequence[float] = (),
 ) -> None:
     cells = _cells(visible, hidden, step)
-    x, d = _pair(visible, x, d)
+    x, d = _pair(visible, x, d, key)
     held, whose = check_counters(counters, visible), _population(step is not None, device, params)
     rest = (*visible.shape, x.shape[0], lr, deviation, pulses, held, key, *whose, _threads())
     code = _cpu.redraw(*cells, x.data_ptr(), d.data_ptr(), *rest)
@@ -231,7 +243,8 @@ def redraw_cuda(
     """
     _cells(visible, hidden, step)
     check_counters(counters, visible)
-    x, d = _pair(visible, x, d)
+    refuse_blocks(visible, key, _BLOCKS)
+    x, d = _pair(visible, x, d, key)
     # How the pulses' own noise is drawn does not matter here, and takes memory; all fidelities that
     # have trains have the same.
     plain = checked(PulseSettings, pulses)._replace(noise=0.0, group_size=0.0)
@@ -247,10 +260,10 @@ def redraw_cuda(
         alone.redraw(Redraw(update, hidden, deviation))
 
 
-def _pair(visible: Tensor, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+def _pair(visible: Tensor, x: Tensor, d: Tensor, key: Sequence[int]) -> tuple[Tensor, Tensor]:
     """x and d as the kernels take them."""
-    rows, cols = visible.shape
-    x, d = operand("x", x, cols, visible), operand("d", d, rows, visible)
+    x = operand("x", x, columns_of(visible, key, _BLOCKS), visible)
+    d = operand("d", d, visible.shape[0], visible)
     check_shapes(x, d)
     return x, d
 

@@ -28,12 +28,13 @@ from .crosspoints import FLAT, model_index
 from .cuda.batch import Batch
 from .cuda.launch import Update
 from .cuda.outcomes import Outcomes
-from .layout import PulseSettings, UpdateKey, checked
+from .layout import PulseSettings, UpdateKey, checked, columns_of, refuse_blocks
 from .library import LIBRARY, direct, eager, implement
 
 __all__ = ["device_arguments", "run_update", "update_", "update_cpu", "update_cuda"]
 
 _I32 = torch.int32
+_BLOCKS = UpdateKey._fields.index("block_rows")
 _threads = torch.get_num_threads
 
 
@@ -59,7 +60,8 @@ def update_cpu(
     """
     w_at = weight_address(weight, "cpu")
     rows, cols = weight.shape
-    x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
+    x = operand("x", x, columns_of(weight, key, _BLOCKS), weight)
+    d = operand("d", d, rows, weight)
     index, addresses = device_arguments(device, params, weight, step, slope, bound)
     held = (w_at, *addresses, index, params, check_counters(counters, weight))
     return run_update(held, (rows, cols), x, d, lr, (pulses, key, check_fired(fired, weight)))
@@ -148,6 +150,7 @@ def update_cuda(
         BackendError: there are no kernels, or no GPU.
     """
     weight_address(weight, weight.device.type)
+    refuse_blocks(weight, key, _BLOCKS)
     rows, cols = weight.shape
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
     check_shapes(x, d)
@@ -221,7 +224,8 @@ def _update_fake(
 ) -> None:
     rest = {f"argument {n}": t for n, t in enumerate(others, 6)}
     refuse_mixture(weight, x=x, d=d, step=step, slope=slope, bound=bound, **rest)
-    refuse_matrix("x", x, weight.shape[1])
+    key: Any = others[5]
+    refuse_matrix("x", x, columns_of(weight, key, _BLOCKS))
     refuse_matrix("d", d, weight.shape[0])
 
 

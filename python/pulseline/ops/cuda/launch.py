@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..layout import Counters, PulseSettings, UpdateAddresses, UpdateKey, UpdateSizes
+from ..layout import Counters, DrawKey, PulseSettings, UpdateAddresses, UpdateKey, UpdateSizes
 from . import module
 from .outcomes import Outcomes
 
@@ -136,7 +136,7 @@ class _Workspace:
 
     def __init__(self, kernels: Any, update: Update) -> None:
         if update.model >= 0 and update.pairs[0] is None:
-            key = (update.key.seed, update.key.tile_id)
+            key = DrawKey(update.key.seed, update.key.tile_id)
             pairs = pairs_anew(update.weight, update.model, update.params, key)
             update = update._replace(pairs=pairs)
         self.pairs = update.pairs

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ..checks import check_average, check_counters, operand, weight_address
-from ..layout import ConverterSettings, ReadKey, checked
+from ..layout import ConverterSettings, ReadKey, checked, refuse_blocks
 from . import module
 from .launch import on_device_of, place_of
 
@@ -53,6 +53,7 @@ def read(
         BackendError: there are no kernels, or no GPU.
     """
     weight_address(weight, weight.device.type)
+    refuse_blocks(weight, key, ReadKey._fields.index("block_rows"))
     name, inputs = ("d", weight.shape[0]) if transposed else ("x", weight.shape[1])
     x = operand(name, x, inputs, weight)
     held, kept = check_counters(counters, weight), check_average(average, weight)
