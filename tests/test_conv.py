@@ -7,6 +7,7 @@ magnitudes; every comparison with torch uses that bound, of its own sums.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,18 @@ CASES: dict[str, Case] = {
         (2, 3, 4, 3, 5),
     ),
 }
+CASES |= {
+    "groups": (lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2), (2, 4, 6, 7)),
+    "depthwise": (lambda: nn.Conv2d(5, 5, 3, padding=1, groups=5), (2, 5, 6, 7)),
+    "depthwise of two": (lambda: nn.Conv1d(3, 6, 3, stride=2, groups=3), (2, 3, 9)),
+    "grouped 3d": (lambda: nn.Conv3d(4, 4, 2, groups=2, bias=False), (2, 4, 3, 4, 5)),
+    "depthwise, transposed": (lambda: nn.ConvTranspose2d(4, 4, 3, 2, groups=4), (2, 4, 5, 6)),
+    "groups, transposed": (lambda: nn.ConvTranspose1d(6, 4, 3, 2, groups=2), (2, 6, 7)),
+    "groups, transposed 3d": (
+        lambda: nn.ConvTranspose3d(4, 6, 2, (1, 2, 1), groups=2),
+        (2, 4, 3, 2, 4),
+    ),
+}
 for _mode in ("reflect", "replicate", "circular"):
     CASES |= {
         f"1d {_mode}": (
@@ -113,6 +126,25 @@ def absolute(digital: Any) -> Any:
     return one
 
 
+def in_shape_of(digital: Any, analog: Any, matrix: Tensor) -> Tensor:
+    """What a parameter shows, in torch's shape: transposed layers of groups show their matrix."""
+    if not (digital.transposed and digital.groups > 1 and digital.weight.shape[1] > 1):
+        assert matrix.shape == digital.weight.shape
+        return matrix
+    groups, (inputs, outputs, *kernel) = digital.groups, digital.weight.shape
+    assert analog.weight.shape == (groups * outputs, inputs // groups * math.prod(kernel))
+    split = matrix.view(groups, outputs, inputs // groups, *kernel)
+    return split.transpose(1, 2).flatten(0, 1)
+
+
+def weight_of(analog: Any) -> Tensor:
+    digital = next(kind for kind, one in CONVOLUTIONS.items() if one is type(analog))
+    torch_like = digital(
+        analog.in_channels, analog.out_channels, analog.kernel_size, groups=analog.groups
+    )
+    return in_shape_of(torch_like, analog, analog.weight.detach().clone())
+
+
 # ---- torch's numbers ----
 
 
@@ -121,7 +153,7 @@ def absolute(digital: Any) -> Any:
 def test_a_step_on_the_ideal_device_is_torchs(case: str) -> None:
     digital, analog, x = pair(case)
     assert type(analog) is CONVOLUTIONS[type(digital)]
-    assert torch.equal(analog.weight.detach(), digital.weight)
+    assert torch.equal(weight_of(analog), digital.weight)
     large = absolute(digital)
     outs = []
     for layer, inputs in ((digital, x), (analog, x), (large, x.abs())):
@@ -135,13 +167,14 @@ def test_a_step_on_the_ideal_device_is_torchs(case: str) -> None:
     close(ours, y, columns, y_large)
     close(ours_g, g, digital.weight.numel() // digital.in_channels, g_large)
     positions = y.numel() // digital.out_channels
-    close(analog.weight.grad.dense(), digital.weight.grad, positions, large.weight.grad)
+    grad = in_shape_of(digital, analog, analog.weight.grad.dense())
+    close(grad, digital.weight.grad, positions, large.weight.grad)
     if digital.bias is not None:
         close(analog.bias.grad, digital.bias.grad, positions, large.bias.grad)
     torch.optim.SGD(digital.parameters(), lr=0.1).step()
     AnalogSGD(analog.parameters(), lr=0.1).step()
     moved = digital.weight.abs() + 0.1 * large.weight.grad
-    close(analog.weight.detach(), digital.weight, positions, moved.detach())
+    close(weight_of(analog), digital.weight, positions, moved.detach())
 
 
 def test_layouts_of_an_image_change_no_bit() -> None:
@@ -240,15 +273,15 @@ def trained(layer: Any, x: Tensor, cuts: list[int]) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("fidelity", ["strict", "exact", "expected", "grouped", "moments"])
-@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize(("mode", "groups"), [("zeros", 1), ("circular", 1), ("zeros", 3)])
 def test_chunks_threads_and_cuts_change_no_bit(
-    fidelity: str, mode: str, monkeypatch: pytest.MonkeyPatch, kernels: Any
+    fidelity: str, mode: str, groups: int, monkeypatch: pytest.MonkeyPatch, kernels: Any
 ) -> None:
     """23 x 24 positions: more than 512 in an image, and no multiple."""
     torch.manual_seed(1)
     device = SoftBounds(dw_min=0.001, write_noise_std=0.2, lifetime=300.0, batch=100)
     layer = to_analog(
-        nn.Conv2d(6, 9, 3, padding=1, padding_mode=mode),
+        nn.Conv2d(6, 9, 3, padding=1, padding_mode=mode, groups=groups),
         device,
         io=IOConfig(),
         update=UpdateConfig(fidelity=fidelity),

@@ -126,9 +126,9 @@ def _cell(layer: nn.Module) -> Cell | None:
 def _shape(layer: Any) -> tuple[int, int]:
     cell = _cell(layer)
     if cell is not None:
-        return cell.shape[0], cell.shape[1]
+        return cell.shape[0], cell.shape[1] // cell.array.blocks
     weight: Tensor = layer.weight
-    rows: int = layer.out_channels if hasattr(layer, "out_channels") else weight.shape[0]
+    rows: int = getattr(layer, "out_channels", weight.shape[0])
     return rows, weight.numel() // max(rows, 1)
 
 

@@ -25,7 +25,7 @@ from .composite import rename_digital
 from .parts import slots_of
 from .places import Matrices, find
 from .registry import Builder, builder_of, hand_over, missing
-from .report import Clipping, ConversionReport, LayerReport, keep
+from .report import Clipping, ConversionReport, LayerReport, keep, tiles_of
 from .rules import Choice, Rules
 
 __all__ = ["to_analog"]
@@ -284,8 +284,7 @@ def _described(said: LayerReport, cells: list[Cell], targets: dict[int, Tensor])
     """``said`` of an analog layer with these cells, programmed with the matrices of these ids."""
     tiles = room = 0
     for cell in cells:
-        mapping, (rows, cols) = cell.crossbar.mapping, cell.shape
-        number = -(-rows // mapping.tile_out) * -(-cols // mapping.tile_in)
+        mapping, number = cell.crossbar.mapping, tiles_of(cell)
         tiles += number
         room += number * mapping.tile_out * mapping.tile_in
     pairs = [(_oriented(targets.get(cell.identity.tile_id), cell), cell) for cell in cells]

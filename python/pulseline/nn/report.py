@@ -25,6 +25,7 @@ __all__ = [
     "conversion",
     "forget",
     "keep",
+    "tiles_of",
 ]
 
 _KEPT = "_pulseline_conversion"  # beside the parameters of a model: what its conversion said
@@ -63,6 +64,18 @@ class Clipping:
             cut += float(over.double().square().sum())
             norm += float(target.double().square().sum())
         return cls(outside / max(count, 1), excess, (cut / norm) ** 0.5 if norm > 0 else 0.0)
+
+
+def tiles_of(cell: Cell) -> int:
+    """Physical tiles that hold crosspoints of a matrix; of blocks, those that a block lies on."""
+    mapping, blocks = cell.crossbar.mapping, cell.array.blocks
+    rows, cols = (size // blocks for size in cell.shape)
+    found: set[tuple[int, int]] = set()
+    for n in range(blocks if rows and cols else 0):
+        out = range(n * rows // mapping.tile_out, ((n + 1) * rows - 1) // mapping.tile_out + 1)
+        inside = range(n * cols // mapping.tile_in, ((n + 1) * cols - 1) // mapping.tile_in + 1)
+        found |= {(i, j) for i in out for j in inside}
+    return len(found)
 
 
 @dataclass(frozen=True)
