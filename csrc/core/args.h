@@ -43,7 +43,7 @@ struct RetentionArgs {
   uint64_t k;
   uint32_t purpose;
   float amount;
-  int64_t col0;  // CPU: first column of the array that the rows have
+  int64_t col0 = 0;  // CPU: first column of the array that the rows have
 };
 
 struct ReadArgs {
