@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import pulseline as pl
@@ -175,6 +176,12 @@ def test_weights_go_by_torchs_names() -> None:
         lambda: setattr(analog, "weight_hh_l0", nn.Parameter(torch.zeros(16, 4))),
         lambda: setattr(analog, "weight_hh_l0", torch.zeros(16, 4)),
         lambda: analog.register_parameter("weight_ih_l0", None),
+        lambda: delattr(analog, "weight_ih_l0"),
+        lambda: prune.l1_unstructured(analog, "weight_ih_l0", 0.5),
+        lambda: parametrizations.weight_norm(analog, "weight_hh_l0"),
+        lambda: torch.func.functional_call(
+            analog, {"weight_hh_l0": torch.zeros(16, 4)}, (numbers(STEPS, INPUTS),)
+        ),
     ):
         with pytest.raises(ConfigError, match=r"weight_.h_l0 of AnalogLSTM is on crossbars"):
             change()

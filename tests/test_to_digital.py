@@ -156,6 +156,42 @@ def test_what_does_not_say_what_it_is_is_refused() -> None:
         assert list(model.modules()) == modules
 
 
+def test_copies_are_the_same_devices() -> None:
+    """deepcopy, pickle and a state: the same bits from then on."""
+    model = pl.to_analog(net(), NOISY, seed=0)
+    fresh = pl.to_analog(net(), NOISY)
+    fresh.load_state_dict(model.state_dict())
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), fresh]
+    for one in (model, *copies):
+        optimizer = pl.optim.AnalogSGD(one.parameters(), lr=0.1)
+        one(TOKENS).square().mean().backward()
+        optimizer.step()
+    for one in copies:
+        assert pl.digest(one.state_dict()) == pl.digest(model.state_dict())
+        assert list(one.state_dict()) == list(model.state_dict())
+
+
+def test_transformer_layers_are_stages_of_a_pipeline() -> None:
+    """Executors of one process agree on their bits."""
+    digests = []
+    for executor in ("sim", "threads"):
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+        stages = [nn.Linear(5, 8), layer, nn.Flatten(), nn.Linear(32, 3)]
+        pipe = pl.Pipeline(
+            pl.to_analog(nn.Sequential(*stages), NOISY, seed=0),
+            stages=2,
+            schedule="async",
+            executor=executor,
+            optimizer=lambda p: pl.optim.AnalogSGD(p, lr=0.1),
+            loss=nn.functional.cross_entropy,
+        )
+        pipe.step(numbers(6, 4, 5), torch.tensor([0, 1, 2, 0, 1, 2]))
+        pipe.drain()
+        digests.append(pl.digest(pipe.state_dict()))
+    assert digests[0] == digests[1]
+
+
 # ---- states of the digital model ----
 
 

@@ -43,6 +43,7 @@ class AnalogMultiheadAttention(Composite):
         *("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first"),
         "head_dim",
     )
+    aliases = (*_SEPARATE, "in_proj_weight")
     embed_dim: int
     num_heads: int
     head_dim: int

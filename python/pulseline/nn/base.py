@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from .compiled import compiled_read
 from .function import read
 from .parts import parameter
 
-__all__ = ["AnalogLayer"]
+__all__ = ["AnalogLayer", "Guarded"]
 
 _F32 = torch.float32
 _HERE = (
@@ -32,22 +32,36 @@ _HERE = (
 _TRACED = "traced into a graph or transformed (torch.jit.trace, torch.export, torch.func)"
 
 
-class _Parameters(dict[str, Any]):
-    """The bias; who looks for a weight here would exchange it behind the crossbar's back."""
+class Guarded(dict[str, Any]):
+    """Parameters beside matrices; who looks for one of these would exchange it behind its crossbar.
+
+    Args:
+        names: of matrices. sentence: what is said then, of ``{name}``.
+    """
+
+    def __init__(self, names: Iterable[str] = ("weight",), sentence: str = _HERE) -> None:
+        super().__init__()
+        self.names, self.sentence = frozenset(names), sentence
+
+    def refuse(self, name: object) -> None:
+        """Say that a name is that of a matrix, if it is.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if name in self.names:
+            raise ConfigError(self.sentence.replace("{name}", str(name)))
 
     def __contains__(self, name: object) -> bool:
-        if name == "weight":
-            raise ConfigError(_HERE)
+        self.refuse(name)
         return super().__contains__(name)
 
     def __missing__(self, name: str) -> Any:
-        if name == "weight":
-            raise ConfigError(_HERE)
+        self.refuse(name)
         raise KeyError(name)
 
     def __delitem__(self, name: str) -> None:
-        if name == "weight":
-            raise ConfigError(_HERE)
+        self.refuse(name)
         super().__delitem__(name)
 
 
@@ -66,7 +80,7 @@ class AnalogLayer(Settings, nn.Module):
 
     def _hold(self, cell: Cell, outputs: int, bias: bool) -> None:
         """Take over a new cell, with initial weights; the bias is zero."""
-        self.__dict__["_parameters"] = _Parameters()
+        self.__dict__["_parameters"] = Guarded()
         self.cell = cell
         with torch.inference_mode(False):
             zeros = torch.zeros(outputs, dtype=torch.float32, device=where())

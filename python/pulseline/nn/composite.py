@@ -19,6 +19,7 @@ from ..arrays.meta import where
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import Identity, identify
+from .base import Guarded
 from .linear import AnalogLinear
 from .parts import FOREIGN, parameter
 from .tile_ids import MATRICES, tile_ids
@@ -46,6 +47,7 @@ class Composite(nn.Module):
 
     digital: ClassVar[type[nn.Module]]
     names: ClassVar[tuple[str, ...]]  # of torch's arguments: attributes of either module
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names that torch has for matrices
 
     def __init__(
         self,
@@ -126,6 +128,18 @@ class Composite(nn.Module):
             if not layers and "." not in name:
                 zeros = torch.zeros(held.shape, dtype=_F32, device=where())
                 self.register_parameter(name, nn.Parameter(zeros))
+        self._guard()
+
+    def _guard(self) -> None:
+        layers = next(iter(self.matrices.values()))
+        guarded = Guarded(
+            (*self.matrices, *self.aliases),
+            f"{{name}} of {type(self).__name__} is on crossbars: it cannot be replaced, computed "
+            "from others (pruning, weight_norm, parametrizations) or shared; write its values with "
+            f"{layers[0]}.cell.program(values)",
+        )
+        guarded.update(self._parameters)
+        self.__dict__["_parameters"] = guarded
 
     # ---- values ----
 
@@ -221,12 +235,9 @@ class Composite(nn.Module):
         super().register_parameter(name, param)
 
     def _refuse_matrix(self, name: str) -> None:
-        layers = self.__dict__.get(MATRICES, {}).get(name)
-        if layers:
-            raise ConfigError(
-                f"{name} of {type(self).__name__} is on crossbars: it cannot be replaced, computed "
-                f"or shared; write its values with {layers[0]}.cell.program(values)"
-            )
+        guarded = self.__dict__.get("_parameters")
+        if isinstance(guarded, Guarded):
+            guarded.refuse(name)
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
