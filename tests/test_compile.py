@@ -50,9 +50,22 @@ def mlp() -> nn.Module:
     )
 
 
+class Recurrent(nn.Module):
+    """A sequence to one answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(5, 6, bidirectional=True), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.lstm(x)[0][-1])
+        return y
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (6, 7)),
     "block": (Block, (2, 5, 16)),
+    "recurrent": (Recurrent, (4, 3, 5)),
     "encoder": (lambda: nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True), (2, 5, 16)),
 }
 
