@@ -102,6 +102,21 @@ def test_there_and_back_is_the_model(inplace: bool) -> None:
     back.load_state_dict(want)
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("wide", [1, 3])
+def test_kernels_of_groups_come_back(kind: Any, groups: int, wide: int) -> None:
+    """In torch's shape, whatever shape the array has; and into it again."""
+    torch.manual_seed(0)
+    given, other = (kind(4, 4 * wide, (3, 2), stride=2, groups=groups) for _ in range(2))
+    analog = pl.to_analog(given, ORACLE, seed=0)
+    back = pl.to_digital(analog)
+    assert repr(back) == repr(given)
+    assert torch.equal(back.weight, given.weight)
+    analog.load_state_dict(other.state_dict())
+    assert torch.equal(pl.to_digital(analog).weight, other.weight)
+
+
 def test_weights_come_back_as_they_are_read() -> None:
     """Scaled, clipped, with write noise: what a perfect read multiplies by."""
     mapping = pl.configs.Mapping(omega="auto")

@@ -28,11 +28,15 @@ class Form(NamedTuple):
 
     def seen(self, matrix: Tensor) -> Tensor:
         """What torch sees of a matrix: a view of it if it is contiguous."""
+        if self.swapped and self.blocks > 1 and self.shape[1] > 1:
+            return matrix
+        return self.torchs(matrix)
+
+    def torchs(self, matrix: Tensor) -> Tensor:
+        """A matrix in torch's shape: a copy where there is no such view."""
         if not self.swapped:
             return matrix.reshape(self.shape)
         inputs, outputs, *kernel = self.shape
-        if self.blocks > 1 and outputs > 1:
-            return matrix
         split = matrix.reshape(self.blocks, outputs, inputs // self.blocks, *kernel)
         return split.transpose(1, 2).flatten(0, 1)
 

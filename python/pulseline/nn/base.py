@@ -196,7 +196,10 @@ class AnalogLayer(Settings, nn.Module):
         Args:
             weight: of torch's layer, for the matrix of the cell; None: the other way.
         """
-        return self.cell.array.seen(self.cell.effective_weight()) if weight is None else weight
+        if weight is not None:
+            return weight
+        form, matrix = self.cell.array.form, self.cell.effective_weight()
+        return matrix if form is None else form.torchs(matrix)
 
     def _is_digital(self, state: Mapping[str, Any], prefix: str) -> bool:
         """Whether a state_dict is of torch's layer."""
