@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from pulseline.arrays import patches
 from pulseline.configs import IOConfig, Mapping, UpdateConfig
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.nn import to_analog
+from pulseline.nn import to_analog, to_digital
 from pulseline.nn.registry import CONVOLUTIONS
 from pulseline.optim import AnalogSGD
 
@@ -175,6 +176,23 @@ def test_a_step_on_the_ideal_device_is_torchs(case: str) -> None:
     AnalogSGD(analog.parameters(), lr=0.1).step()
     moved = digital.weight.abs() + 0.1 * large.weight.grad
     close(weight_of(analog), digital.weight, positions, moved.detach())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back(case: str) -> None:
+    """to_digital gives torch's layer; a state of it is programmed."""
+    digital, analog, x = pair(case)
+    back = to_digital(analog)
+    assert type(back) is type(digital)
+    assert repr(back) == repr(digital)
+    for name, value in digital.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value)
+    others = to_analog(CASES[case][0](), Ideal(), io=PERFECT, seed=3)
+    others.load_state_dict(digital.state_dict())
+    assert torch.equal(others(x), analog(x))
+    again = copy.deepcopy(others)
+    again.load_state_dict(pickle.loads(pickle.dumps(analog.state_dict())))
+    assert torch.equal(again(x), analog(x))
 
 
 def test_layouts_of_an_image_change_no_bit() -> None:

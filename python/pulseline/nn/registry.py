@@ -137,12 +137,11 @@ def _take_over(analog: AnalogLayer, layer: Any) -> None:
 
 CONVOLUTIONS: Mapping[type[nn.Module], type[AnalogConv]] = MappingProxyType(
     {
-        nn.Conv1d: AnalogConv1d,
-        nn.Conv2d: AnalogConv2d,
-        nn.Conv3d: AnalogConv3d,
-        nn.ConvTranspose1d: AnalogConvTranspose1d,
-        nn.ConvTranspose2d: AnalogConvTranspose2d,
-        nn.ConvTranspose3d: AnalogConvTranspose3d,
+        kind.digital: kind
+        for kind in (
+            *(AnalogConv1d, AnalogConv2d, AnalogConv3d),
+            *(AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d),
+        )
     }
 )
 _BUILDERS: dict[type[nn.Module], Builder] = {
