@@ -41,6 +41,10 @@ class AnalogConv(AnalogLayer):
     block-diagonal array, of which only the blocks exist: each has noise, bound and update
     management of its own and draws what it would draw in the whole matrix.
 
+    Constructors take the arguments of torch.nn's classes, by name also ``crossbar``, ``seed``,
+    ``tile_id`` and ``device``, ``io``, ``update``, ``mapping``, ``algorithm``, see
+    :class:`pulseline.nn.AnalogLinear`.
+
     Attributes:
         windows: which elements are multiplied, see :class:`pulseline.nn.windows.Windows`.
     """
@@ -298,36 +302,42 @@ class _ConvTranspose(AnalogConv):
 
 
 class AnalogConv1d(_Conv):
-    __doc__ = _Conv.__doc__
+    """torch.nn.Conv1d, one read per output position, see :class:`AnalogConv`."""
+
     digital = nn.Conv1d
     dims = 1
 
 
 class AnalogConv2d(_Conv):
-    __doc__ = _Conv.__doc__
+    """torch.nn.Conv2d, one read per output position, see :class:`AnalogConv`."""
+
     digital = nn.Conv2d
     dims = 2
 
 
 class AnalogConv3d(_Conv):
-    __doc__ = _Conv.__doc__
+    """torch.nn.Conv3d, one read per output position, see :class:`AnalogConv`."""
+
     digital = nn.Conv3d
     dims = 3
 
 
 class AnalogConvTranspose1d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+    """torch.nn.ConvTranspose1d, one read per output position, see :class:`AnalogConv`."""
+
     digital = nn.ConvTranspose1d
     dims = 1
 
 
 class AnalogConvTranspose2d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+    """torch.nn.ConvTranspose2d, one read per output position, see :class:`AnalogConv`."""
+
     digital = nn.ConvTranspose2d
     dims = 2
 
 
 class AnalogConvTranspose3d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+    """torch.nn.ConvTranspose3d, one read per output position, see :class:`AnalogConv`."""
+
     digital = nn.ConvTranspose3d
     dims = 3

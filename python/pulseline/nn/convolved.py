@@ -58,7 +58,11 @@ class Convolved:
         return (self._back if transposed else self._there)(v, self.cell.read)
 
     def evaluate(self, v: Tensor, transposed: bool = False) -> Tensor:
-        """As :meth:`read`, advancing no training counter."""
+        """As :meth:`read`, advancing no training counter.
+
+        Args:
+            v, transposed: see there.
+        """
         return (self._back if transposed else self._there)(v, self.cell.evaluate)
 
     @not_compiled_within

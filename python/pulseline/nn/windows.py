@@ -70,7 +70,14 @@ class Windows(NamedTuple):
         return tuple(found)
 
     def source(self, n: int, size: int, out: int) -> Tensor:
-        """Table of dimension n: (outputs, kernel), -1 where there is nothing."""
+        """Where the elements of a dimension come from.
+
+        Args:
+            n: the dimension. size: of the input. out: of the output.
+
+        Returns:
+            (outputs, kernel), -1 where there is nothing.
+        """
         o = torch.arange(out, dtype=torch.int64, device="cpu")[:, None]
         k = torch.arange(self.kernel[n], dtype=torch.int64, device="cpu") * self.dilation[n]
         front, _ = self.padding[n]
