@@ -65,8 +65,14 @@ def inputs(profile: str, batch: int, rows: int, cols: int) -> tuple[torch.Tensor
     return normal(cols), normal(rows)
 
 
+Clock = Callable[[], float]
+
+
 def race(
-    ours: Callable[[], object], baseline: Callable[[], object], seconds: float
+    ours: Callable[[], object],
+    baseline: Callable[[], object],
+    seconds: float,
+    clock: Clock = time.perf_counter,
 ) -> tuple[list[float], list[float]]:
     """Run both in turn until ``seconds`` have passed (at least 7 times each)."""
     a: list[float] = []
@@ -76,18 +82,18 @@ def race(
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(a) < 7:
         inner = 1 if not a or min(a[0], b[0]) > 2e-4 else 20  # short ones in runs, caches warm
-        a.append(_mean(ours, inner))
-        b.append(_mean(baseline, inner))
+        a.append(_mean(ours, inner, clock))
+        b.append(_mean(baseline, inner, clock))
         if len(a) > 4000:
             break
     return a, b
 
 
-def _mean(f: Callable[[], object], n: int) -> float:
-    start = time.perf_counter()
+def _mean(f: Callable[[], object], n: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(n):
         f()
-    return (time.perf_counter() - start) / n
+    return (clock() - start) / n
 
 
 def spread(times: list[float]) -> float:
@@ -173,9 +179,10 @@ def measure(
     baseline: Callable[[], object],
     error: float,
     seconds: float,
+    clock: Clock = time.perf_counter,
 ) -> Row:
     """Time both: names are op, device, fidelity, profile; shape is rows, cols, batch."""
-    a, b = race(ours, baseline, seconds)
+    a, b = race(ours, baseline, seconds, clock)
     t, t0 = statistics.median(a), statistics.median(b)
     work = shape[0] * shape[1] * shape[2]
     isa = str(pl.ops.info()["isa"])

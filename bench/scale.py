@@ -7,8 +7,8 @@ all their variations and default converters. Every case is a process of its own:
 what it keeps for reuse; "peak" is of the steps, "make MB" that of making the model above what it
 then holds. ``figure`` is what the model on torch's meta device says that it will take. Cases whose
 weights, gradients and crosspoints would not fit into free memory are left out, digital ones
-(nn.Linear, torch.optim.SGD) too. Checked first: one block with drawn crosspoints has the bits of
-one with stored ones.
+(nn.Linear, torch.optim.SGD) too. "moved" is the part of the first matrix that the first update
+changes. Checked first: one block with drawn crosspoints has the bits of one with stored ones.
 
     python bench/scale.py --models 2x208,12x768 --crosspoints drawn,stored
 """
@@ -31,6 +31,7 @@ from torch import nn
 
 import pulseline as pl
 
+LR = 0.01  # one or two pulses where input and error are largest
 MODELS = "2x208,6x384,12x768,24x1024,36x1280,48x1600"
 COLUMNS = (
     ("model", 9),
@@ -43,6 +44,7 @@ COLUMNS = (
     ("fwd s", 8),
     ("bwd s", 8),
     ("update s", 9),
+    ("moved", 7),
     ("GMAC/s", 8),
     ("step MB", 9),
     ("peak MB", 9),
@@ -60,7 +62,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         d = x.shape[-1]
-        x = x + self.out(self.qkv(nn.functional.layer_norm(x, (d,)))[..., :d])
+        three = self.qkv(nn.functional.layer_norm(x, (d,))).unflatten(-1, (3, d))
+        x = x + self.out(three.sum(-2))
         return x + self.down(nn.functional.gelu(self.up(nn.functional.layer_norm(x, (d,)))))
 
 
@@ -94,20 +97,25 @@ def peak() -> int:
 
 def optimizer_of(net: nn.Module, mode: str) -> torch.optim.Optimizer:
     if mode == "digital":
-        return torch.optim.SGD(net.parameters(), lr=1e-4)
-    return pl.optim.AnalogSGD(net.parameters(), lr=1e-4)
+        return torch.optim.SGD(net.parameters(), lr=LR)
+    return pl.optim.AnalogSGD(net.parameters(), lr=LR)
+
+
+def clock() -> float:
+    """Seconds; on one thread those of the processor, so that others on the machine do not count."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor) -> list[float]:
     """Seconds of forward, backward and update."""
-    marks = [time.perf_counter()]
-    loss = net(x).square().mean()
-    marks.append(time.perf_counter())
+    marks = [clock()]
+    loss = net(x).square().sum(1).mean()
+    marks.append(clock())
     loss.backward()
-    marks.append(time.perf_counter())
+    marks.append(clock())
     optimizer.step()
     optimizer.zero_grad()
-    marks.append(time.perf_counter())
+    marks.append(clock())
     return [b - a for a, b in itertools.pairwise(marks)]
 
 
@@ -123,13 +131,18 @@ def case(layers: int, width: int, mode: str, tokens: int, steps: int) -> dict[st
         with pl.arrays.on_meta():
             figure = nbytes(network(layers, width, mode)) / count
     before = resident()
-    start = time.perf_counter()
+    start = clock()
     net = network(layers, width, mode)
-    made = time.perf_counter() - start
+    made = clock() - start
     held, made_peak = resident(), peak()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     optimizer = optimizer_of(net, mode)
-    times = [step(net, optimizer, x) for _ in range(steps)]
+    first = next(net.parameters())
+    before_step = first.detach().clone()
+    times = [step(net, optimizer, x)]
+    moved = float((first.detach() != before_step).float().mean())
+    del before_step
+    times += [step(net, optimizer, x) for _ in range(steps - 1)]
     forward, backward, update = min(times, key=sum)
     return {
         "crosspoints": count,
@@ -140,6 +153,7 @@ def case(layers: int, width: int, mode: str, tokens: int, steps: int) -> dict[st
         "forward_seconds": forward,
         "backward_seconds": backward,
         "update_seconds": update,
+        "moved": moved,
         "gmac_per_second": 2 * count * tokens / (forward + backward) / 1e9,
         "step_peak_bytes": peak() - held,
         "peak_bytes": peak() - before,
@@ -181,6 +195,7 @@ def show(row: dict[str, float | str], digital: float | None) -> None:
         f"{row['make_seconds']:.2f}",
         f"{row['make_extra_bytes'] / 1e6:.0f}",
         *(f"{row[f'{part}_seconds']:.2f}" for part in ("forward", "backward", "update")),
+        f"{row['moved']:.2f}",
         f"{row['gmac_per_second']:.1f}",
         f"{row['step_peak_bytes'] / 1e6:.0f}",
         f"{row['peak_bytes'] / 1e6:.0f}",
@@ -195,7 +210,7 @@ def main() -> None:
     p.add_argument("--crosspoints", default="drawn,stored", help="drawn, stored or both")
     p.add_argument("--tokens", type=int, default=128)
     p.add_argument("--steps", type=int, default=3, help="of which the fastest counts")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--threads", type=int, default=1)
     p.add_argument("--no-digital", action="store_true", help="leave the digital step out")
     p.add_argument("--json", metavar="FILE", help="add the rows there")
     p.add_argument("--case", metavar="MODE", help="run one model in this process")

@@ -3,7 +3,7 @@
 // Each parameter has hash keys of its own per crossbar (Philox, purpose kDeviceParameters, k = 0,
 // draw = number of the parameter); a crosspoint hashes row kRowStride + column kColumnStride with
 // them, once per parameter. A normal is the byte sum of that hash: range +-4.85 sigma.
-// Cheap enough that an update could draw a device anew instead of loading it. A crosspoint of soft
+// Cheap enough that an update may draw a device anew instead of loading it. A crosspoint of soft
 // bounds with all variations, in AVX-512 on one shared core: 2.0 ns; with words from Philox 3.6,
 // with the inverse distribution on top 6.4; an update of 64 samples takes 2 to 15.
 #include "core/rng.h"
