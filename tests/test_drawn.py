@@ -128,6 +128,20 @@ def test_lives(kernels: Kernels, name: str, life: str) -> None:
         assert all(torch.equal(bits(a), bits(b)) for a, b in weights), f"{isa}, {threads} threads"
 
 
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_block_diagonal_matrices(kernels: Kernels, fidelity: str) -> None:
+    device = dataclasses.replace(SoftBounds(), **LIVES["both"])
+    update = UpdateConfig(fidelity=fidelity)
+    made = [array(device, mapping, 36, 60, blocks=3, update=update) for mapping in (STORED, DRAWN)]
+    for _, threads in kernels.each():
+        del threads
+        for t in made:
+            t.pulse(torch.ones(5, 60), torch.ones(5, 36), 0.01)
+            t.age(3)
+        for name in ("held", "pulsed"):
+            assert torch.equal(*(bits(getattr(t, name)) for t in made))
+
+
 @pytest.mark.parametrize("omega", [0.0, 0.6, "auto"])
 def test_programming_in_parts(monkeypatch: pytest.MonkeyPatch, omega: float | str) -> None:
     """Parts of rows have the bits of the whole, drawn and stored."""
