@@ -117,30 +117,37 @@ def test_schedules_agree_where_they_must(capsys: pytest.CaptureFixture[str]) -> 
     assert async_4 != sequential
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
 def test_demo_prints_the_table_and_writes_two_figures(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, seeds: int
 ) -> None:
-    code, out, err = run(capsys, "demo", "--epochs", "1", "--out", str(tmp_path))
+    words = ["demo", "--epochs", "1", "--seeds", str(seeds), "--out", str(tmp_path)]
+    code, out, err = run(capsys, *words)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("schedule "))
     columns = ("test accuracy", "samples", "clock cycles", "computation density", "wall time")
     for column in (*columns, "speed-up over sequential"):
         assert column in lines[head]
-    rows = {" ".join(line.split()[:2]): line.split()[2:] for line in lines[head + 2 : head + 6]}
-    assert list(rows) == [
-        "digital sequential",
-        "analog sequential",
-        "analog synchronous",
-        "analog asynchronous",
-    ]
-    cycles = {name: int(row[3].replace(",", "")) for name, row in rows.items()}
+    rows = {" ".join(line.split()[:2]): line for line in lines[head + 2 : head + 6]}
+    names = ["digital sequential", "analog sequential", "analog synchronous", "analog asynchronous"]
+    assert list(rows) == names
+    cycles = {}
+    for name, row in rows.items():
+        told = re.findall(rf"^{name}, seed \d: ([\d.]+) % in [\d.]+ s$", out, re.MULTILINE)
+        right = [float(one) for one in told]
+        assert len(right) == seeds
+        found = re.search(r" ([\d.]+) %( \(([\d.]+)-([\d.]+)\))? +1,437 +([\d,]+) ", row)
+        assert found, row
+        assert abs(float(found[1]) - sum(right) / seeds) <= 0.1 + 1e-9  # two roundings to .1
+        assert not found[2] if seeds == 1 else [float(found[3]), float(found[4])] == sorted(right)
+        cycles[name] = int(found[5].replace(",", ""))
     assert cycles["digital sequential"] == cycles["analog sequential"] == 2 * 4 * SAMPLES
     assert cycles["analog synchronous"] == 179 * 2 * (4 + 7) + 2 * (4 + 4)
     assert cycles["analog asynchronous"] == 2 * (SAMPLES + 3)
-    for name in ("accuracy.png", "schedules.png"):
-        assert (tmp_path / name).stat().st_size > 1000
-        assert str(tmp_path / name) in out
+    for file in ("accuracy.png", "schedules.png"):
+        assert (tmp_path / file).stat().st_size > 1000
+        assert str(tmp_path / file) in out
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def test_a_full_disk_is_noticed_before_the_training(
         ((*QUICK, "1"), "accuracy.png", 8192),
         ((*QUICK, "1", "--timeline"), "timeline.json", 60_000),
         (("schedule", "--stages", "4", "--micro-batches", "64"), "timeline.json", 8192),
-        (("demo", "--epochs", "1"), "", 8192),
+        (("demo", "--epochs", "1", "--seeds", "1"), "", 8192),
     ],
 )
 def test_a_disk_that_fills_up(

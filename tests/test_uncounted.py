@@ -127,7 +127,7 @@ def test_changes_in_place_count_and_views_do_not() -> None:
         x = torch.rand(4, 4)
         y = x.view(16)[2:].reshape(2, 7).t().contiguous()
         y.add_(1)
-        torch.cat([y, y])
+        torch.cat([y, y, torch.zeros_like(y), y.new_ones(7, 2)])
         assert y.shape == (7, 2)
         assert y.sum() > 0
     assert [*names] == ["add", "sum", "gt"]

@@ -97,6 +97,7 @@ class Run:
     Attributes:
         epochs: state at the end of each. wall_s: wall time in seconds.
         stages, micro_batches: of the pipeline. events: of the first clock cycles.
+        start: test accuracy in percent before training; None: nobody looked.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
@@ -104,6 +105,7 @@ class Run:
     stages: int = 1
     micro_batches: int = 0
     events: list[Event] = field(default_factory=list)
+    start: float | None = None
 
     @property
     def accuracy(self) -> float:

@@ -11,8 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["watched"]
 
-# What moves numbers and computes none.
-_MOVES = ("cat", "clone", "contiguous", "copy", "expand", "flatten", "reshape", "stack", "to")
+# What moves numbers or makes room for them, and computes none.
+_MOVES = {"cat", "clone", "contiguous", "copy", "expand", "flatten", "reshape", "stack", "to"}
+_MOVES |= {f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")}
+_MOVES |= {f"{kind}_like" for kind in ("zeros", "ones", "empty", "full")}
 
 
 class _Watch(TorchFunctionMode):

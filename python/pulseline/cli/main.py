@@ -12,24 +12,17 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .. import __version__, ops
-from .. import train as training
-from ..data import load_digits
 from ..errors import BackendError, ConfigError, StageFailed, os_failure
-from ..models import WIDTHS, network
-from ..train import EPOCHS, Recipe, Run
-from . import plots
-from .arguments import directory, folder, seed_number, whole, writing
 from .convert import add_parser as add_convert
+from .demo import add_parser as add_demo
 from .device import add_parser as add_device
 from .hardware import add_parser as add_hardware
 from .lab import add_parser as add_lab
 from .parser import Parser, add_command
 from .schedule import add_parser as add_schedule
 from .train import add_parser as add_train
-from .train import bar, window
 
 __all__ = ["LAB_PACKAGES", "build_parser", "main"]
 
@@ -45,31 +38,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"pulseline {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    demo = add_command(
-        commands,
-        "demo",
-        "train the digits under all three schedules: a table and two figures",
-        """pulseline demo
-        pulseline demo --epochs 2 --out figures""",
-    )
-    demo.set_defaults(run=_demo)
-    demo.add_argument(
-        "--out",
-        type=folder,
-        default=Path("pulseline-demo"),
-        metavar="DIR",
-        help="directory of accuracy.png and schedules.png",
-    )
-    demo.add_argument(
-        "--epochs",
-        type=whole(1),
-        default=EPOCHS,
-        metavar="N",
-        help="passes over the training images",
-    )
-    demo.add_argument(
-        "--seed", type=seed_number, default=0, metavar="S", help="of data order and devices"
-    )
+    add_demo(commands)
     for add in (add_train, add_lab, add_schedule, add_device, add_convert, add_hardware):
         add(commands)
     info = add_command(
@@ -82,73 +51,6 @@ def build_parser() -> Parser:
     info.set_defaults(run=_info)
     info.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
-
-
-def _table(runs: dict[str, Run]) -> str:
-    rows = [
-        (
-            "schedule",
-            "test accuracy",
-            "samples",
-            "clock cycles",
-            "computation density",
-            "speed-up over sequential",
-            "wall time",
-        )
-    ]
-    for name, run in runs.items():
-        rows.append(
-            (
-                name,
-                f"{run.accuracy:.1f} %",
-                f"{run.epochs[-1].samples:,}",
-                f"{run.cycles:,}",
-                f"{run.density:.3f}",
-                f"{run.speedup:.2f}",
-                f"{run.wall_s:.1f} s",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells))
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def _demo(args: argparse.Namespace) -> None:
-    out = directory(args.out)
-    epochs = args.epochs
-    stages, micro_batches = 4, 8
-    data = load_digits()
-    print(
-        f"{len(data.x_train) + len(data.x_test):,} handwritten digits, tanh network "
-        f"{'-'.join(map(str, WIDTHS))}, {stages} stages, {epochs} epochs, seed {args.seed}"
-    )
-    runs: dict[str, Run] = {}
-    for name, device, schedule in (
-        ("digital sequential", "digital", "sequential"),
-        ("analog sequential", "soft_bounds", "sequential"),
-        ("analog synchronous", "soft_bounds", "sync"),
-        ("analog asynchronous", "soft_bounds", "async"),
-    ):
-        model = network(device, args.seed)
-        pipe = training.pipeline(model, stages, schedule=schedule, micro_batches=micro_batches)
-        with bar(name, epochs * len(data.x_train)) as progress:
-            runs[name] = training.train(
-                pipe, data, Recipe(epochs, seed=args.seed), progress=progress
-            )
-    print(_table(runs))
-    print(
-        f"test accuracy: {window(epochs)}; synchronous: {micro_batches} "
-        "micro-batches per update; speed-up in clock cycles at equal samples"
-    )
-    analog = {name: run for name, run in runs.items() if name.startswith("analog")}
-    with writing(out):
-        plots.accuracy_figure(runs, out / "accuracy.png")
-        plots.gantt_figure(analog, out / "schedules.png")
-    print(f"wrote {out / 'accuracy.png'} and {out / 'schedules.png'}")
 
 
 def _info(args: argparse.Namespace) -> None:

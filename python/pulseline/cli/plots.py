@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..schedules.timeline import COLOURS, gantt
@@ -11,16 +11,30 @@ from ..train import Run
 __all__ = ["accuracy_figure", "gantt_figure"]
 
 
-def accuracy_figure(runs: Mapping[str, Run], path: Path) -> None:
-    """Two panels, test accuracy in percent against samples and against clock cycles."""
+def accuracy_figure(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
+    """Two panels, test accuracy in percent against samples and against clock cycles.
+
+    Several runs of a name, of one seed each, are their mean in a band from the lowest to the
+    highest.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_samples, by_cycles = figure.subplots(1, 2, sharey=True)
-    for name, run in runs.items():
-        right = [epoch.accuracy for epoch in run.epochs]
-        by_samples.plot([epoch.samples for epoch in run.epochs], right, marker=".", label=name)
-        by_cycles.plot([epoch.cycles for epoch in run.epochs], right, marker=".", label=name)
+    for name, seeds in runs.items():
+        right = [[epoch.accuracy for epoch in run.epochs] for run in seeds]
+        samples, cycles = ([e[n] for e in seeds[0].epochs] for n in range(2))
+        starts = [run.start for run in seeds if run.start is not None]
+        if len(starts) == len(seeds):
+            right = [[start, *rest] for start, rest in zip(starts, right, strict=True)]
+            samples, cycles = [0, *samples], [0, *cycles]
+        columns = [*zip(*right, strict=True)]
+        for axes, x in ((by_samples, samples), (by_cycles, cycles)):
+            mean = [sum(column) / len(column) for column in columns]
+            (line,) = axes.plot(x, mean, marker=".", label=name)
+            if len(seeds) > 1:
+                low, high = [min(c) for c in columns], [max(c) for c in columns]
+                axes.fill_between(x, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
     by_samples.set_xlabel("samples")
     by_cycles.set_xlabel("clock cycles")
     by_samples.set_ylabel("test accuracy (%)")

@@ -290,11 +290,15 @@ def run_train(args: argparse.Namespace) -> None:
             )
         total_digest = pipe.digest()
         spans = pipe.spans() if options.timeline else []
-        report = cost.report(pipe, options.hardware)
+        report = cost.report(pipe, options.hardware, data.x_train[:1])
     if first:
-        plan = cost.timeline(pipe, options.hardware) if options.timeline else []
+        plan = (
+            cost.timeline(pipe, options.hardware, example=data.x_train[:1])
+            if options.timeline
+            else []
+        )
         _tell(options, run, report, total_digest)
-        _write(options, {label: run}, _result(options, run, report, total_digest), (spans, plan))
+        _write(options, {label: [run]}, _result(options, run, report, total_digest), (spans, plan))
 
 
 def _result(options: TrainOptions, run: Run, report: RunReport, digest: str) -> dict[str, Any]:
@@ -326,7 +330,7 @@ def _tell(options: TrainOptions, run: Run, report: RunReport, digest: str) -> No
 
 def _write(
     options: TrainOptions,
-    runs: dict[str, Run],
+    runs: dict[str, list[Run]],
     result: dict[str, Any],
     timelines: tuple[list[Span], list[Span]],
 ) -> None:
