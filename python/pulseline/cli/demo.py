@@ -15,7 +15,7 @@ from .arguments import directory, folder, seed_number, whole, writing
 from .parser import add_command
 from .train import bar, window
 
-__all__ = ["add_parser", "run"]
+__all__ = ["MICRO_BATCHES", "STAGES", "add_parser", "run"]
 
 STAGES, MICRO_BATCHES = 4, 8
 
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> None:
     print(_table(runs))
     image = 100 / len(data.x_test)
     print(
-        f"test accuracy: {window(args.epochs)}, mean over seeds (lowest to highest), one digit is "
-        f"{image:.1f} %; synchronous: {MICRO_BATCHES} micro-batches per update; speed-up in clock "
-        "cycles at equal samples; wall time of all seeds"
+        f"test accuracy: {window(args.epochs)}, mean over seeds (lowest-highest), one digit is "
+        f"{image:.1f} %;\nsynchronous: {MICRO_BATCHES} micro-batches per update; speed-up in clock "
+        "cycles at equal samples; wall time: all seeds"
     )
     analog = {name: seeds[0] for name, seeds in runs.items() if name.startswith("analog")}
     with writing(out):

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..schedules.timeline import COLOURS, gantt
 from ..train import Run
 
 __all__ = ["accuracy_figure", "gantt_figure"]
+
+
+_TICKS = [10, 50, 80, 90, 95, 98, 99, 99.5]  # percent
+
+
+def _even(accuracy: Any) -> Any:
+    """-log10 of the error in percent, at least .1 %."""
+    return -np.log10(np.maximum(100 - np.asarray(accuracy, float), 0.1))
 
 
 def accuracy_figure(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
@@ -19,6 +30,9 @@ def accuracy_figure(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    best = max(
+        (e.accuracy for held in runs.values() for run in held for e in run.epochs), default=0
+    )
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_samples, by_cycles = figure.subplots(1, 2, sharey=True)
     for name, seeds in runs.items():
@@ -40,6 +54,10 @@ def accuracy_figure(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     by_samples.set_ylabel("test accuracy (%)")
     for axes in (by_samples, by_cycles):
         axes.grid(alpha=0.3)
+        # even in the logarithm of the error: chance and the last digits in one picture
+        axes.set_yscale("function", functions=(_even, lambda y: 100 - 10**-y))
+        axes.set_yticks([one for one in _TICKS if one <= best] or _TICKS[:1])
+        axes.set_yticklabels([f"{tick:g}" for tick in axes.get_yticks()])
     by_cycles.legend()
     figure.savefig(path, dpi=150)
 
