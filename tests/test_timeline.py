@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,27 @@ def test_gantt_draws_every_event() -> None:
         assert labels == sorted(str(event.mb) for event in events if event.kind != "U")
         assert axes.get_xlim() == (0, plan.cycles(3, 4))
     gantt(Figure().subplots(), [])
+
+
+@pytest.mark.parametrize("count", [8, 32, 100, 1000])
+def test_numbers_of_micro_batches_stand_apart(count: int) -> None:
+    """As drawn: in no row does a number touch the next one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplots()
+    gantt(axes, asynchronous().events(12, count))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    rows: dict[float, list[tuple[float, float]]] = {}
+    for text in axes.texts:
+        box = text.get_window_extent(canvas.get_renderer())
+        rows.setdefault(text.get_position()[1], []).append((box.x0, box.x1))
+    assert bool(rows) == (count < 100)
+    for spans in rows.values():
+        spans.sort()
+        assert all(left[1] < right[0] for left, right in pairwise(spans))
 
 
 def test_chrome_trace() -> None:
@@ -125,7 +147,7 @@ def test_gantt_of_spans() -> None:
     gantt(axes, spans, "modelled", 1e-3, "us")
     assert len(axes.patches) == len(spans)
     assert axes.get_xlim()[1] == pytest.approx(max(span.end for span in spans) / 1000)
-    assert axes.get_xlabel() == "us"
+    assert axes.get_xlabel() == "time (us)"
 
 
 @pytest.mark.parametrize("measured", [False, True], ids=["cycles", "seconds"])

@@ -71,7 +71,7 @@ def device_figure(found: Response, title: str, path: Path) -> None:
     curves.axvline(pulses, color=_GREY, linewidth=0.8, linestyle=":")
     curves.set_xlim(0, 2 * pulses)
     curves.set_xlabel(f"pulses ({pulses:,} up, then {pulses:,} down)")
-    curves.set_ylabel("weight that is read")
+    curves.set_ylabel("weight that is read (normalised)")
     _steps(steps, found)
     points = found.symmetry_points()
     if len(points):
@@ -100,7 +100,7 @@ def _steps(axes: object, found: Response) -> None:
         many = known[row].float().mean(1) >= 0.8
         mean = torch.where(many, found.steps[row].nanmean(1), float("nan"))
         axes.plot(grid, mean.tolist(), color=colour, linewidth=2.2, label=label)  # type: ignore[attr-defined]
-    axes.set_xlabel("weight")  # type: ignore[attr-defined]
+    axes.set_xlabel("weight (normalised)")  # type: ignore[attr-defined]
     axes.set_ylabel("size of one pulse's step")  # type: ignore[attr-defined]
     sizes = found.steps[known]
     top = 1.25 * float(sizes.quantile(0.98)) if len(sizes) else 0.0  # a few devices stand out
@@ -177,8 +177,8 @@ def read_figure(found: Product, title: str, path: Path) -> None:
     cloud.set_xlim(-reach, reach)
     cloud.set_ylim(-reach, reach)
     cloud.set_aspect("equal")
-    cloud.set_xlabel("ideal output")
-    cloud.set_ylabel("analog output")
+    cloud.set_xlabel("ideal output (weight x input)")
+    cloud.set_ylabel("analog output (weight x input)")
     cloud.legend(loc="upper left", markerscale=3)
     rms, mean = float(error.square().mean().sqrt()), float(error.mean())
     errors.hist(error.tolist(), bins=60, color=_UP, alpha=0.8)

@@ -22,6 +22,7 @@ __all__ = ["COLOURS", "chrome_trace", "gantt", "text_grid", "write_gantt", "writ
 # Okabe and Ito (2008): blue, orange and green that colour-blind readers tell apart.
 COLOURS = {"F": "#56B4E9", "B": "#E69F00", "U": "#009E73"}
 
+_DIGITS = 160  # of micro-batch numbers that stand apart from each other in a row
 _UPDATE = 0.1  # share of its cycle in which an update is drawn
 
 
@@ -88,7 +89,7 @@ def gantt(
     scale: float = 1.0,
     unit: str = "clock cycle",
 ) -> None:
-    """Draw the events: a bar per F, B and U, with micro-batch numbers.
+    """Draw the events: a bar per F, B and U, with micro-batch numbers where bars hold them.
 
     An update closes its cycle as a narrow bar. A stage that does both passes in one cycle shows
     them on two half rows.
@@ -116,7 +117,7 @@ def gantt(
         box = Rectangle((left, bottom), right - left, height)
         box.set(facecolor=COLOURS[bar.kind], edgecolor="white", linewidth=0.5)
         axes.add_patch(box)
-        if bar.kind != "U" and (bar.cycle >= 0 or right - left > last / 120):
+        if bar.kind != "U" and right - left > last * len(str(bar.mb)) / _DIGITS:
             middle = left + (right - left) * (0.45 if bar.cycle >= 0 else 0.5)
             axes.text(
                 middle, bottom + height / 2, str(bar.mb), ha="center", va="center", fontsize=7
@@ -124,7 +125,7 @@ def gantt(
     axes.set_xlim(0, last)
     axes.set_ylim(stages + 0.5, 0.5)
     axes.set_yticks(range(1, stages + 1))
-    axes.set_xlabel(unit)
+    axes.set_xlabel(unit if unit == "clock cycle" else f"time ({unit})")
     axes.set_ylabel("stage")
     axes.set_title(title)
 
