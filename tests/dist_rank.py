@@ -70,7 +70,7 @@ def family(name: str, link: str | None = None) -> None:
     try:
         want = families.outcome(families.build(name, WORLD), name)
         with families.build(name, WORLD, executor="dist") as pipe:
-            got = families.outcome(pipe, name)
+            got = families.outcome(pipe, name, snapshots=True)
             assert got == want, f"{name}: {got} is not {want}"
     finally:
         distributed.Distributed = original  # type: ignore[misc]

@@ -199,13 +199,16 @@ def build(name: str, stages: Any, model: nn.Module | None = None, **options: Any
     )
 
 
-def trained(pipe: Pipeline, name: str, count: int = 8, cut: int = 3) -> list[float]:
-    """Train, ``cut`` micro-batches per step; the losses."""
+def trained(
+    pipe: Pipeline, name: str, count: int = 8, cut: int = 3, snapshots: bool = False
+) -> list[float]:
+    """Train, ``cut`` micro-batches per step; the losses. Snapshots in between change nothing."""
     x, y = samples(name, count)
-    losses = [
-        pipe.step(taken(x, slice(at, at + cut * SIZE)), y[at : at + cut * SIZE])
-        for at in range(0, len(y), cut * SIZE)
-    ]
+    losses = []
+    for at in range(0, len(y), cut * SIZE):
+        losses.append(pipe.step(taken(x, slice(at, at + cut * SIZE)), y[at : at + cut * SIZE]))
+        if snapshots:
+            pipe.eval(x, snapshot=True)
     return torch.cat([*losses, pipe.drain()]).tolist()  # type: ignore[no-any-return]
 
 
@@ -218,8 +221,8 @@ class Outcome(NamedTuple):
     output: list[Any]
 
 
-def outcome(pipe: Pipeline, name: str) -> Outcome:
+def outcome(pipe: Pipeline, name: str, snapshots: bool = False) -> Outcome:
     """Train, evaluate, and look at everything."""
-    losses = trained(pipe, name)
+    losses = trained(pipe, name, snapshots=snapshots)
     x, _ = samples(name, 2)
     return Outcome(pipe.digest(), losses, pipe.events(), pipe.eval(x).tolist())

@@ -15,7 +15,11 @@ SCRIPTS = sorted(HOME.glob("*.py"))
 
 
 def test_there_is_one_of_every_family() -> None:
-    assert [one.stem for one in SCRIPTS] == ["mlp", "recurrent", "transformer"]
+    assert [one.stem for one in SCRIPTS] == [
+        "mlp",
+        *(f"pipeline_{family}" for family in ("gpt", "lstm", "resnet")),
+        *("recurrent", "transformer"),
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda one: one.stem)

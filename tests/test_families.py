@@ -106,6 +106,29 @@ def _still(part: Any) -> Any:
     return forward
 
 
+@pytest.mark.parametrize("executor", ["sim", "threads"])
+@pytest.mark.parametrize("name", NAMES)
+def test_snapshots_disturb_nothing(name: str, executor: str) -> None:
+    """They read the weights of the moment, statistics of batches too; training goes on."""
+    x, y = families.samples(name, 8)
+    want = families.build(name, 4)
+    families.trained(want, name)
+    model = families.analog(name)
+    with families.build(name, 4, model, executor=executor) as pipe:
+        for at in range(0, len(y), 3 * SIZE):
+            pipe.step(families.taken(x, slice(at, at + 3 * SIZE)), y[at : at + 3 * SIZE])
+            assert not pipe.flushed
+            seen = pipe.eval(x, snapshot=True)
+            assert not pipe.flushed
+            model.eval()
+            with torch.no_grad():
+                assert torch.equal(model(**x) if isinstance(x, dict) else model(x), seen)
+            model.train()
+        pipe.drain()
+        assert pipe.digest() == want.digest()
+        assert pipe.segments == want.segments
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_leave_the_bits_of_sim(world: int) -> None:
     """Through memory, by gloo and in lock-step."""

@@ -76,7 +76,7 @@ def test_pipeline_example() -> None:
 
 
 def test_layer_example() -> None:
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 6
     assert run(EXAMPLES[1]) == ""
 
 
@@ -96,6 +96,13 @@ def test_builder_example() -> None:
     assert total.startswith("4 of 4 matrices analog")
     builder = EXAMPLES[3].partition("class AnalogExperts")[2].partition("analog =")[0]
     assert len([line for line in builder.splitlines() if line.strip()]) < 25
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_pipeline_examples(number: int) -> None:
+    """A model cut by names, and stages by hand."""
+    assert "pl.Pipeline(" in EXAMPLES[number]
+    assert run(EXAMPLES[number]) == ""
 
 
 @pytest.mark.parametrize("fidelity", pl.configs.FIDELITIES)

@@ -289,12 +289,14 @@ class Pipeline:
             self._executor.abandon()
             raise
 
-    def eval(self, x: Any, drain: bool = True) -> Any:
+    def eval(self, x: Any, drain: bool = True, snapshot: bool = False) -> Any:
         """The network's output, modules in eval mode, where every loss that finished is kept.
 
         Args:
             x: (samples, ...) inputs, see :meth:`step`.
             drain: finish first what is in flight, which ends a segment; False: refuse then.
+            snapshot: read the weights of the moment, of every stage after as many updates as it has
+                made; what is in flight goes on afterwards as if nothing had been.
 
         Returns:
             (samples, ...) outputs, detached.
@@ -304,9 +306,10 @@ class Pipeline:
             StageFailed: from a stage.
         """
         with self._alone("eval"):
-            if drain and not self.flushed:
+            if drain and not (snapshot or self.flushed):
                 self._advance(drain=True)
-            self.check_flushed("eval(drain=False)")
+            if not snapshot:
+                self.check_flushed("eval(drain=False)")
             try:
                 for stage in self.stages:
                     stage.module.eval()

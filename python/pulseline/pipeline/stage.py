@@ -248,18 +248,16 @@ class Stage:
             )
         self._unapplied += self.weights.get(k, 1.0)
         self._records.append((k, version, self.version, time, self.time))
-        return None if self.first else self._error(k, x)
-
-    def _error(self, k: int, x: Any) -> Message:
-        """What goes up: gradients of what came down."""
-        message: Message = errors(x) if type(x) is tuple else x.grad
-        if type(message) is Bundle:
+        if self.first:
+            return None
+        message: Any = errors(x) if type(x) is tuple else x.grad
+        if type(x) is tuple:
             good = all(map(self.finite, message.tensors)) and (message.tensors or not x)
         else:
-            good = message is not None and self.finite(message)  # type: ignore[arg-type]
+            good = message is not None and self.finite(message)
         if not good:
             raise StageFailed(self.index, "B", k, "its input gradient is missing, NaN or infinite")
-        return message
+        return message  # type: ignore[no-any-return]
 
     def _matched(
         self, k: int, outs: tuple[Tensor, ...], grad: Message | None
