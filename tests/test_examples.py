@@ -1,4 +1,4 @@
-"""The scripts of ``examples``: short, run as they are, and they learn."""
+"""The scripts of ``docs/examples``: short, run as they are, and they learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HOME = Path(__file__).resolve().parents[1] / "examples"
+HOME = Path(__file__).resolve().parents[1] / "docs" / "examples"
 SCRIPTS = sorted(HOME.glob("*.py"))
 
 
