@@ -69,7 +69,7 @@ def check_between(backend: Emulated, device: Any, rows: int, cols: int) -> None:
     weight, *rest = cells(device, rows, cols)
     amounts = (ops.drift_log2(1), ops.drift_log2(5), 0.02)
     for n, amount in enumerate(amounts):
-        key = (K + n, (SEED, TILE_ID))
+        key = (K + n, ops.DrawKey(SEED, TILE_ID))
         reset = n == 2
         want = weight.clone()
         (between.reset_ if reset else between.retain_)(want, *rest, amount, *key)
@@ -101,8 +101,8 @@ def test_models(backend: Emulated, name: str) -> None:
 def test_everything_stuck(backend: Emulated) -> None:
     weight, *rest = cells(SoftBounds(**ALL, corrupt_devices_prob=1.0), 9, 33)
     got = weight.clone()
-    between.retain_cuda(got, *rest, 1.0, K, (SEED, TILE_ID))
-    between.reset_cuda(got, *rest, 0.1, K, (SEED, TILE_ID))
+    between.retain_cuda(got, *rest, 1.0, K, ops.DrawKey(SEED, TILE_ID))
+    between.reset_cuda(got, *rest, 0.1, K, ops.DrawKey(SEED, TILE_ID))
     assert torch.equal(bits(got), bits(weight))
 
 
@@ -114,7 +114,7 @@ def test_programming(backend: Emulated, rows: int, cols: int) -> None:
     hidden, step, *_ = cells(SoftBounds(corrupt_devices_prob=0.2), rows, cols)
     got, want = (torch.full_like(hidden, 9.0) for _ in range(2))
     for t, disturb in ((got, between.disturb_cuda), (want, between.disturb_)):
-        disturb(t, hidden, step, 0.01, counted(K), (SEED, TILE_ID))
+        disturb(t, hidden, step, 0.01, counted(K), ops.DrawKey(SEED, TILE_ID))
     assert torch.equal(bits(got), bits(want))
     assert hidden.numel() < 50 or 0.7 < (want != hidden).float().mean() < 0.95
 
@@ -343,7 +343,7 @@ def test_layers_move_with_all_they_hold() -> None:
 
 def test_refusals() -> None:
     weight, step, bound, words = cells(SoftBounds(**ALL), 3, 4)
-    key = (0, (SEED, TILE_ID))
+    key = (0, ops.DrawKey(SEED, TILE_ID))
     with pytest.raises(
         ConfigError, match=r"^words has shape \(2, 4, 3\) and dtype torch\.int32; u"
     ):
@@ -363,4 +363,4 @@ def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "load", lambda: (None, "this build has no CUDA kernels"))
     weight, *rest = cells(SoftBounds(**ALL), 3, 4)
     with pytest.raises(BackendError, match=r"^a CUDA tensor came in, but this build has no CUDA"):
-        between.retain_cuda(weight, *rest, 1.0, 0, (SEED, TILE_ID))
+        between.retain_cuda(weight, *rest, 1.0, 0, ops.DrawKey(SEED, TILE_ID))

@@ -109,11 +109,11 @@ def test_reference_and_kernels(kernels: Kernels, rows: int, cols: int) -> None:
     for _ in kernels.each():
         words = ops.construct_retention(device.retention(), rows, cols, 7, 3)
         got = w.clone()
-        ops.retain_(got, pairs.step, pairs.bound, words, drift, k, (7, 3))
+        ops.retain_(got, pairs.step, pairs.bound, words, drift, k, ops.DrawKey(7, 3))
         assert torch.equal(got, aged)
-        ops.reset_(got, pairs.step, pairs.bound, words, 0.02, k, (7, 3))
+        ops.reset_(got, pairs.step, pairs.bound, words, 0.02, k, ops.DrawKey(7, 3))
         assert torch.equal(got, torch.where((c.up == 0) & (c.down == 0), w, fresh))
-        ops.disturb_(got, w, pairs.step, 0.01, counted(k), (7, 3))
+        ops.disturb_(got, w, pairs.step, 0.01, counted(k), ops.DrawKey(7, 3))
         assert torch.equal(got, noisy)
 
 
