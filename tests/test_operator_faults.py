@@ -135,12 +135,14 @@ BETWEEN: dict[str, tuple[Callable[[], object], str]] = {
     "k": (lambda: retain(ops.retain_, k=-1), "k is -1; use the number of the event"),
     "drift": (lambda: retain(ops.retain_, amount=NAN), "the amount is nan; use"),
     "std": (lambda: retain(ops.reset_, amount=-1.0), "the amount is -1; use"),
-    "key": (lambda: retain(ops.reset_, key=(0,)), "DrawKey has 1 numbers; use its 2 fields"),
+    "key": (lambda: retain(ops.reset_, key=(0,)), "DrawKey has 1 numbers; use its 3 fields"),
     "deviation": (lambda: disturb(INF), "deviation is inf; use"),
 }
 
 
-def retain(operator: Any, k: int = 0, amount: float = 0.1, key: tuple[int, ...] = (0, 0)) -> None:
+def retain(
+    operator: Any, k: int = 0, amount: float = 0.1, key: tuple[int, ...] = ops.DrawKey(0, 0)
+) -> None:
     step, _, bound = ops.construct("SoftBounds", SOFT, 2, 3, 0, 0)
     words = ops.construct_retention([0.0] * 9, 2, 3, 0, 0)
     operator(torch.zeros(2, 3), step, bound, words, amount, k, key)
@@ -148,7 +150,9 @@ def retain(operator: Any, k: int = 0, amount: float = 0.1, key: tuple[int, ...] 
 
 def disturb(deviation: float) -> None:
     step = ops.construct("SoftBounds", SOFT, 2, 3, 0, 0)[0]
-    ops.disturb_(torch.zeros(2, 3), torch.zeros(2, 3), step, deviation, counted(0), (0, 0))
+    ops.disturb_(
+        torch.zeros(2, 3), torch.zeros(2, 3), step, deviation, counted(0), ops.DrawKey(0, 0)
+    )
 
 
 @pytest.mark.parametrize("name", BETWEEN)
@@ -409,9 +413,9 @@ def test_events_between_pulses_keep_nan(isa: str) -> None:
     step, _, bound = ops.construct(device.name, device.parameters(), ROWS, COLS, 0, 0)
     words = ops.construct_retention(device.retention(), ROWS, COLS, 0, 0)
     weight = torch.full((ROWS, COLS), NAN)
-    ops.retain_(weight, step, bound, words, 0.2, 0, (0, 0))
+    ops.retain_(weight, step, bound, words, 0.2, 0, ops.DrawKey(0, 0))
     assert weight.isnan().all()
-    ops.reset_(weight, step, bound, words, 0.01, 0, (0, 0))  # writes what was not there
+    ops.reset_(weight, step, bound, words, 0.01, 0, ops.DrawKey(0, 0))  # writes what was not there
     assert weight.isfinite().all()
 
 

@@ -28,6 +28,7 @@ ROWS, COLS = 5, 7
 IO = list(ops.ReadSettings.of(ReadConfig()))
 PULSES = list(ops.PulseSettings.of(UpdateConfig(), SoftBounds()))
 LR = 0.05
+DRAW_KEY, UPDATE_KEY = list(ops.DrawKey(1, 2)), list(ops.UpdateKey(1, 2, 1))
 OPS = torch.ops.pulseline
 
 
@@ -41,10 +42,10 @@ READ_KEY = list(ops.ReadKey.of(1, 2, ops.PURPOSES["forward"], Mapping(), False))
 def update_arguments(device: str) -> tuple[Any, ...]:
     weight, x, d = 0.1 * normals(ROWS, COLS), normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
     if device == "Ideal":
-        return weight, None, None, None, x, d, LR, device, [], PULSES, counted(0), [1, 2, 1]
+        return weight, None, None, None, x, d, LR, device, [], PULSES, counted(0), UPDATE_KEY
     params = list(DEVICES[device]().parameters())
     pairs = OPS.construct.default(device, params, ROWS, COLS, 1, 2)
-    return weight, *pairs, x, d, LR, device, params, PULSES, counted(0), [1, 2, 1]
+    return weight, *pairs, x, d, LR, device, params, PULSES, counted(0), UPDATE_KEY
 
 
 # ---- torch.library ----
@@ -95,16 +96,16 @@ def ageing() -> tuple[Tensor, ...]:
 def redraw_arguments() -> tuple[Any, ...]:
     weight, step, *_ = ageing()
     x, d = normals(3, COLS, seed=1), normals(3, ROWS, seed=2)
-    return weight, weight + 0.1, step, x, d, LR, PULSES, 0.01, counted(3), [1, 2, 1]
+    return weight, weight + 0.1, step, x, d, LR, PULSES, 0.01, counted(3), UPDATE_KEY
 
 
 # Arguments of every operator that is not checked above.
 OTHERS: dict[str, Any] = {
     "read_chain_": lambda: chain_arguments(True),
     "construct_retention": lambda: (list(SoftBounds(lifetime=9.0).retention()), ROWS, COLS, 1, 2),
-    "retain_": lambda: (*ageing(), 0.3, 3, [1, 2]),
-    "reset_": lambda: (*ageing(), 0.01, 3, [1, 2]),
-    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, counted(3), [1, 2]),
+    "retain_": lambda: (*ageing(), 0.3, 3, DRAW_KEY),
+    "reset_": lambda: (*ageing(), 0.01, 3, DRAW_KEY),
+    "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, counted(3), DRAW_KEY),
     "redraw_": redraw_arguments,
 }
 
@@ -178,7 +179,7 @@ def test_fake_tensors_have_the_shapes_of_real_ones() -> None:
         params = list(SoftBounds().parameters())
         pairs = ops.construct("SoftBounds", params, ROWS, COLS, 0, 0)
         assert [(p.shape, p.dtype) for p in pairs] == [((ROWS, COLS), torch.int32)] * 3
-        ops.update_(w, *pairs, x, d, LR, "SoftBounds", params, PULSES, counters, [1, 2, 1])
+        ops.update_(w, *pairs, x, d, LR, "SoftBounds", params, PULSES, counters, UPDATE_KEY)
         assert ops.initial_normals(ROWS, COLS, 0, 0).shape == (ROWS, COLS)
 
 
