@@ -13,18 +13,18 @@ import threading
 import torch
 
 import pulseline as pl
-from pulseline import _cpu
+from pulseline import _cpu, ops
 
 
 def address() -> None:
     """300 numbers into the memory of 100."""
     weight = torch.empty(100)
-    _cpu.initial_normals((1, 0), 15, 20, weight.data_ptr(), 1)
+    _cpu.initial_normals(ops.DrawKey(1, 0), 0, 15, 20, weight.data_ptr(), 1)
 
 
 def undefined() -> None:
     """Rows times columns overflow before anything is written."""
-    _cpu.initial_normals((1, 0), 2**62, 8, torch.empty(100).data_ptr(), 1)
+    _cpu.initial_normals(ops.DrawKey(1, 0), 0, 2**62, 8, torch.empty(100).data_ptr(), 1)
 
 
 def thread() -> None:
