@@ -469,3 +469,14 @@ def test_steps_that_rounding_swallows(model: Any) -> None:
     rest = (finest, UpdateConfig(fidelity="exact", desired_bl=1), 2.0**-24, (0, 0, 0))
     ops.update_(*update_arguments(weight, cells, torch.ones(1, 1), -torch.ones(1, 1), *rest))
     assert weight.item() == 1 - 2.0**-10 + 2.0**-24
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(0, 0), (0, 1), (1, 0), (7, 0)])
+def test_events_between_pulses_of_nothing(rows: int, cols: int) -> None:
+    """Pairs without an element have no address: they are not taken for pairs to draw anew."""
+    weight, step = torch.zeros(rows, cols), torch.zeros(rows, cols, dtype=torch.int32)
+    words, key = torch.zeros(2, rows, cols, dtype=torch.int32), ops.DrawKey(0, 0)
+    ops.retain_(weight, step, step.clone(), words, 0.2, 0, key)
+    ops.reset_(weight, step, step.clone(), words, 0.01, 0, key)
+    ops.disturb_(weight, weight.clone(), step, 0.01, counted(0), key)
+    assert weight.shape == (rows, cols)

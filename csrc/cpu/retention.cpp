@@ -96,6 +96,7 @@ void redraw_rows(const UpdateJob& job, const void* state, int64_t row0, int64_t 
 }  // namespace
 
 void retain(const RetentionArgs& a, const Population& drawn, int64_t block_rows, int threads) {
+  if (a.rows == 0 || a.cols == 0) return;  // words without memory are not drawn anew
   const Keys key = draw_keys(a.stream, a.purpose, a.k, 0);
   const Rows all = {0, a.rows, a.cols, block_rows};
   if (a.step) {
@@ -121,6 +122,7 @@ void retain(const RetentionArgs& a, const Population& drawn, int64_t block_rows,
 
 void disturb(const Written& cells, const Rows& rows, const Stream& stream, uint64_t k,
              int threads) {
+  if (rows.count == 0 || rows.cols == 0) return;
   const Keys key = draw_keys(stream, kProgramming, k, 0);
   WriteNoiseJob whole = {};
   whole.hidden = cells.hidden;
