@@ -122,6 +122,24 @@ inline void check_retain(const Between& at, double amount, int64_t k) {
                                           {"bound", at.bound, size, none},
                                           {"words", at.words, 2 * size, none}});
 }
+// The checked arguments of an event or a reset.
+inline RetentionArgs retention_args(const Between& at, bool reset, double amount, int64_t k,
+                                    const DrawKey& key) {
+  check_retain(at, amount, k);
+  const auto* words = pointer<const uint32_t>(at.words);
+  return {pointer<float>(at.w),
+          pointer<const uint32_t>(at.step),
+          pointer<const uint32_t>(at.bound),
+          words,
+          words + at.rows * at.cols,
+          0,
+          at.rows,
+          at.cols,
+          stream_of(key),
+          uint64_t(k),
+          reset ? kReset : kDiffusion,
+          float(amount)};
+}
 // step: 0: drawn anew.
 inline void check_disturb(uint64_t hidden, uint64_t step, uint64_t visible, int64_t crosspoints,
                           double deviation, uint64_t counters) {

@@ -92,21 +92,9 @@ void bind_retention(py::module_& m) {
                      int64_t cols, bool reset, double amount, int64_t k, const bind::DrawKey& key,
                      int device, const std::vector<float>& params,
                      const bind::RetentionSettings& retention, int threads) {
-    bind::check_retain({w, step, bound, words, rows, cols}, amount, k);
+    const RetentionArgs a =
+        bind::retention_args({w, step, bound, words, rows, cols}, reset, amount, k, key);
     bind::blocks_of(rows, key);
-    const RetentionArgs a = {pointer<float>(w),
-                             pointer<const uint32_t>(step),
-                             pointer<const uint32_t>(bound),
-                             pointer<const uint32_t>(words),
-                             pointer<const uint32_t>(words) + rows * cols,
-                             0,
-                             rows,
-                             cols,
-                             bind::stream_of(key),
-                             uint64_t(k),
-                             reset ? kReset : kDiffusion,
-                             float(amount),
-                             0};
     py::gil_scoped_release nogil;
     cpu::retain(a, {device, params.data(), bind::retention_params(retention)}, key.block_rows,
                 threads);

@@ -12,20 +12,9 @@ namespace {
 // w, step, bound, words and visible, hidden, step: addresses of [rows][cols].
 void retain(uint64_t w, uint64_t step, uint64_t bound, uint64_t words, int64_t rows, int64_t cols,
             bool reset, double amount, int64_t k, const DrawKey& key, int gpu, uint64_t stream) {
-  check_retain({w, step, bound, words, rows, cols}, amount, k);
+  const RetentionArgs a =
+      retention_args({w, step, bound, words, rows, cols}, reset, amount, k, key);
   PL_CHECK(cudaSetDevice(gpu));
-  const RetentionArgs a = {pointer<float>(w),
-                           pointer<const uint32_t>(step),
-                           pointer<const uint32_t>(bound),
-                           pointer<const uint32_t>(words),
-                           pointer<const uint32_t>(words) + rows * cols,
-                           0,
-                           rows,
-                           cols,
-                           stream_of(key),
-                           uint64_t(k),
-                           reset ? kReset : kDiffusion,
-                           float(amount)};
   py::gil_scoped_release nogil;
   PL_CHECK(cuda::launch_retain(a, cuda_stream(stream)));
 }

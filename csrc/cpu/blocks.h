@@ -38,14 +38,12 @@ inline PlacedRead block_of(const PlacedRead& all, int64_t rows, int64_t n) {
   return a;
 }
 
-constexpr uint32_t kNotFinite = 0x7f800000u;
-
 // Where a value of any block is not finite.
 inline Status check_finite(const PlacedUpdate& a, int64_t block_rows) {
   const int64_t blocks = block_rows ? a.rows / block_rows : 1;
   for (int64_t b = 0; b < a.batch; ++b) {
-    if (table().absmax(a.x + b * a.x_stride, blocks * a.cols) >= kNotFinite) return {1, b};
-    if (table().absmax(a.d + b * a.d_stride, a.rows) >= kNotFinite) return {2, b};
+    if (table().absmax(a.x + b * a.x_stride, blocks * a.cols) >= kInfinity) return {1, b};
+    if (table().absmax(a.d + b * a.d_stride, a.rows) >= kInfinity) return {2, b};
   }
   return {};
 }

@@ -22,7 +22,6 @@
 namespace pulseline::cpu {
 namespace {
 
-constexpr uint32_t kInfinity = 0x7f800000u;
 constexpr int64_t kRun = 64;  // most samples handled together
 
 struct Tile {  // outputs of a row block, inputs of a segment

@@ -149,11 +149,13 @@ struct OuterJob {  // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   int64_t rows, cols, batch, x_stride;
 };
 
+constexpr uint32_t kInfinity = 0x7f800000u;  // bits of a magnitude: from here on it is not finite
+
 struct KernelTable {
   const char* isa;
   bool fused;     // reads sum by fma (baseline: multiply, then add)
   int64_t panel;  // outputs of a read panel
-  // Bits of the largest magnitude; 0x7f800000 and above: not finite.
+  // Bits of the largest magnitude; kInfinity and above: not finite.
   uint32_t (*absmax)(const float* v, int64_t n);
   int64_t (*above)(const float* v, int64_t n, float limit);  // how many magnitudes are
   void (*column_trains)(const UpdateJob&, int64_t group0, int64_t group1);

@@ -12,8 +12,6 @@
 namespace pulseline::cpu {
 namespace {
 
-constexpr uint32_t kInfinity = 0x7f800000u;
-
 struct Plan {
   const PlacedRead* a;
   int64_t inputs, outputs, segments, blocks, stride;

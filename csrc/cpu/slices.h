@@ -11,7 +11,6 @@
 
 namespace pulseline::cpu {
 
-constexpr uint32_t kInfinity = 0x7f800000u;
 constexpr int64_t kRowChunk = 48;
 
 constexpr int64_t kSerialPass = 4096;  // crosspoints
