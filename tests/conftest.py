@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 
 import pulseline as pl
+from emulated import Emulated, build
 from lab_quick import Lab, run_all
 from pulseline import _cpu
 
@@ -66,3 +68,10 @@ def isa(request: pytest.FixtureRequest, kernels: Kernels) -> str:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The quick runs of every experiment, once per session (minutes)."""
     return run_all(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def emulated(pytestconfig: pytest.Config) -> Emulated:
+    """CUDA's functions without a GPU: built once, kept in pytest's cache."""
+    assert pytestconfig.cache is not None
+    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))

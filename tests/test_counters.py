@@ -5,7 +5,6 @@ emulator), where a launch that is repeated as it was goes on where the last one 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 import pulseline as pl
-from emulated import Emulated, build
+from emulated import Emulated
 from operators import counted, read_arguments, update_arguments
 from pulseline import ops
 from pulseline.configs import ReadConfig, UpdateConfig
@@ -27,12 +26,6 @@ from pulseline.reference import rng
 from test_update import MODELS, SEED, TILE_ID, K, bits, problem
 
 PURPOSES = {"forward": rng.FORWARD, "backward": rng.BACKWARD, "evaluation": rng.EVALUATION}
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ bits of the CPU's, and every operator then has those of stored ones.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from emulated import Emulated, build
+from emulated import Emulated
 from operators import counted, redraw_arguments, update_arguments
 from pulseline import ops
 from pulseline.configs.update import FIDELITIES
@@ -28,12 +27,6 @@ from test_update import MODELS, SEED, TILE_ID, K, Problem, bits, problem
 
 NONE = (None, None, None)
 DRAWS = ops.DrawKey(SEED, TILE_ID)
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture

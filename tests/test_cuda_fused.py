@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from torch import Tensor
 
 import pulseline as pl
 from conftest import ISAS, Kernels
-from emulated import Emulated, build
+from emulated import Emulated
 from pulseline import ops
 from pulseline.configs import Mapping, ReadConfig
 from pulseline.errors import ConfigError
@@ -68,12 +67,6 @@ EXACT = {
         out_nonlinearity_std=0.2,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture(autouse=True)

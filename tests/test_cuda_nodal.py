@@ -5,7 +5,6 @@ emulator and must give the bits of the CPU backend, however many samples a block
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from conftest import ISAS, Kernels
-from emulated import Emulated, build
+from emulated import Emulated
 from operators import chain_arguments
 from pulseline import nn, ops
 from pulseline.configs import IOConfig, Mapping, ReadConfig
@@ -42,12 +41,6 @@ READS = {
     "pcm": dataclasses.replace(CONFIGS["pcm"], out_bound=1.0, **WIRES),
     "analog sum": dataclasses.replace(CONFIGS["analog sum"], **WIRES),
 }
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ converter that is one step of the ADC at most.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from conftest import ISAS, Kernels
-from emulated import Emulated, build
+from emulated import Emulated
 from pulseline import nn, ops, optim
 from pulseline.configs import IOConfig, Mapping, ReadConfig, UpdateConfig
 from pulseline.devices import SoftBounds
@@ -48,12 +47,6 @@ READS = {
         out_asymmetry=0.1,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture(autouse=True)

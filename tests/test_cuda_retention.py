@@ -5,14 +5,13 @@ write noise, alone and in layers that train.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from emulated import Emulated, build
+from emulated import Emulated
 from operators import counted, redraw_arguments
 from pulseline import Array, nn, ops, optim, presets, reference
 from pulseline.configs import FIDELITIES, UpdateConfig
@@ -33,12 +32,6 @@ AGEING: dict[str, dict[str, float]] = {
 ALL = {name: value for options in AGEING.values() for name, value in options.items()}
 # One below and above lanes and blocks of 32 columns and 8 rows, and more rows than a grid has.
 SHAPES = [(0, 5), (5, 0), (1, 1), (7, 33), (8, 32), (9, 31), (65, 97), (3, 257), (8200, 3)]
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import pulseline as pl
-from emulated import Emulated, Serial, build
+from emulated import Emulated, Serial
 from pulseline import ops
 from pulseline.devices import SoftBounds
 from pulseline.errors import ConfigError
@@ -37,12 +36,6 @@ DEVICES = {
     "pulses": SoftBounds(),
     "write noise and ageing": SoftBounds(write_noise_std=5.0, lifetime=40.0, diffusion=0.004),
 }
-
-
-@pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
 
 
 @pytest.fixture

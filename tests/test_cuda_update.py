@@ -41,12 +41,6 @@ POISON = 0xFF
 
 
 @pytest.fixture(scope="module")
-def emulated(pytestconfig: pytest.Config) -> Emulated:
-    assert pytestconfig.cache is not None
-    return Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
-
-
-@pytest.fixture(scope="module")
 def without_tensor_cores(pytestconfig: pytest.Config) -> Emulated:
     """Compiled as for sm_100 and later, which lack the instruction that counts bits."""
     assert pytestconfig.cache is not None

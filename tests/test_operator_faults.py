@@ -10,7 +10,6 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 import pulseline as pl
-from emulated import Emulated, build
+from emulated import Emulated
 from operators import chain_arguments, counted, read_arguments, replaced, update_arguments
 from pulseline import devices, ops
 from pulseline.configs import Mapping, ReadConfig, UpdateConfig
@@ -420,11 +419,9 @@ def test_events_between_pulses_keep_nan(isa: str) -> None:
 
 
 @pytest.fixture
-def emulated(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Emulated:
-    assert pytestconfig.cache is not None
-    made = Emulated(build(Path(pytestconfig.cache.mkdir("emulator"))))
-    monkeypatch.setattr(module, "kernels", lambda: made.module)
-    return made
+def emulated(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    monkeypatch.setattr(module, "kernels", lambda: emulated.module)
+    return emulated
 
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
