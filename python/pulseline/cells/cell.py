@@ -44,10 +44,10 @@ from ..identity import Identity, identify
 from ..ops import (
     Batch,
     Counters,
+    check_finite,
     check_tensor,
     refuse_matrix,
     refuse_traced,
-    refuse_value,
 )
 from .numbers import enrol
 from .patched import update_patches
@@ -205,13 +205,10 @@ class Cell(Settings, nn.Module):
         """
         check_lr(lr)
         rows, cols = self.shape
-        for name, t, size in (("x", x, cols), ("d", d, rows)):
+        for source, (name, t, size) in enumerate((("x", x, cols), ("d", d, rows)), 1):
             check_tensor(t)
             refuse_matrix(name, t, size)
-            # On a GPU the host does not wait: arrays refuse what is not finite themselves.
-            if t.is_cpu and not torch.isfinite(t).all():
-                bad = int((~torch.isfinite(t).all(1)).to(torch.int8).argmax())
-                refuse_value("xd".index(name) + 1, bad)
+            check_finite(source, t)
         if len(x) != len(d):
             raise ConfigError(f"x has {len(x)} samples and d has {len(d)}; use as many of each")
         self.pulse(x, d, lr, batch)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import Patches, check_lr, parts
-from ..ops import Batch, is_finite, refuse_value
+from ..ops import Batch, check_finite
 from ..torch_private import not_compiled_within
 
 __all__ = ["update_patches"]
@@ -64,7 +64,5 @@ def _finite(pairs: Sequence[tuple[Patches, Tensor]]) -> Tensor | None:
             found = both if found is None else found & both
             continue
         for source, values in enumerate((x.image, d), 1):
-            if not is_finite(values):
-                bad = ~torch.isfinite(values).flatten(1).all(1)
-                refuse_value(source, int(bad.to(torch.int8).argmax()))
+            check_finite(source, values)
     return found

@@ -7,7 +7,6 @@ model is never held a third time, and a model converted in place not even twice.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,9 +21,9 @@ from ..errors import ConfigError
 from ..identity import Identity, identify, refuse_twins, upcoming
 from .base import AnalogLayer
 from .composite import rename_digital
-from .parts import slots_of
+from .exchange import Exchange
 from .places import Matrices, find
-from .registry import Builder, builder_of, hand_over, missing
+from .registry import Builder, builder_of, missing
 from .report import Clipping, ConversionReport, LayerReport, keep, tiles_of
 from .rules import Choice, Rules
 
@@ -319,32 +318,17 @@ def _apply(
 ) -> tuple[nn.Module, ConversionReport]:
     """Do what is planned, and forget each plan when it is done."""
     said: list[LayerReport] = []
-    memo: dict[int, Any] = {}
-    slots = slots_of(model)
-    made: list[tuple[nn.Module, nn.Module]] = []
+    exchange = Exchange(model, inplace)
+    del model
     plans.reverse()
     while plans:  # taken from the list, so that in place nobody holds what was replaced
         plan = plans.pop()
         analog, layer = _convert(plan, first)
         said.append(layer)
-        if analog is None:
-            continue
-        module = plan.matrices.place.module
-        if not inplace:
-            memo[id(module)] = analog
-            made.append((module, analog))
-            continue
-        hand_over(module, analog, None)
-        for parent, name in slots.get(id(module), ()):
-            parent._modules[name] = analog
-        if module is model:
-            model = analog
-        del plan, module
-    if not inplace:
-        model = copy.deepcopy(model, memo)
-        for module, analog in made:
-            hand_over(module, analog, memo)
-    return model, ConversionReport(tuple(said), first.seed)
+        if analog is not None:
+            exchange.put(plan.matrices.place.module, analog)
+        del plan
+    return exchange.finish(), ConversionReport(tuple(said), first.seed)
 
 
 def _check_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..arrays import Patches, chunk_rows
 from ..cells import Cell
-from ..ops import fold_, is_finite, refuse_value, unfold
+from ..ops import check_finite, fold_, unfold
 from ..torch_private import not_compiled_within
 from .windows import Windows, unfoldings
 
@@ -77,7 +76,7 @@ class Convolved:
 
     @not_compiled_within
     def _there(self, x: Tensor, read: _Read) -> Tensor:
-        _refuse(1, x)
+        check_finite(1, x)
         y = x.new_empty((x.shape[0], self.outputs.channels, *self.sizes))
         for first, last in self._chunks(x.shape[0]):
             fold_(y, read(unfold(x, self.inputs, first, last)), self.outputs, first)
@@ -85,7 +84,7 @@ class Convolved:
 
     @not_compiled_within
     def _back(self, d: Tensor, read: _Read) -> Tensor:
-        _refuse(2, d)
+        check_finite(2, d)
         x = d.new_zeros((d.shape[0], *self._image))
         for first, last in self._chunks(d.shape[0]):
             rows = read(unfold(d, self.outputs, first, last), transposed=True)
@@ -96,10 +95,3 @@ class Convolved:
         step = chunk_rows(self.inputs.columns + self.outputs.channels)
         last = samples * self.inputs.positions
         return [(first, min(first + step, last)) for first in range(0, last, step)]
-
-
-def _refuse(source: int, values: Tensor) -> None:
-    """Refuse what is not finite before the first chunk is read; a GPU is not waited for."""
-    if values.device.type == "cpu" and values.numel() and not is_finite(values):
-        bad = ~torch.isfinite(values).flatten(1).all(1)
-        refuse_value(source, int(bad.to(torch.int8).argmax()))

@@ -7,15 +7,13 @@ to be the class's own: a subclass computes something else, which its parent's la
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
 
 from ..cells import Cell
 from ..errors import ConfigError
-from .parts import slots_of
-from .registry import hand_over
+from .exchange import Exchange
 from .report import forget
 
 __all__ = ["to_digital"]
@@ -40,23 +38,12 @@ def to_digital(model: nn.Module, *, inplace: bool = False) -> nn.Module:
             changed.
     """
     found = _outermost(model)
-    slots = slots_of(model)
-    memo: dict[int, Any] = {}
+    exchange = Exchange(model, inplace)
     for module in found:
         made: nn.Module = module.to_digital()
         made.train(module.training)
-        if not inplace:
-            memo[id(module)] = made
-            continue
-        hand_over(module, made, None)
-        for parent, name in slots.get(id(module), ()):
-            parent._modules[name] = made
-        model = made if module is model else model
-    if not inplace:
-        pairs = [(module, memo[id(module)]) for module in found]
-        model = copy.deepcopy(model, memo)
-        for module, made in pairs:
-            hand_over(module, made, memo)
+        exchange.put(module, made)
+    model = exchange.finish()
     forget(model)
     return model
 

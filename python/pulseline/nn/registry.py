@@ -6,7 +6,6 @@ builder stays digital, and the report of the conversion says so.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +30,6 @@ from .conv import (
 )
 from .input_major import input_major, is_input_major
 from .linear import AnalogLinear
-from .parts import FOREIGN
 from .recurrent import (
     AnalogGRU,
     AnalogGRUCell,
@@ -48,7 +46,6 @@ __all__ = [
     "analog_conv",
     "analog_linear",
     "builder_of",
-    "hand_over",
     "missing",
     "register",
 ]
@@ -155,39 +152,3 @@ def missing(module: nn.Module) -> list[str]:
     """Matrices of a module of torch's that are none of its parameters: computed, or one twice."""
     found = next((kind for kind in COMPOSITES if kind.digital is type(module)), None)
     return found.missing(module) if found is not None else []
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-
-
-def hand_over(module: nn.Module, analog: nn.Module, memo: dict[int, Any] | None) -> None:
-    """Hooks of a module, and attributes that others set on it, to its counterpart.
-
-    Args:
-        module: that has them. analog: its counterpart.
-        memo: of the deep copy that makes the model; None: the model is changed in place.
-    """
-    held, taken = vars(module), vars(analog)
-
-    def copied(value: Any) -> Any:
-        return value if memo is None else copy.deepcopy(value, memo)
-
-    for name in _HOOKS:
-        if held[name]:
-            taken[name].update(copied(held[name]))
-    if held["_is_full_backward_hook"] is not None:
-        taken["_is_full_backward_hook"] = held["_is_full_backward_hook"]
-    foreign = taken.get(FOREIGN, ())
-    for name in held:
-        if (
-            name not in taken and name not in foreign and not name.startswith("_pulseline")
-        ):  # ours, of what it was
-            taken[name] = copied(held[name])

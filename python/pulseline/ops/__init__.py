@@ -7,7 +7,14 @@ object of the caller, a :class:`Batch`, :class:`Outcomes` or :class:`Resident`.
 
 from __future__ import annotations
 
-from .checks import check_tensor, is_finite, refuse_matrix, refuse_traced, refuse_value
+from .checks import (
+    check_finite,
+    check_tensor,
+    is_finite,
+    refuse_matrix,
+    refuse_traced,
+    refuse_value,
+)
 from .crosspoints import (
     DEVICE_INDEX,
     FIELDS,
@@ -59,6 +66,7 @@ __all__ = [
     "Unfolding",
     "UpdateKey",
     "check_environment",
+    "check_finite",
     "check_tensor",
     "construct",
     "construct_pairs",

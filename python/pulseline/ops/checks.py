@@ -21,6 +21,7 @@ __all__ = [
     "address",
     "check_average",
     "check_counters",
+    "check_finite",
     "check_fired",
     "check_shapes",
     "check_sizes",
@@ -79,6 +80,20 @@ def is_finite(t: Tensor) -> bool:
             return _cpu.is_finite(at, t.numel())
     # The sum decides unless it overflows by itself.
     return math.isfinite(t.sum().item()) or bool(torch.isfinite(t).all())
+
+
+def check_finite(source: int, t: Tensor) -> None:
+    """Refuse an operand that is not finite; a GPU is not waited for: its kernels see to it.
+
+    Args:
+        source: 1: x, 2: d. t: the operand, samples first.
+
+    Raises:
+        ConfigError: which sample holds a NaN or an infinity.
+    """
+    if t.device.type == "cpu" and not is_finite(t):
+        bad = ~torch.isfinite(t).flatten(1).all(1)
+        refuse_value(source, int(bad.to(torch.int8).argmax()))
 
 
 def refuse_matrix(name: str, t: Tensor, columns: int) -> None:
