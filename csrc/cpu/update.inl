@@ -7,9 +7,7 @@ namespace {
 
 constexpr int kHashes = kGroup / kLanes / 2;  // one hash serves columns c and c + 16 of a group
 
-PL_HD M is_nan(F x) {
-  return is_negative(as_float(U(0x7f800000u) - (as_bits(x) & U(0x7fffffffu))));
-}
+PL_HD M is_nan(F x) { return is_negative(as_float(U(kInfinity) - as_bits(absolute(x)))); }
 // A weight that was NaN stays so: `clip` does not know it.
 PL_HD F keep_nan(F before, F after) { return select(is_nan(before), before, after); }
 

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .torch_private import tree_iter
+
 __all__ = ["watched"]
 
 # What moves numbers or makes room for them, and computes none.
@@ -41,12 +43,8 @@ class _Watch(TorchFunctionMode):
         return result
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_iter(value) if isinstance(leaf, Tensor)]
 
 
 def _computes(name: str, inputs: list[Any], result: Any) -> bool:
