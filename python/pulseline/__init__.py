@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import compat, configs, cost, devices, hardware, nn, ops, optim, pipeline, presets, schedules
+from . import (
+    algorithms,
+    compat,
+    configs,
+    cost,
+    devices,
+    hardware,
+    nn,
+    ops,
+    optim,
+    pipeline,
+    presets,
+    schedules,
+)
 from .arrays import Array
 from .cells import Cell
 from .configs import Crossbar
@@ -32,6 +45,7 @@ __all__ = [
     "Identity",
     "Pipeline",
     "StageFailed",
+    "algorithms",
     "compat",
     "configs",
     "cost",

@@ -7,6 +7,7 @@ from .budget import Budget
 from .form import Form
 from .gradient import Pairs, PendingGradient
 from .meta import on_meta
+from .packed import Packed
 from .parameter import AnalogParameter, check_lr, collect, refuse_dense
 from .patches import Patches, chunk_rows, parts
 from .twins import arrays_of, cells_of, refuse_twin_arrays
@@ -18,6 +19,7 @@ __all__ = [
     "Budget",
     "Fixed",
     "Form",
+    "Packed",
     "Pairs",
     "Patches",
     "PendingGradient",

@@ -15,12 +15,12 @@ from ..errors import ConfigError
 from ..identity import Identity
 from .crosspoints import Crosspoints
 from .packed import Packed
-from .weight import Weighted
+from .shown import Shown
 
 __all__ = ["Aged"]
 
 
-class Aged(Weighted):
+class Aged(Shown):
     """An array that time passes on.
 
     Attributes:
@@ -76,6 +76,7 @@ class Aged(Weighted):
         ops.retain_(*(held, *self._between(), drift, event, self._packed.draws, *self._anew))
         if before is not None:  # the noise of the last write stays as it is
             self.held.add_(held - before)
+        self._tell()
 
     def _between(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Step, bound and words; None, to be drawn anew, unless all are stored."""
@@ -100,16 +101,17 @@ class Aged(Weighted):
         return [slice(a, b) for a, b in zip([0, *edges], edges, strict=False)]
 
     @torch.no_grad()
-    def reset(self, columns: Tensor | None = None) -> None:
+    def reset(self, columns: Tensor | None = None, where: Tensor | None = None) -> None:
         """Set crosspoints to ``b + reset_std xi``, within their bounds; stuck ones stay.
 
         Two resets without a sample of :meth:`age` between them draw the same noise.
 
         Args:
             columns: indices of the columns; None: all.
+            where: (rows, cols) bool, which crosspoints of them; None: all.
 
         Raises:
-            ConfigError: the device is ideal.
+            ConfigError: the device is ideal, or columns are given of a matrix of several blocks.
         """
         device = self.crossbar.device
         if not isinstance(device, PulsedDevice):
@@ -121,6 +123,8 @@ class Aged(Weighted):
             *(fresh, *self._between(), device.reset_std, self.age_count, self._packed.draws),
             *self._anew,
         )
-        where = slice(None) if columns is None else columns
+        some = slice(None) if columns is None else columns
         for held in {id(t): t for t in (self._settled(), self.held)}.values():
-            held[:, where] = fresh[:, where]
+            written = fresh if where is None else torch.where(where, fresh, held)
+            held[:, some] = written[:, some]
+        self._tell()

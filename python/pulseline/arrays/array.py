@@ -53,6 +53,7 @@ class Array(Aged):
         hidden: what pulses move where the weight, which is read, carries write noise; else None.
         counters: samples so far, see :class:`pulseline.ops.Counters`: operators advance them.
         averages: running averages of the inputs, forward and backward; 0: none yet.
+        shown: (rows, cols) what is read instead of what it holds, see :meth:`show`; or None.
         fired: coincidences, slots and samples counted since :meth:`count_pulses`, or None.
 
     Raises:
@@ -109,6 +110,7 @@ class Array(Aged):
         self.register_buffer("counters", counters, persistent=False)
         self.register_buffer("averages", zeros.new_zeros(2), persistent=False)
         self.register_buffer("fired", None, persistent=False)
+        self.register_buffer("shown", None, persistent=False)
 
     # ---- configuration ----
 
@@ -233,15 +235,19 @@ class Array(Aged):
             self._set_scale(self.crosspoints.fitting_scale(values))
         elif float(omega) > 0 and largest > 0:
             self._set_scale(largest / float(omega))
+        self._write(lambda part: values(part) / self.out_scale)
+
+    def _write(self, values: Callable[[slice], Tensor]) -> None:
+        """Have crosspoints hold normalised values, within their bounds."""
         for part in self.crosspoints.parts():
-            scaled = values(part) / self.out_scale
-            self._pulsed[part].copy_(self.crosspoints.clipped(scaled, part))
+            self._pulsed[part].copy_(self.crosspoints.clipped(values(part), part))
         self._watch()
         if self.hidden is not None:
             ops.disturb_(
                 *(self.held, self.hidden, self.crosspoints.step, self._deviation, self.counters),
                 *(self._packed.draws, self._name, self._params),
             )
+        self._tell()
 
     @torch.no_grad()
     def clip(self) -> None:
@@ -249,6 +255,7 @@ class Array(Aged):
         for part in self.crosspoints.parts():
             some = self._pulsed[part]
             some.copy_(self.crosspoints.clipped(some, part))
+        self._tell()
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -271,8 +278,9 @@ class Array(Aged):
     def _read(self, v: Tensor, transposed: bool, key: ops.ReadKey) -> Tensor:
         if self._watched._version != self._seen:
             self.settle()
-        packed, weight, counters = self._packed, self.held, self._buffers["counters"]
+        packed, counters, shown = self._packed, self._buffers["counters"], self._buffers["shown"]
         assert counters is not None
+        weight = self.held if shown is None else shown
         settings, options = packed.reads[transposed], packed.converters[transposed]
         near = ops.direct(v) and weight.is_cpu
         if options is None:

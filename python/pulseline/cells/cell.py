@@ -20,6 +20,7 @@ Numbers of arrays: :mod:`pulseline.identity`. What else a cell keeps are buffers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -73,6 +74,7 @@ class Cell(Settings, nn.Module):
         hooked: whether hooks on the weight want to see them.
         number: of this object in graphs of torch.compile, see :mod:`pulseline.cells.numbers`.
         samples: seen by updates so far.
+        progress: other numbers that an algorithm continues from, by name; a state holds them.
 
     Raises:
         ConfigError: a size out of range.
@@ -90,6 +92,7 @@ class Cell(Settings, nn.Module):
         self.applied = 0
         self.hooked = False
         self.samples = 0
+        self.progress: dict[str, int | float] = {}
         self.arrays = nn.ModuleList()
         self._sizes, self._blocks = (rows, cols), blocks
         self.add_array()
@@ -290,6 +293,9 @@ class Cell(Settings, nn.Module):
         """Samples that each array has read and pulsed, see :meth:`pulseline.Array.counts`."""
         return [array.counts() for array in self.arrays]
 
+    def refresh(self) -> None:
+        """Called when an array was written: a cell that sums arrays does it anew."""
+
     def count_pulses(self) -> None:
         """Count the pulses of all arrays from now on."""
         for array in self.arrays:
@@ -343,6 +349,11 @@ class Cell(Settings, nn.Module):
 
     # ---- state ----
 
+    @property
+    def algorithm(self) -> str:
+        """Its name: a state of another is refused."""
+        return type(self).__name__
+
     def settings(self) -> Mapping[str, Any]:
         """What an algorithm was made with, as plain values: a state of others is refused."""
         return {}
@@ -355,9 +366,10 @@ class Cell(Settings, nn.Module):
         if torch.onnx.is_in_onnx_export():  # which would take this for a tensor
             refuse_traced("exported to ONNX")
         return {
-            "algorithm": type(self).__name__,
+            "algorithm": self.algorithm,
             "settings": dict(self.settings()),
             "samples": self.samples,
+            "progress": dict(self.progress),
             "arrays": [array.state() for array in self.arrays],
         }
 
@@ -369,6 +381,7 @@ class Cell(Settings, nn.Module):
         """
         self._check_extra_state(state, "cell")
         self.samples = state["samples"]
+        self.progress.update(state.get("progress", {}))
         for array, saved in zip(self.arrays, state["arrays"], strict=True):
             array.load_state(saved)
         self._identity = replace(self.array.identity, array=0)
@@ -376,13 +389,17 @@ class Cell(Settings, nn.Module):
     def _check_extra_state(self, state: object, name: str) -> None:
         if not isinstance(state, dict) or "arrays" not in state:
             raise ConfigError(f"{name}: a {type(state).__name__} is no cell's state; load another")
-        own = {"algorithm": type(self).__name__, "settings": dict(self.settings())}
-        for field, value in own.items():
-            if state.get(field) != value:
+        settings = state.get("settings")
+        found = {"algorithm": state.get("algorithm")}
+        found |= settings if isinstance(settings, dict) else {"settings": settings}
+        own = {"algorithm": self.algorithm, **self.settings()}
+        for field in (*own, *found):
+            if found.get(field) != own.get(field):
                 raise ConfigError(
-                    f"{name}: {field} was saved as {state.get(field)!r:.60} and is {value!r:.60} "
-                    "here; build the model as it was when saved"
+                    f"{name}: {field} was saved as {found.get(field)!r:.60} and is "
+                    f"{own.get(field)!r:.60} here; build the model as it was when saved"
                 )
+        self._check_progress(state.get("progress", self.progress), name)
         samples, arrays = state.get("samples"), state["arrays"]
         if type(samples) is not int or samples < 0 or not isinstance(arrays, list):
             raise ConfigError(f"{name}: its state has samples = {samples!r:.60}; it is damaged")
@@ -393,6 +410,15 @@ class Cell(Settings, nn.Module):
             )
         for array, saved in zip(self.arrays, arrays, strict=True):
             array.check_state(saved, name)
+
+    def _check_progress(self, found: Any, name: str) -> None:
+        ok = isinstance(found, dict) and found.keys() <= self.progress.keys()
+        for field, value in found.items() if ok else ():
+            ok &= type(value) is type(self.progress[field]) and 0 <= value < math.inf
+        if not ok:
+            raise ConfigError(
+                f"{name}: its state has progress = {found!r:.60}; it is damaged, load another"
+            )
 
     def check_state(self, state: Mapping[str, Any], prefix: str, whole: bool, name: str) -> None:
         """Refuse entries of a state_dict that this cell cannot take over; changes nothing.

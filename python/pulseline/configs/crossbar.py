@@ -59,9 +59,10 @@ class Crossbar:
         algorithm: makes the cell of a (rows, cols) matrix: called with rows, cols, this crossbar
             and an :class:`pulseline.Identity`; a subclass of :class:`pulseline.Cell` does. None:
             one array that every update pulses.
+        fast_device: of the arrays beside array 0 that an algorithm makes; None: ``device``.
 
     Raises:
-        ConfigError: a value of another type.
+        ConfigError: a value of another type, or ``fast_device`` without an algorithm.
     """
 
     device: Device = field(default_factory=SoftBounds)
@@ -69,16 +70,26 @@ class Crossbar:
     update: UpdateConfig = field(default_factory=UpdateConfig)
     mapping: Mapping = field(default_factory=Mapping)
     algorithm: Callable[..., Any] | None = None
+    fast_device: Device | None = None
 
     def __post_init__(self) -> None:
         if self.device is not None:
             object.__setattr__(self, "device", device_of(self.device))
+        if self.fast_device is not None:
+            object.__setattr__(self, "fast_device", device_of(self.fast_device))
+            if self.algorithm is None:
+                raise ConfigError(
+                    f"fast_device is {self.fast_device!r:.60} without an algorithm, which has the "
+                    "one array of device; give algorithm=, or leave fast_device out"
+                )
         check_kind("io", self.io, IOConfig)
         check_kind("update", self.update, UpdateConfig)
         check_kind("mapping", self.mapping, Mapping)
         for one in fields(self):
             if one.name == "algorithm":
                 ok = self.algorithm is None or callable(self.algorithm)
+            elif one.name == "fast_device":
+                ok = True
             else:
                 ok = getattr(self, one.name) is not None
             if not ok:
@@ -109,6 +120,16 @@ class Crossbar:
         if given is not None and "device" in chosen:
             raise ConfigError(f"device is given twice, {given!r:.60} and by name; give it once")
         return cls(**(chosen if given is None else {"device": given, **chosen}))
+
+    @property
+    def fast(self) -> Crossbar:
+        """Of the arrays beside array 0: of ``fast_device``, in normalised units."""
+        return replace(
+            self,
+            device=self.fast_device or self.device,
+            fast_device=None,
+            mapping=replace(self.mapping, omega=0.0),
+        )
 
     def settings(self) -> tuple[Any, ...]:
         """What a state holds: device, forward and backward read, update, mapping."""

@@ -1,0 +1,95 @@
+"""Choppers: signs of lines that flip, so that what does not follow them averages out.
+
+Draws alone decide when a line flips, so all signs of an update are known before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from .schedule import Run
+
+__all__ = ["Choppers"]
+
+Turns = list[tuple[int, Tensor]]  # (sample, lines whose sign turns behind it)
+
+
+class Choppers:
+    """When signs turn during the transfers of an update.
+
+    Args:
+        rule: a :class:`pulseline.algorithms.Transfer`. key: of the draws. rows: of the matrix.
+        plan: the transfers.
+
+    Attributes:
+        flips: of each run, which of its columns turn behind their read; None: none does.
+    """
+
+    def __init__(self, rule: Any, key: tuple[int, int], rows: int, plan: Sequence[Run]) -> None:
+        self._rule, self._key, self._rows, self._plan = rule, key, rows, plan
+        self.flips = [self._flips(run) for run in plan]
+
+    def _flips(self, run: Run) -> Tensor | None:
+        rule = self._rule
+        if rule.regular:
+            whole = run.sweep % rule.period + 1 == rule.period
+            return torch.ones(len(run), dtype=torch.bool) if whole else None
+        if not rule.chop:
+            return None
+        lines = range(run.columns.start, run.columns.stop)
+        drawn: Tensor = ops.uniforms(self._key, "chopper", [run.sweep] * len(run), lines)
+        found = drawn < rule.chop
+        return found if bool(found.any()) else None
+
+    def row_turns(self, sweep: int) -> Tensor:
+        """+-1 of every row behind a sweep.
+
+        Args:
+            sweep: its number.
+        """
+        rows = self._rows
+        drawn: Tensor = ops.uniforms(self._key, "chopper_rows", [sweep] * rows, range(rows))
+        return torch.where(drawn < self._rule.chop_rows, -1.0, 1.0)
+
+    def inputs(self, x: Tensor, signs: Tensor) -> Tensor:
+        """Inputs with the signs of their columns.
+
+        Args:
+            x: (samples, cols). signs: of the columns before the first sample.
+        """
+        if not self._rule.chop:
+            return x
+        turns: Turns = []
+        for run, flip in zip(self._plan, self.flips, strict=True):
+            for place in [] if flip is None else flip.nonzero().flatten().tolist():
+                turns.append((run.samples[place], torch.tensor([run.columns.start + place])))
+        return x * _during(signs, len(x), turns)
+
+    def errors(self, d: Tensor, signs: Tensor) -> Tensor:
+        """Errors with the signs of their rows.
+
+        Args:
+            d: (samples, rows). signs: of the rows before the first sample.
+        """
+        if not self._rule.chops_rows:
+            return d
+        ends = [run for run in self._plan if run.ends]
+        turns = [
+            (run.samples[-1], self.row_turns(run.sweep).lt(0).nonzero().flatten()) for run in ends
+        ]
+        return d * _during(signs, len(d), turns)
+
+
+def _during(signs: Tensor, samples: int, turns: Turns) -> Tensor:
+    """Signs at each sample, (samples, lines), or (lines,) if nothing turns."""
+    if not turns:
+        return signs
+    turned = signs.new_zeros(samples + 1, len(signs))
+    for sample, lines in turns:
+        turned[sample + 1, lines.to(signs.device)] += 1
+    return signs * (1 - 2 * (turned.cumsum(0)[:-1] % 2))

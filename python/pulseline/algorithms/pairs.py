@@ -1,0 +1,343 @@
+"""Weights that are differences or means of arrays: one-sided pairs, references, vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..arrays import Array
+from ..cells import Cell
+from ..configs import Crossbar, ReadConfig
+from ..errors import require
+from ..identity import Identity
+from ..ops import Batch
+from .rule import Rule, refuse_unpulsed
+from .sums import Summand, SummedCell
+from .symmetry import find_symmetry_point
+
+__all__ = ["OneSided", "OneSidedCell", "ReferencePair", "ReferencePairCell", "Vector", "VectorCell"]
+
+
+class _PairCell(SummedCell):
+    """``W = array 0 - array 1``."""
+
+    def __init__(
+        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Any
+    ) -> None:
+        super().__init__(rows, cols, crossbar, identity)
+        self.rule = rule
+        self.add_array(crossbar.fast)
+        refuse_unpulsed(self.arrays, rule)
+
+    @property
+    def algorithm(self) -> str:
+        """The rule's name."""
+        name: str = self.rule.name
+        return name
+
+    def settings(self) -> Mapping[str, object]:
+        """The rule's fields."""
+        fields: Mapping[str, object] = self.rule.settings()
+        return fields
+
+    @property
+    def other(self) -> Array:
+        """Array 1, which is subtracted."""
+        found: Array = self.arrays[1]
+        return found
+
+    def summands(self) -> Iterator[Summand]:
+        """Array 1, subtracted."""
+        yield Summand(self.other, -1.0)
+
+
+class OneSidedCell(_PairCell):
+    """G+ (0) and G- (1), both of which only rise; see :class:`OneSided`."""
+
+    def __init__(
+        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: OneSided
+    ) -> None:
+        super().__init__(rows, cols, crossbar, identity, rule)
+        self.progress.update(refreshed=0)
+        self.refresh()
+
+    def transfers(self) -> int:
+        """Columns that refreshes read so far."""
+        return int(self.progress["refreshed"]) * self.shape[1]
+
+    def program(self, target: Tensor) -> None:
+        """Write the positive part on G+, the negative one on G-.
+
+        Args:
+            target: (rows, cols) in units of the layer.
+        """
+        self.array.program(target)  # which checks it, and finds its scale
+        self._split(self.array.as_matrix(target).to(self.array.held) / self.array.out_scale)
+
+    def initialise(self) -> None:
+        """See :meth:`pulseline.Cell.initialise`."""
+        self.array.initialise()
+        self._split(self.array.pulsed.clone())
+
+    def _split(self, values: Tensor) -> None:
+        if not values.is_meta:
+            self.array.write(values.clamp(min=0))
+            self.other.write((-values).clamp(min=0))
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """Samples in order, with refreshes; see :class:`OneSided`."""
+        rate = lr / self.array.out_scale
+        every = self.rule.refresh_every
+        if not every:
+            self._raise(x, d, rate, batch)
+            self.samples += len(x)
+        else:
+            for part, border in self.spans(len(x), every):
+                self._raise(x[part], d[part], rate, batch)
+                if border is not None:
+                    if batch is not None:
+                        batch.launch()
+                    self._refresh_pairs()
+        if batch is not None:
+            batch.launch()
+        self.refresh()
+
+    def _raise(self, x: Tensor, d: Tensor, rate: float, batch: Batch | None) -> None:
+        """Each sample in two phases, one per sign of the inputs: all pulses of a phase raise.
+
+        G+ gets what raises W: inputs and errors of opposite signs; G- what lowers it.
+        """
+        inputs = torch.stack((x.clamp(min=0), (-x).clamp(min=0)), 1).reshape(-1, x.shape[1])
+        negative, positive = (-d).clamp(min=0), d.clamp(min=0)
+        phases_of = ((self.array, (negative, positive)), (self.other, (positive, negative)))
+        for array, phases in phases_of:
+            errors = torch.stack(phases, 1).reshape(-1, d.shape[1])
+            array.pulse(inputs, -errors, rate * array.out_scale, batch)
+
+    @torch.no_grad()
+    def _refresh_pairs(self) -> None:
+        """Reset pairs that are nearly full, and write their difference on one of them."""
+        rule = self.rule
+        plus, minus = self.array, self.other
+        read = [array.convert(array.held.contiguous(), rule.read) for array in (plus, minus)]
+        parts = [v / a.device.w_max for v, a in zip(read, (plus, minus), strict=True)]
+        full = torch.maximum(*parts) > rule.full
+        full &= torch.minimum(*parts) > rule.both
+        self.progress["refreshed"] += 1
+        for array in (plus, minus):
+            array.reset(where=full)
+        difference = torch.where(full, read[0] - read[1], 0.0)
+        columns = torch.arange(self.shape[1], dtype=torch.int32, device=full.device)
+        for array, sign in ((plus, 1.0), (minus, -1.0)):
+            pulses = (difference * (sign / array.device.granularity)).round_().clamp_(min=0)
+            array.step(columns, pulses)
+
+
+@dataclass(frozen=True)
+class OneSided(Rule):
+    """``W = G+ - G-`` on devices that are only ever raised, such as phase-change memory.
+
+    What raises W pulses G+ up, what lowers it G- up. Each sample is pulsed in two phases, one per
+    sign of its inputs. Pairs fill up: every ``refresh_every`` samples all are read, and those whose
+    larger part exceeds ``full`` and whose smaller one exceeds ``both`` (of w_max) are reset, their
+    difference written back in open loop.
+
+    State: none beside the arrays. Cost of a refresh: two reads a column, resets, one write.
+
+    Attributes:
+        refresh_every: samples; 0: never.
+        full, both: parts of w_max, .75 and .25.
+        read: converters of these reads; None: those of the forward read.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    makes: ClassVar[type[Cell]] = OneSidedCell
+
+    refresh_every: int = 0
+    full: float = 0.75
+    both: float = 0.25
+    read: ReadConfig | None = None
+
+    def __post_init__(self) -> None:
+        self._whole("refresh_every", least=0)
+        self._probability("full", "both")
+        self._read()
+
+
+class ReferencePairCell(_PairCell):
+    """A (0) and its reference R (1), which no update pulses; see :class:`ReferencePair`."""
+
+    def __init__(
+        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: ReferencePair
+    ) -> None:
+        super().__init__(rows, cols, crossbar, identity, rule)
+        if rule.pulses and not self.array.held.is_meta:
+            point = find_symmetry_point(self.array, rule.pulses, cyclic=rule.cyclic)
+            self.other.write(point)
+        self.refresh()
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """Pulse A; see :class:`ReferencePair`."""
+        self.array.pulse(x, d, lr, batch)
+        self.samples += len(x)
+        if batch is not None:
+            batch.launch()
+        self.refresh()
+
+
+@dataclass(frozen=True)
+class ReferencePair(Rule):
+    """``W = A - R``: plain pulsed SGD on A, against a reference of devices that stays.
+
+    With ``pulses`` A is driven to its symmetry point, which is written onto R: the weight 0 then
+    lies where up and down steps are equal (Kim et al. 2019, zero shifting).
+
+    State: none beside the arrays. Cost: ``pulses`` on every crosspoint once.
+
+    Attributes:
+        pulses: of the search, see :func:`find_symmetry_point`; 0: R is 0.
+        cyclic: whether they alternate.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    makes: ClassVar[type[Cell]] = ReferencePairCell
+
+    pulses: int = 0
+    cyclic: bool = True
+
+    def __post_init__(self) -> None:
+        self._whole("pulses", least=0)
+        self._flags("cyclic")
+
+
+class VectorCell(SummedCell):
+    """Several arrays whose weighted mean is read; see :class:`Vector`."""
+
+    rule: Vector
+
+    def __init__(
+        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Vector
+    ) -> None:
+        super().__init__(rows, cols, crossbar, identity)
+        self.rule = rule
+        for _ in range(1, rule.arrays):
+            self.add_array(crossbar.fast)
+        self.refresh()
+
+    @property
+    def algorithm(self) -> str:
+        """The rule's name."""
+        return self.rule.name
+
+    def settings(self) -> Mapping[str, object]:
+        """The rule's fields."""
+        return self.rule.settings()
+
+    @property
+    def own(self) -> float:
+        """The weight of array 0."""
+        return self.rule.shares[0]
+
+    def summands(self) -> Iterator[Summand]:
+        """All arrays behind array 0."""
+        for n, share in enumerate(self.rule.shares[1:], 1):
+            yield Summand(self.arrays[n], share)
+
+    def program(self, target: Tensor) -> None:
+        """Write every array with it.
+
+        Args:
+            target: (rows, cols) in units of the layer.
+        """
+        self.array.program(target)
+        self._spread(self.array.as_matrix(target).to(self.array.held) / self.array.out_scale)
+
+    def initialise(self) -> None:
+        """See :meth:`pulseline.Cell.initialise`."""
+        self.array.initialise()
+        self._spread(self.array.pulsed.clone())
+
+    def _spread(self, values: Tensor) -> None:
+        if not values.is_meta:
+            for array in list(self.arrays)[1:]:
+                array.write(values)
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """Samples in order, on the arrays whose turn it is; see :class:`Vector`."""
+        rate, count = lr / self.array.out_scale, self.rule.arrays
+        for n, array in enumerate(self.arrays):
+            mine = self._turns(len(x), n)
+            if mine is None:
+                array.pulse(x, d, rate * array.out_scale, batch)
+            elif mine:
+                array.pulse(x[mine], d[mine], rate * array.out_scale, batch)
+        self.samples += len(x)
+        if count > 1:
+            if batch is not None:
+                batch.launch()
+            self.refresh()
+
+    def _turns(self, samples: int, array: int) -> list[int] | None:
+        """Which samples of an update pulse an array; None: all."""
+        pulsed, count = self.rule.pulsed, self.rule.arrays
+        if pulsed == "all":
+            return None
+        if pulsed == "first":
+            return list(range(samples)) if array == 0 else []
+        numbers = range(self.samples, self.samples + samples)
+        if pulsed == "sequential":
+            turns = [number % count for number in numbers]
+        else:
+            drawn: Any = ops.uniforms(
+                self.identity.key, "column_choice", list(numbers), [0] * samples
+            )
+            turns = [min(int(float(u) * count), count - 1) for u in drawn]
+        return [s for s, turn in enumerate(turns) if turn == array]
+
+
+@dataclass(frozen=True)
+class Vector(Rule):
+    """``W = sum_n share_n array_n``, the mean of several arrays: device variations average out.
+
+    State: none beside the arrays. Cost: all arrays work in each read; updates are parallel.
+
+    Attributes:
+        arrays: how many.
+        weights: of each, in proportion; (): the same for all. They are scaled to a sum of 1.
+        pulsed: "all": every array by each sample; "first"; "sequential": one after the other,
+            "random": a drawn one, sample by sample. One of n moves the mean by 1/n of the update.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    makes: ClassVar[type[Cell]] = VectorCell
+
+    arrays: int = 2
+    weights: tuple[float, ...] = ()
+    pulsed: str = "all"
+
+    def __post_init__(self) -> None:
+        self._whole("arrays")
+        require(self.arrays <= 254, self, "arrays", "use at most 254")
+        object.__setattr__(self, "weights", tuple(self.weights))
+        ok = not self.weights or (
+            len(self.weights) == self.arrays and all(w > 0 for w in self.weights)
+        )
+        require(ok, self, "weights", f"use {self.arrays} numbers > 0, or leave it out")
+        self._one_of("pulsed", ("all", "first", "sequential", "random"))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weights, scaled to a sum of 1."""
+        weights = self.weights or (1.0,) * self.arrays
+        return tuple(weight / sum(weights) for weight in weights)

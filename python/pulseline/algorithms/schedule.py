@@ -1,0 +1,92 @@
+"""When columns are transferred: a function of the number of samples alone.
+
+Transfer n (from 0) reads column ``(start(sweep) + n) mod cols`` of sweep ``n // cols``. Runs of
+transfers that lie within one sweep read columns that follow each other, no column twice: a run is
+what a rule handles at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+
+__all__ = ["Run", "due", "runs", "taps_of"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Transfers of one sweep whose columns follow each other.
+
+    Attributes:
+        number: of the first transfer. samples: of the update, after which each of them happens.
+        columns: that they read. sweep: its number. ends: whether the last column of the sweep is
+            among them.
+    """
+
+    number: int
+    samples: list[int]
+    columns: slice
+    sweep: int
+    ends: bool
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def due(before: int, samples: int, every: int, reads: int = 1) -> list[int]:
+    """The samples of an update behind which a column is read, each as often as it is.
+
+    Args:
+        before: samples of earlier updates. samples: of this one. every: from one transfer to the
+            next. reads: columns of a transfer.
+    """
+    first = every - 1 - before % every
+    return [s for s in range(first, samples, every) for _ in range(reads)]
+
+
+def runs(
+    number: int, samples: list[int], cols: int, start: tuple[int, int] | None = None
+) -> list[Run]:
+    """Transfers of an update, cut at the ends of sweeps.
+
+    Args:
+        number: of the first. samples: behind which each happens. cols: of the matrix.
+        start: Philox key of the columns that sweeps start at; None: column 0.
+    """
+    found, first = [], 0
+    while first < len(samples):
+        sweep, place = divmod(number + first, cols)
+        begin = 0 if start is None else _start(start, sweep, cols)
+        column = (begin + place) % cols
+        last = min(len(samples), first + min(cols - place, cols - column))
+        ends = place + last - first == cols
+        columns = slice(column, column + last - first)
+        found.append(Run(number + first, samples[first:last], columns, sweep, ends))
+        first = last
+    return found
+
+
+def _start(key: tuple[int, int], sweep: int, cols: int) -> int:
+    drawn: Any = ops.uniforms(key, "column_choice", [sweep], [0])
+    return min(int(float(drawn[0]) * cols), cols - 1)
+
+
+def taps_of(of: list[Run], device: torch.device) -> Tensor:
+    """(sample, column) of every transfer as int32, in order.
+
+    Args:
+        of: the runs. device: where.
+    """
+    pairs = [
+        (sample, column)
+        for run in of
+        for sample, column in zip(
+            run.samples, range(run.columns.start, run.columns.stop), strict=True
+        )
+    ]
+    return torch.tensor(pairs, dtype=torch.int32, device=device).reshape(-1, 2)

@@ -1,0 +1,115 @@
+"""Cells whose reads see a sum of arrays: currents of several crossbars on one line.
+
+``W = own array_0 + sum_n scale_n sign_n (array_n - reference_n)``, kept as one matrix beside the
+arrays and made anew when one of them was written. It is read as the weight of array 0 would be: its
+converters, its draws, its ``out_scale``. Where array 0 alone is read there is no sum to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..arrays import Array
+from ..cells import Cell
+
+__all__ = ["Summand", "SummedCell"]
+
+
+class Summand(NamedTuple):
+    """What an array adds to what is read.
+
+    Attributes:
+        array: whose weight. scale: that it is multiplied with. reference: subtracted before, or
+            None. signs: (rows, cols) or broadcast to it, or None.
+    """
+
+    array: Array
+    scale: float
+    reference: Tensor | None = None
+    signs: Tensor | None = None
+
+    def values(self) -> Tensor:
+        """(rows, cols), every operation rounded on its own: the same bits everywhere."""
+        held = self.array.held
+        if self.reference is not None:
+            held = held - self.reference
+        if self.signs is not None:
+            held = held * self.signs
+        return held if self.scale == 1.0 else held * self.scale
+
+
+class SummedCell(Cell):
+    """A cell that may read more than its array 0; see the module's docstring.
+
+    ``program`` writes array 0 so that the sum becomes the target as far as its bounds allow;
+    ``weight``, the parameter, is array 0 alone, ``effective_weight`` is the sum.
+    """
+
+    @property
+    def own(self) -> float:
+        """What array 0 is multiplied with."""
+        return 1.0
+
+    def summands(self) -> Iterator[Summand]:
+        """Of the arrays beside array 0; empty: array 0 is what is read."""
+        yield from ()
+
+    def rest(self) -> Tensor | None:
+        """What the arrays beside array 0 add, normalised; None: nothing does."""
+        total: Tensor | None = None
+        for one in self.summands():
+            values = one.values()
+            total = values if total is None else total + values
+        return total
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Sum the arrays anew."""
+        rest = self.rest()
+        if rest is not None and not rest.is_meta:
+            held = self.array.held if self.own == 1.0 else self.array.held * self.own
+            self.array.show(held + rest)
+
+    def program(self, target: Tensor) -> None:
+        """Write array 0 such that the sum becomes the target, see :meth:`pulseline.Cell.program`.
+
+        Args:
+            target: (rows, cols) in units of the layer.
+        """
+        self.array.program(target)
+        self._settle_rest()
+
+    def initialise(self) -> None:
+        """See :meth:`pulseline.Cell.initialise`."""
+        self.array.initialise()
+        self._settle_rest()
+
+    @torch.no_grad()
+    def _settle_rest(self) -> None:
+        rest = self.rest()
+        if rest is None or rest.is_meta:
+            return
+        self.array.write(self.array.pulsed - rest)
+
+    def effective_weight(self) -> Tensor:
+        """The sum in units of the layer: a copy."""
+        rest = self.rest()
+        weight = self.array.effective_weight()
+        return weight if rest is None else weight * self.own + rest * self.array.out_scale
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """(lo, hi) of the sum."""
+        lo, hi = (bound * self.own for bound in self.array.bounds)
+        for one in self.summands():
+            ends = [one._replace(array=_Bound(b)).values() for b in one.array.bounds]  # type: ignore[arg-type]
+            lo, hi = lo + torch.minimum(*ends), hi + torch.maximum(*ends)
+        return lo, hi
+
+
+class _Bound(NamedTuple):
+    held: Any

@@ -1,0 +1,303 @@
+"""Transfers from a fast array to a slow one: the cell, and the base of rules.
+
+Per sample, in this order, which :mod:`pulseline.reference.algorithms` says again in plain torch::
+
+    x' = c * x, d' = e * d              signs of the choppers, columns and rows
+    A  <- A - lr_fast d' x'^T           pulses of the fast array, array 1
+    count += 1; every ``every`` samples the next ``reads`` columns j, each:
+        z = ADC(A_j)                    a read of one column
+        n = rule(z)                     whole pulses, digital
+        C_j <- C_j + n pulses           the slow array, array 0
+        c_j flips                       if the rule chops
+
+Forward and backward reads see C, or ``C + gamma (c e^T) (A - reference)``. A read of one column is
+local to a crosspoint, so an update pulses all its samples at once and takes each column right
+behind its sample: however samples are cut into updates, no bit changes. Learning rates: the fast
+array moves by ``lr_fast d x^T`` in the units of the layer, the slow one by ``lr_transfer lr (z -
+ref)`` a read, lr that of the optimizer, whose schedules so act on the transfers; with lr = 0 no
+weight moves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..arrays import Array
+from ..cells import Cell
+from ..configs import Crossbar
+from ..errors import require
+from ..identity import Identity
+from ..ops import Batch
+from .choppers import Choppers
+from .rates import FastRate
+from .rule import Periodic, refuse_unpulsed
+from .schedule import Run, due, runs, taps_of
+from .sums import Summand, SummedCell
+
+__all__ = ["Transfer", "TransferCell"]
+
+
+class TransferCell(SummedCell):
+    """A fast array A (1), a slow array C (0) and what a rule keeps between samples.
+
+    Attributes:
+        rule: that says what a transfer does.
+        sign_columns, sign_rows: of the choppers, +1 or -1.
+    """
+
+    rule: Transfer
+    sign_columns: Tensor
+    sign_rows: Tensor
+
+    def __init__(
+        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Transfer
+    ) -> None:
+        super().__init__(rows, cols, crossbar, identity)
+        self.rule = rule
+        self.add_array(crossbar.fast)
+        refuse_unpulsed(self.arrays, rule)
+        ones = self.slow.held.new_ones
+        self.register_buffer("sign_columns", ones(cols))
+        self.register_buffer("sign_rows", ones(rows))
+        self.progress.update(transfers=0, steps=0, largest_x=0.0, largest_d=0.0)
+        self._rate = FastRate(rule, self.fast.device.granularity)
+        rule.start(self)
+        self.refresh()
+
+    @property
+    def slow(self) -> Array:
+        """C, which transfers pulse."""
+        return self.array
+
+    @property
+    def fast(self) -> Array:
+        """A, which gradients pulse."""
+        found: Array = self.arrays[1]
+        return found
+
+    @property
+    def algorithm(self) -> str:
+        """The rule's name."""
+        return self.rule.name
+
+    def settings(self) -> Mapping[str, Any]:
+        """The rule's fields."""
+        return self.rule.settings()
+
+    def zeros(self, *names: str) -> None:
+        """Digital (rows, cols) buffers of these names, all 0, which a state holds."""
+        for name in names:
+            self.register_buffer(name, torch.zeros_like(self.slow.held))
+
+    def signs(self, columns: slice = slice(None)) -> Tensor:
+        """(rows, columns) products of the choppers' signs; without choppers 1."""
+        if not self.rule.chops_rows:
+            return self.sign_columns[columns]
+        return self.sign_rows[:, None] * self.sign_columns[columns]
+
+    def transfers(self) -> int:
+        """Columns read so far."""
+        return int(self.progress["transfers"])
+
+    def summands(self) -> Iterator[Summand]:
+        """A, where reads see it."""
+        if self.rule.gamma:
+            yield Summand(self.fast, self.rule.gamma, self.rule.reference(self), self.signs())
+
+    @property
+    def chop_period(self) -> float:
+        """Samples between two flips of a column, on average; 0: it never flips."""
+        chop = self.rule.chop
+        return self.shape[1] * self.rule.every / self.rule.reads / chop if chop else 0.0
+
+    # ---- an update ----
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """Samples in order, with their transfers; see :class:`Transfer`."""
+        rule = self.rule
+        by_samples = rule.units == "samples"
+        samples = due(self.samples, len(x), rule.every, rule.reads) if by_samples else []
+        plan = self._runs(samples)
+        d, rate = self._rate.of(self, x, d, lr)
+        turns = self._choppers(plan)
+        x, d = turns.inputs(x, self.sign_columns), turns.errors(d, self.sign_rows)
+        if not plan:
+            self.fast.pulse(x, d, rate, batch)
+        else:
+            taps = taps_of(plan, x.device)
+            read = self.fast.pulse_tapped(x, d, rate, taps, batch)
+            self._transfer(plan, turns, read, lr)
+        self.samples += len(x)
+        self._summed(batch)
+
+    def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
+        """As :meth:`pulseline.Cell.apply_pending`; behind it transfers that are due by steps."""
+        waits = bool(self.pending)
+        super().apply_pending(lr, batch)
+        if not waits or self.rule.units != "batches":
+            return
+        self.progress["steps"] += 1
+        if self.progress["steps"] % self.rule.every:
+            return
+        if batch is not None:
+            batch.launch()
+        plan = self._runs([-1] * self.rule.reads)
+        read = torch.cat([self.fast.held[:, run.columns] for run in plan], 1)
+        self._transfer(plan, self._choppers(plan), read, lr)
+        self._summed(batch)
+
+    def _runs(self, samples: list[int]) -> list[Run]:
+        if not samples:
+            return []
+        start = self.fast.identity.key if self.rule.order == "random" else None
+        return runs(self.transfers(), samples, self.shape[1], start)
+
+    def _choppers(self, plan: list[Run]) -> Choppers:
+        return Choppers(self.rule, self.fast.identity.key, self.shape[0], plan)
+
+    def _summed(self, batch: Batch | None) -> None:
+        if self.rule.gamma:
+            if batch is not None:
+                batch.launch()
+            self.refresh()
+
+    @torch.no_grad()
+    def _transfer(self, plan: list[Run], turns: Choppers, read: Tensor, lr: float) -> None:
+        """Rule and pulses of all runs.
+
+        Args:
+            plan: the runs. turns: whose signs turn behind them. read: (rows, transfers) the
+                fast array's columns right behind their samples. lr: of the optimizer.
+        """
+        rule, first = self.rule, 0
+        rate = rule.transfer_rate(self, lr)
+        read = self.fast.convert(read, rule.read)
+        for run, flip in zip(plan, turns.flips, strict=True):
+            z = read[:, first : first + len(run)]
+            first += len(run)
+            pulses = rule.transfer(self, run.columns, z, rate)
+            self.progress["transfers"] += len(run)
+            if not rule.waits(run.sweep):
+                columns = torch.arange(
+                    run.columns.start, run.columns.stop, dtype=torch.int32, device=z.device
+                )
+                self.slow.step(columns, pulses)
+            if flip is not None:
+                turned = flip.nonzero().flatten() + run.columns.start
+                self.sign_columns[turned] *= -1
+                rule.flipped(self, turned)
+            if run.ends and rule.chops_rows:
+                self.sign_rows *= turns.row_turns(run.sweep).to(self.sign_rows)
+
+
+@dataclass(frozen=True)
+class Transfer(Periodic):
+    """Base of rules that move a fast array's columns to a slow one; see this module.
+
+    A rule of one's own writes ``transfer``, and ``start`` if it keeps something.
+
+    Attributes:
+        chop: probability that a column's sign flips behind its read; with ``regular_chop`` all
+            columns flip every ``ceil(1 / chop)`` sweeps (at least 2).
+        chop_rows: probability that a row's sign flips behind a sweep.
+        max_pulses: most pulses of a crosspoint in a transfer.
+        threshold: what one pulse stands for, in units of ``granularity``.
+        granularity: "slow": the slow device's step; "fast": the fast one's.
+        auto_granularity: > 0: the threshold is multiplied by it and divided by cols * every.
+        auto_scale: lr_fast is multiplied by desired_bl and the fast device's step and divided by
+            the running means of max|x| and max|d|, so that trains are as long as asked.
+        auto_momentum: of these means, per sample.
+
+    Other attributes: see :class:`pulseline.algorithms.rule.Periodic`.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    makes: ClassVar[type[Cell]] = TransferCell
+
+    chop: float = 0.0
+    regular_chop: bool = False
+    chop_rows: float = 0.0
+    max_pulses: int = 31
+    threshold: float = 1.0
+    granularity: str = "slow"
+    auto_granularity: float = 0.0
+    auto_scale: bool = False
+    auto_momentum: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._whole("max_pulses")
+        self._positive("auto_granularity", zero=True)
+        self._positive("threshold")
+        self._probability("chop", "chop_rows", "auto_momentum")
+        self._flags("regular_chop", "auto_scale")
+        self._one_of("granularity", ("slow", "fast"))
+        ok = not self.regular_chop or self.chop > 0
+        require(ok, self, "regular_chop", "use it with chop > 0")
+
+    # ---- what a rule writes ----
+
+    def start(self, cell: TransferCell) -> None:
+        """Make what is kept, with ``cell.zeros(name)``."""
+
+    def transfer(self, cell: TransferCell, columns: slice, z: Tensor, rate: float) -> Tensor:
+        """What one run of transfers does.
+
+        Args:
+            cell: with the buffers of :meth:`start`, all (rows, cols).
+            columns: that were read, no one twice. z: (rows, columns) the reads, normalised.
+            rate: of the transfer in pulses of the slow array per unit of z.
+
+        Returns:
+            (rows, columns) whole pulses, > 0 raises the slow array.
+        """
+        raise NotImplementedError
+
+    def reference(self, cell: TransferCell) -> Tensor | None:
+        """What is subtracted from the fast array where reads see it: (rows, cols) or None."""
+        return None
+
+    def flipped(self, cell: TransferCell, columns: Tensor) -> None:
+        """These columns have just changed their sign."""
+
+    def waits(self, sweep: int) -> bool:
+        """Whether the slow array is not pulsed yet in this sweep."""
+        return False
+
+    # ---- what follows from the fields ----
+
+    @property
+    def period(self) -> int:
+        """Sweeps between two regular flips, and over which means are taken."""
+        return max(2, math.ceil(1 / self.chop)) if self.chop else 2
+
+    @property
+    def regular(self) -> bool:
+        """Whether columns flip in step."""
+        return self.regular_chop and self.chop > 0
+
+    @property
+    def chops_rows(self) -> bool:
+        """Whether rows have signs too."""
+        return self.chop_rows > 0
+
+    def transfer_rate(self, cell: TransferCell, lr: float) -> float:
+        """Pulses of the slow array per unit that was read.
+
+        Args:
+            cell: whose. lr: of the optimizer.
+        """
+        device = cell.slow.device if self.granularity == "slow" else cell.fast.device
+        unit = self.threshold * device.granularity
+        if self.auto_granularity:
+            unit *= self.auto_granularity / (cell.shape[1] * self.every)
+        rate: float = self.slow_rate(lr) / unit
+        return rate
