@@ -293,6 +293,11 @@ class Cell(Settings, nn.Module):
         """Samples that each array has read and pulsed, see :meth:`pulseline.Array.counts`."""
         return [array.counts() for array in self.arrays]
 
+    @property
+    def chop_period(self) -> float:
+        """Samples between two flips of a line's sign, on average; 0: none flips."""
+        return 0.0
+
     def refresh(self) -> None:
         """Called when an array was written: a cell that sums arrays does it anew."""
 

@@ -19,6 +19,7 @@ from ..optim import check_averaging
 from ..schedules import Event, Planner, Schedule, Segment, Span, named
 from .agreement import agree
 from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments, staged
+from .cautions import caution_choppers
 from .draws import Draws
 from .executors import make
 from .executors.execute import autocasts, casting, computing
@@ -136,6 +137,7 @@ class Pipeline:
             agree(self.options, schedule, self.stages, self.share)
             self._seed()
             self._refuse_twins()
+            caution_choppers(self.stages, schedule, self.micro_batch_size)
         except ConfigError:
             self.close()
             raise
