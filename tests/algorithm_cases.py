@@ -6,6 +6,7 @@ two dozen samples on matrices of 7 x 5.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def cell_of(rule: al.Rule, rows: int = 7, cols: int = 5, **settings: Any) -> Any
 def network(rule: al.Rule, widths: Sequence[int] = (7, 5, 6, 5, 3), **settings: Any) -> Any:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for n, m in zip(widths, widths[1:], strict=False):
+    for n, m in itertools.pairwise(widths):
         layers += [nn.Linear(n, m, bias=False), nn.Hardtanh()]
     model = nn.Sequential(*layers[:-1])
     return pl.to_analog(model, crossbar(rule, **settings), seed=1)

@@ -26,8 +26,8 @@ def test_zero_shifting(cyclic: bool, tau: float, dw: float, sigma: float) -> Non
     alternating pulses, which end with a step down, -dw / 2 (1 - dw / (2 tau))^-1 to first order).
     Variance in the steady state, from w' = w (1 - dw/tau) +- dw + noise: sigma^2 dw tau / 2 for
     alternating and (1 + sigma^2) dw tau / 2 for random signs, to first order in dw / tau. 65,536
-    crosspoints: 6 standard errors of a mean are .023 and of a standard deviation .017 of the spread;
-    the first order leaves dw / tau of it.
+    crosspoints: 6 standard errors of a mean are .023 and of a standard deviation .017 of the
+    spread; the first order leaves dw / tau of it.
     """
     device = still(pl.devices.SoftBounds(dw_min=dw, w_max=tau, w_min=-tau, dw_min_std=sigma))
     array = pl.Array(256, 256, device, seed=3)

@@ -198,7 +198,7 @@ def test_states_are_plain() -> None:
 def test_states_of_other_rules_are_refused(name: str) -> None:
     names = list(RULES)
     other = RULES[names[names.index(name) + 1]]
-    with pytest.raises(ConfigError, match="was saved as|holds|lacks|arrays"):
+    with pytest.raises(ConfigError, match=r"was saved as|holds|lacks|arrays"):
         network(other).load_state_dict(network(RULES[name]).state_dict())
 
 
@@ -269,7 +269,7 @@ def test_fast_device() -> None:
     cell = cell_of(al.TikiTaka2(), fast_device=fast)
     assert cell.slow.device is DEVICE
     assert cell.fast.device is fast
-    with pytest.raises(ConfigError, match="fast_device is .* without an algorithm"):
+    with pytest.raises(ConfigError, match=r"fast_device is .* without an algorithm"):
         pl.Crossbar(DEVICE, fast_device=fast)
 
 

@@ -40,7 +40,7 @@ ROWS = (
     ("reference", "ops", "compat"),
     ("arrays",),
     ("cells",),
-    ("nn",),
+    ("algorithms", "nn"),
     ("optim",),
     ("pipeline",),
     ("cost", "data", "models"),

@@ -25,20 +25,14 @@ class Leaky(pl.algorithms.Transfer):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    data, device = load_digits(), pl.devices.SoftBounds()
+    data, rule = load_digits(), Leaky(lr_fast=0.5, lr_transfer=2.0)
     model = nn.Sequential(nn.Linear(64, 36), nn.Tanh(), nn.Linear(36, 10))
-    model = pl.to_analog(model, device, algorithm=Leaky(lr_fast=0.5, lr_transfer=2.0), seed=0)
-    make = lambda p: pl.optim.AnalogSGD(p, lr=0.5)
-    pipe = pl.Pipeline(
-        model,
-        2,
-        optimizer=make,
-        loss=nn.functional.cross_entropy,
-        micro_batch_size=8,
-        executor="threads",
-    )
+    model = pl.to_analog(model, pl.devices.SoftBounds(), algorithm=rule, seed=0)
+    optimizer = pl.optim.AnalogSGD(model.parameters(), lr=0.5)
     for _ in range(8):
-        order = torch.randperm(len(data.x_train))
-        pipe.step(data.x_train[order], data.y_train[order])
-    pipe.drain()
-    print(f"own: {(pipe.eval(data.x_test).argmax(1) == data.y_test).float().mean():.1%}")
+        for rows in torch.randperm(len(data.x_train)).split(8):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(data.x_train[rows]), data.y_train[rows]).backward()
+            optimizer.step()
+    right = model.eval()(data.x_test).argmax(1) == data.y_test
+    print(f"own: {right.float().mean():.1%}")

@@ -71,7 +71,7 @@ class TikiTaka2(Transfer):
         Returns:
             (rows, columns) pulses.
         """
-        held: Tensor = cell.H[:, columns]  # type: ignore[index, assignment]
+        held: Tensor = cell.H[:, columns]  # type: ignore[index]
         if self.chop or self.chop_rows:
             value = value * cell.signs(columns)
         h = (held if self.leak == 0 else held * (1 - self.leak)) + value * rate
@@ -150,7 +150,7 @@ class AGAD(TikiTaka2):
 
     def transfer(self, cell: TransferCell, columns: slice, z: Tensor, rate: float) -> Tensor:
         """See the class."""
-        mean: Tensor = cell.mean[:, columns]  # type: ignore[index, assignment]
+        mean: Tensor = cell.mean[:, columns]  # type: ignore[index]
         n = self.count(cell, columns, z - cell.rho[:, columns], rate)  # type: ignore[index]
         mean.add_((z - mean) * self.beta)
         return n
@@ -191,7 +191,7 @@ class RIDER(ERIDER):
     ``rho = mu`` before each read is used, then ``mu += beta (z - mu)``.
 
     Attributes:
-        chop: 0, as published.
+        chop, regular_chop: none, as published.
         smoothing: beta, .02 by default.
 
     Other attributes: see :class:`ERIDER`.

@@ -12,7 +12,7 @@ at once, and its transfers are one update of the next array; no bit depends on h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from ..arrays import Array
 from ..cells import Cell
-from ..configs import Crossbar, UpdateConfig
+from ..configs import UpdateConfig
 from ..errors import ConfigError, require
-from ..identity import Identity
 from ..ops import Batch
 from .rule import Periodic, refuse_unpulsed
 from .schedule import due, runs, taps_of
@@ -40,30 +39,17 @@ class ChainCell(SummedCell):
 
     rule: Chain
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Chain
-    ) -> None:
-        taken = crossbar.fast
+    def build(self) -> None:
+        """The arrays behind array 0; those that transfers pulse have their trains."""
+        rule, taken = self.rule, self.crossbar.fast
         if rule.transfer_update is not None:
-            crossbar = replace(crossbar, update=rule.transfer_update)
-        super().__init__(rows, cols, crossbar, identity)
-        self.rule = rule
+            self.reconfigure(update=rule.transfer_update)
         for n in range(1, rule.arrays):
             last = n == rule.arrays - 1
-            self.add_array(taken if last else replace(taken, update=crossbar.update))
+            self.add_array(taken if last else replace(taken, update=self.array.update_config))
         refuse_unpulsed(self.arrays, rule)
         self.progress.update({f"transfers{level}": 0 for level in range(rule.arrays - 1)})
         self.progress.update(steps=0, phase=0)
-        self.refresh()
-
-    @property
-    def algorithm(self) -> str:
-        """The rule's name."""
-        return self.rule.name
-
-    def settings(self) -> Mapping[str, object]:
-        """The rule's fields."""
-        return self.rule.settings()
 
     def transfers(self) -> int:
         """Columns read so far, of all arrays."""
@@ -265,7 +251,8 @@ class MultiTile(Chain):
 
     Attributes:
         arrays: 4 by default. gamma: .5, slightly above the inverse of the states of a device.
-        every, every_factor: 2 and 5. lr_transfer, lr_transfer_factor: .1 and 1.2, without lr.
+        every, every_factor: 2 and 5.
+        lr_transfer, lr_transfer_factor, scale_transfer: .1 and 1.2, not times lr.
 
     Other attributes: see :class:`Chain`.
 

@@ -6,7 +6,6 @@ hardware; of a transfer: the traffic of chi, and a write of every row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,42 +15,29 @@ from torch import Tensor
 from .. import ops
 from ..arrays import Packed
 from ..cells import Cell
-from ..configs import Crossbar
 from ..devices import Ideal
-from ..identity import Identity
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
+from .ruled import RuledCell
 
 __all__ = ["MixedCell", "MixedPrecision"]
 
 
-class MixedCell(Cell):
+class MixedCell(RuledCell):
     """One array and the digital sum chi of what it is still to move by, in its units."""
 
     rule: MixedPrecision
     chi: Tensor
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: MixedPrecision
-    ) -> None:
-        super().__init__(rows, cols, crossbar, identity)
-        self.rule = rule
-        refuse_unpulsed(self.arrays, rule)
+    def build(self) -> None:
+        """chi."""
+        refuse_unpulsed(self.arrays, self.rule)
         self.register_buffer("chi", torch.zeros_like(self.array.held))
         counters = torch.zeros_like(self.array.counters)
         self.register_buffer("counters", counters, persistent=False)
         self.progress.update(steps=0, writes=0)
-        digital = replace(crossbar, device=Ideal(), algorithm=None, fast_device=None)
+        digital = replace(self.crossbar, device=Ideal(), algorithm=None, fast_device=None)
         self._sums = Packed.of(self.identity.key, digital, 1.0)
-
-    @property
-    def algorithm(self) -> str:
-        """The rule's name."""
-        return self.rule.name
-
-    def settings(self) -> Mapping[str, object]:
-        """The rule's fields."""
-        return self.rule.settings()
 
     def transfers(self) -> int:
         """Columns written so far; none was read."""
@@ -84,9 +70,10 @@ class MixedCell(Cell):
         """chi <- chi - rate d x^T, sample by sample: the same bits however they are cut."""
         if batch is not None:
             batch.launch()
+        counters: Tensor = self.counters  # type: ignore[assignment]
         ops.update_(
             *(self.chi, None, None, None, x, d, rate, "Ideal", (), self._sums.pulses),
-            *(self.counters, self._sums.update),
+            *(counters, self._sums.update),
         )
 
     @torch.no_grad()

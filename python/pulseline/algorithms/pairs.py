@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,9 +12,8 @@ from torch import Tensor
 from .. import ops
 from ..arrays import Array
 from ..cells import Cell
-from ..configs import Crossbar, ReadConfig
+from ..configs import ReadConfig
 from ..errors import require
-from ..identity import Identity
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
 from .sums import Summand, SummedCell
@@ -26,24 +25,10 @@ __all__ = ["OneSided", "OneSidedCell", "ReferencePair", "ReferencePairCell", "Ve
 class _PairCell(SummedCell):
     """``W = array 0 - array 1``."""
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Any
-    ) -> None:
-        super().__init__(rows, cols, crossbar, identity)
-        self.rule = rule
-        self.add_array(crossbar.fast)
-        refuse_unpulsed(self.arrays, rule)
-
-    @property
-    def algorithm(self) -> str:
-        """The rule's name."""
-        name: str = self.rule.name
-        return name
-
-    def settings(self) -> Mapping[str, object]:
-        """The rule's fields."""
-        fields: Mapping[str, object] = self.rule.settings()
-        return fields
+    def build(self) -> None:
+        """Array 1."""
+        self.add_array(self.crossbar.fast)
+        refuse_unpulsed(self.arrays, self.rule)
 
     @property
     def other(self) -> Array:
@@ -59,12 +44,10 @@ class _PairCell(SummedCell):
 class OneSidedCell(_PairCell):
     """G+ (0) and G- (1), both of which only rise; see :class:`OneSided`."""
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: OneSided
-    ) -> None:
-        super().__init__(rows, cols, crossbar, identity, rule)
+    def build(self) -> None:
+        """G-."""
+        super().build()
         self.progress.update(refreshed=0)
-        self.refresh()
 
     def transfers(self) -> int:
         """Columns that refreshes read so far."""
@@ -174,14 +157,13 @@ class OneSided(Rule):
 class ReferencePairCell(_PairCell):
     """A (0) and its reference R (1), which no update pulses; see :class:`ReferencePair`."""
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: ReferencePair
-    ) -> None:
-        super().__init__(rows, cols, crossbar, identity, rule)
+    def build(self) -> None:
+        """R, at the symmetry point if asked."""
+        super().build()
+        rule = self.rule
         if rule.pulses and not self.array.held.is_meta:
             point = find_symmetry_point(self.array, rule.pulses, cyclic=rule.cyclic)
             self.other.write(point)
-        self.refresh()
 
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Pulse A; see :class:`ReferencePair`."""
@@ -224,23 +206,10 @@ class VectorCell(SummedCell):
 
     rule: Vector
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Vector
-    ) -> None:
-        super().__init__(rows, cols, crossbar, identity)
-        self.rule = rule
-        for _ in range(1, rule.arrays):
-            self.add_array(crossbar.fast)
-        self.refresh()
-
-    @property
-    def algorithm(self) -> str:
-        """The rule's name."""
-        return self.rule.name
-
-    def settings(self) -> Mapping[str, object]:
-        """The rule's fields."""
-        return self.rule.settings()
+    def build(self) -> None:
+        """The arrays behind array 0."""
+        for _ in range(1, self.rule.arrays):
+            self.add_array(self.crossbar.fast)
 
     @property
     def own(self) -> float:

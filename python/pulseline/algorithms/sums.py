@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import Array
-from ..cells import Cell
+from .ruled import RuledCell
 
 __all__ = ["Summand", "SummedCell"]
 
@@ -42,7 +42,7 @@ class Summand(NamedTuple):
         return held if self.scale == 1.0 else held * self.scale
 
 
-class SummedCell(Cell):
+class SummedCell(RuledCell):
     """A cell that may read more than its array 0; see the module's docstring.
 
     ``program`` writes array 0 so that the sum becomes the target as far as its bounds allow;

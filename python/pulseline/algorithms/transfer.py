@@ -21,18 +21,16 @@ weight moves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..arrays import Array
 from ..cells import Cell
-from ..configs import Crossbar
 from ..errors import require
-from ..identity import Identity
 from ..ops import Batch
 from .choppers import Choppers
 from .rates import FastRate
@@ -55,20 +53,17 @@ class TransferCell(SummedCell):
     sign_columns: Tensor
     sign_rows: Tensor
 
-    def __init__(
-        self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Transfer
-    ) -> None:
-        super().__init__(rows, cols, crossbar, identity)
-        self.rule = rule
-        self.add_array(crossbar.fast)
-        refuse_unpulsed(self.arrays, rule)
+    def build(self) -> None:
+        """A and the choppers' signs, and what the rule keeps."""
+        rows, cols = self.shape
+        self.add_array(self.crossbar.fast)
+        refuse_unpulsed(self.arrays, self.rule)
         ones = self.slow.held.new_ones
         self.register_buffer("sign_columns", ones(cols))
         self.register_buffer("sign_rows", ones(rows))
         self.progress.update(transfers=0, steps=0, largest_x=0.0, largest_d=0.0)
-        self._rate = FastRate(rule, self.fast.device.granularity)
-        rule.start(self)
-        self.refresh()
+        self._rate = FastRate(self.rule, self.fast.device.granularity)
+        self.rule.start(self)
 
     @property
     def slow(self) -> Array:
@@ -80,15 +75,6 @@ class TransferCell(SummedCell):
         """A, which gradients pulse."""
         found: Array = self.arrays[1]
         return found
-
-    @property
-    def algorithm(self) -> str:
-        """The rule's name."""
-        return self.rule.name
-
-    def settings(self) -> Mapping[str, Any]:
-        """The rule's fields."""
-        return self.rule.settings()
 
     def zeros(self, *names: str) -> None:
         """Digital (rows, cols) buffers of these names, all 0, which a state holds."""
@@ -266,10 +252,18 @@ class Transfer(Periodic):
         return None
 
     def flipped(self, cell: TransferCell, columns: Tensor) -> None:
-        """These columns have just changed their sign."""
+        """Called when columns have just changed their sign.
+
+        Args:
+            cell: whose. columns: their numbers, int64.
+        """
 
     def waits(self, sweep: int) -> bool:
-        """Whether the slow array is not pulsed yet in this sweep."""
+        """Whether the slow array is not pulsed yet.
+
+        Args:
+            sweep: number of the current one.
+        """
         return False
 
     # ---- what follows from the fields ----

@@ -6,7 +6,7 @@ optimizer's; losses are sums over a micro-batch, so that a rate means the same f
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..algorithms import (
     AGAD,
@@ -80,7 +80,7 @@ def crossbar_of(one: Tuned, device: PulsedDevice, slow: PulsedDevice | None = No
     return Crossbar(slow or device, update=update, algorithm=one.rule, fast_device=device)
 
 
-def _chain(kind: type, fast: float, rate: float, bl: int, **fields: object) -> Rule:
+def _chain(kind: Any, fast: float, rate: float, bl: int, **fields: Any) -> Rule:
     made: Rule = kind(
         lr_fast=fast,
         lr_transfer=rate,
@@ -91,7 +91,7 @@ def _chain(kind: type, fast: float, rate: float, bl: int, **fields: object) -> R
     return made
 
 
-def _buffered(kind: type, fast: float, rate: float, most: int, **fields: object) -> Rule:
+def _buffered(kind: Any, fast: float, rate: float, most: int, **fields: Any) -> Rule:
     made: Rule = kind(
         lr_fast=fast, lr_transfer=rate, scale_transfer=False, max_pulses=most, **fields
     )
@@ -109,7 +109,7 @@ def tuned(device: str) -> dict[str, Tuned]:
 
 
 def _default() -> dict[str, Tuned]:
-    forgets = {"momentum": 0.1, "forget": True}
+    forgets: dict[str, Any] = {"momentum": 0.1, "forget": True}
     return {
         "SGD": Tuned(None, 0.005, 5),
         "TTv1": Tuned(_chain(TikiTaka1, 0.02, 0.1, 31)),
@@ -123,14 +123,17 @@ def _default() -> dict[str, Tuned]:
         "multi-tile": Tuned(
             _chain(
                 *(MultiTile, 0.1, 0.3, 31),
-                arrays=3, gamma=0.2, every=1, lr_transfer_factor=1.0,
+                arrays=3,
+                gamma=0.2,
+                every=1,
+                lr_transfer_factor=1.0,
             )
         ),
     }
 
 
 def _twenty() -> dict[str, Tuned]:
-    scaled = {"auto_scale": True}
+    scaled: dict[str, Any] = {"auto_scale": True}
     return {
         "SGD": Tuned(None, 0.005, 1),
         "TTv1": Tuned(_chain(TikiTaka1, 0.1, 0.03, 5, every=2), bl=5),
@@ -153,7 +156,7 @@ def _twenty() -> dict[str, Tuned]:
 
 
 def _deep() -> dict[str, Tuned]:
-    forgets = {"momentum": 0.1, "forget": True}
+    forgets: dict[str, Any] = {"momentum": 0.1, "forget": True}
     return {
         "SGD": Tuned(None, 0.005, 5),
         "TTv1": Tuned(_chain(TikiTaka1, 0.05, 0.3, 5, every=2)),

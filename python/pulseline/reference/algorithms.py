@@ -24,13 +24,25 @@ class Arrays(Protocol):
     """What an algorithm asks of its arrays, by number."""
 
     def pulse(self, array: int, x: Tensor, d: Tensor, lr: float) -> None:
-        """``W <- W - lr d x^T`` by trains, one sample: x (cols,), d (rows,)."""
+        """``W <- W - lr d x^T`` by trains, one sample.
+
+        Args:
+            array: which. x: (cols,). d: (rows,). lr: rate.
+        """
 
     def column(self, array: int, j: int) -> Tensor:
-        """A read of column j: (rows,)."""
+        """A read of one column: (rows,).
+
+        Args:
+            array: which. j: column.
+        """
 
     def step(self, array: int, j: int, pulses: Tensor) -> None:
-        """Whole pulses on column j: (rows,)."""
+        """Whole pulses on one column.
+
+        Args:
+            array: which. j: column. pulses: (rows,).
+        """
 
 
 Draw = Callable[[str, int, int], float]  # purpose, number, line -> [0, 1)
@@ -44,6 +56,7 @@ class Buffered:
         rule: a :class:`pulseline.algorithms.Transfer` with ``units="samples"``.
         shape: (rows, cols). steps: (slow, fast) granularities. draw: uniforms of choppers.
         reference: "none", "flip" (AGAD, E-RIDER) or "read" (RIDER). bl: longest train.
+        count, transfers: samples and columns so far. largest: running means of max|x|, max|d|.
     """
 
     rule: Any
@@ -62,7 +75,11 @@ class Buffered:
         self.c, self.e = torch.ones(cols), torch.ones(rows)
 
     def sample(self, arrays: Arrays, x: Tensor, d: Tensor, lr: float) -> None:
-        """One sample with what is due behind it."""
+        """One sample with what is due behind it.
+
+        Args:
+            arrays: to be read and pulsed. x: (cols,). d: (rows,). lr: of the optimizer.
+        """
         rule, cols = self.rule, self.shape[1]
         fast = rule.lr_fast * (lr if rule.scale_fast else float(lr > 0))
         if rule.auto_scale:
@@ -141,7 +158,8 @@ class Buffered:
             return slow
         visible = fast - self.rho if self.reference != "none" else fast
         signs = self.e[:, None] * self.c if self.rule.chop_rows > 0 else self.c
-        return slow + (visible * signs) * self.rule.gamma
+        seen: Tensor = slow + (visible * signs) * self.rule.gamma
+        return seen
 
 
 @dataclass
@@ -150,7 +168,7 @@ class Chained:
 
     Args:
         rule: a :class:`pulseline.algorithms.Chain` with ``units="samples"``. shape: (rows, cols).
-        draw: uniforms of where sweeps start, by array.
+        draw: uniforms of where sweeps start, by array. count: samples so far.
     """
 
     rule: Any
@@ -162,7 +180,11 @@ class Chained:
         self.transfers = [0] * (self.rule.arrays - 1)
 
     def sample(self, arrays: Arrays, x: Tensor, d: Tensor, lr: float) -> None:
-        """One sample with what is due behind it."""
+        """One sample with what is due behind it.
+
+        Args:
+            arrays: to be read and pulsed. x: (cols,). d: (rows,). lr: of the optimizer.
+        """
         rule, cols = self.rule, self.shape[1]
         last = rule.arrays - 1
         arrays.pulse(last, x, d, rule.lr_fast * (lr if rule.scale_fast else float(lr > 0)))
@@ -194,7 +216,7 @@ class Mixed:
 
     Args:
         every: samples between writes. shape: (rows, cols). unit: what one pulse stands for.
-        most: pulses of a crosspoint in a write.
+        most: pulses of a crosspoint in a write. count: samples so far.
     """
 
     every: int
@@ -207,7 +229,11 @@ class Mixed:
         self.chi = torch.zeros(self.shape)
 
     def sample(self, arrays: Arrays, x: Tensor, d: Tensor, lr: float) -> None:
-        """One sample with what is due behind it."""
+        """One sample with what is due behind it.
+
+        Args:
+            arrays: to be read and pulsed. x: (cols,). d: (rows,). lr: of the optimizer.
+        """
         self.chi = fma(-(torch.tensor(lr) * d)[:, None], x[None, :], self.chi)
         self.count += 1
         if self.count % self.every:
