@@ -16,7 +16,7 @@ from .schedule import Run
 
 __all__ = ["Choppers"]
 
-Turns = list[tuple[int, Tensor]]  # (sample, lines whose sign turns behind it)
+_Turns = list[tuple[int, Tensor]]  # (sample, lines whose sign turns behind it)
 
 
 class Choppers:
@@ -64,7 +64,7 @@ class Choppers:
         """
         if not self._rule.chop:
             return x
-        turns: Turns = []
+        turns: _Turns = []
         for run, flip in zip(self._plan, self.flips, strict=True):
             for place in [] if flip is None else flip.nonzero().flatten().tolist():
                 turns.append((run.samples[place], torch.tensor([run.columns.start + place])))
@@ -85,7 +85,7 @@ class Choppers:
         return d * _during(signs, len(d), turns)
 
 
-def _during(signs: Tensor, samples: int, turns: Turns) -> Tensor:
+def _during(signs: Tensor, samples: int, turns: _Turns) -> Tensor:
     """Signs at each sample, (samples, lines), or (lines,) if nothing turns."""
     if not turns:
         return signs
