@@ -62,10 +62,38 @@ class Recurrent(nn.Module):
         return y
 
 
+def conv() -> nn.Module:
+    """Strides, padding, groups, a pool, and a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2, padding_mode="reflect", bias=False),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+
+
+def kinds() -> nn.Module:
+    """One, two and three dimensions, transposed ones among them."""
+    return nn.Sequential(
+        nn.Conv1d(4, 4, 3, padding="same", dilation=2, padding_mode="circular"),
+        nn.ConvTranspose1d(4, 3, 3, stride=2, padding=1, output_padding=1),
+        nn.Unflatten(1, (1, 3)),
+        nn.ConvTranspose2d(1, 2, 2, stride=(1, 2), groups=1),
+        nn.Unflatten(1, (1, 2)),
+        nn.Conv3d(1, 2, 2, padding_mode="replicate", padding=(1, 0, 1)),
+        nn.ConvTranspose3d(2, 1, (1, 2, 1), bias=False),
+    )
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (6, 7)),
     "block": (Block, (2, 5, 16)),
     "recurrent": (Recurrent, (4, 3, 5)),
+    "conv": (conv, (3, 2, 8, 8)),
+    "kinds": (kinds, (2, 4, 5)),
     "encoder": (lambda: nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True), (2, 5, 16)),
 }
 
@@ -101,13 +129,20 @@ def test_no_graph_break_and_the_bits_of_an_eager_run(
             assert torch.equal(compiled.eval()(x), eager.eval()(x))
 
 
-def test_inductor() -> None:
+def bare() -> nn.Module:
+    """Without a bias, whose gradient inductor sums in its own order."""
+    return nn.Sequential(nn.Linear(7, 16, False), nn.ReLU(), nn.Linear(16, 3, False))
+
+
+def images() -> nn.Module:
+    two = nn.Conv2d(2, 4, 3, bias=False), nn.Conv2d(4, 1, 2, stride=2, bias=False)
+    return nn.Sequential(two[0], nn.ReLU(), two[1])
+
+
+@pytest.mark.parametrize(("bare", "shape"), [(bare, (6, 7)), (images, (3, 2, 8, 8))])
+def test_inductor(bare: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     """Sums and maxima that it computes are exact; the products are ours."""
-
-    def bare() -> nn.Module:  # a bias has a gradient, which inductor sums in its own order
-        return nn.Sequential(nn.Linear(7, 16, False), nn.ReLU(), nn.Linear(16, 3, False))
-
-    x = numbers(6, 7)
+    x = numbers(*shape)
     eager, model = made(bare), made(bare)
     compiled = torch.compile(model, fullgraph=True)
     assert torch.equal(compiled(x), eager(x))
@@ -182,6 +217,48 @@ def test_settings_and_states_are_of_the_cell_not_of_the_graph() -> None:
     assert torch.equal(compiled.eval()(x), eager.eval()(x))
 
 
+def test_sizes_of_a_transposed_convolution() -> None:
+    """Each gets a graph of its own, and what an eager call gives."""
+    torch.compiler.reset()
+    layers = [pl.nn.AnalogConvTranspose2d(2, 3, 3, stride=2, seed=0) for _ in range(2)]
+    call = torch.compile(layers[1], backend="aot_eager", fullgraph=True)
+    x = numbers(2, 2, 4, 4)
+    for size in ([9, 9], [10, 9], [9, 10]):
+        assert torch.equal(call(x, size), layers[0](x, size))
+    with pytest.raises(ConfigError, match=r"output_size is \(12, 9\); use sizes from"):
+        torch.compile(layers[1], backend="aot_eager")(x, [12, 9])
+
+
+def test_batches_and_images_of_any_size() -> None:
+    """Dynamic shapes: one graph for the rest, of the batch; sizes of images are its own."""
+    torch.compiler.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    eager, layer = (pl.nn.AnalogConv2d(2, 3, 3, seed=0) for _ in range(2))
+    call = torch.compile(layer, backend=counter, fullgraph=True)
+    for samples in (2, 3, 4, 5):
+        x = numbers(samples, 2, 6, 6)
+        assert torch.equal(call(x), eager(x))
+    assert counter.frame_count == 2
+    x = numbers(2, 2, 5, 7)
+    assert torch.equal(call(x), eager(x))
+    assert call(x[0]).shape == (3, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 3, 6, 6), r"x has shape \(2, 3, 6, 6\); use \(samples, 2, height, width\)"),
+        ((2, 2, 2, 6), "leaves no output position under a kernel of 3"),
+    ],
+)
+def test_images_that_do_not_fit_are_the_same_sentence(shape: tuple[int, ...], words: str) -> None:
+    torch.compiler.reset()
+    layer = pl.nn.AnalogConv2d(2, 3, 3, seed=0)
+    with pytest.raises(ConfigError, match=words):
+        torch.compile(layer, backend="aot_eager")(numbers(*shape))
+    assert layer.cell.counts()[0].forward == 0
+
+
 def test_bad_input_is_the_same_sentence() -> None:
     model = made(mlp)
     compiled = torch.compile(model, backend="aot_eager")
@@ -191,9 +268,33 @@ def test_bad_input_is_the_same_sentence() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch looks, at a break
-def test_a_hook_on_the_weight_still_sees_pairs() -> None:
-    model = made(mlp, ORACLE)
+@pytest.mark.parametrize(("make", "shape"), [(mlp, (6, 7)), (conv, (3, 2, 8, 8))])
+def test_a_hook_on_the_weight_still_sees_pairs(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = made(make, ORACLE)
     seen: list[Tensor] = []
     model[0].weight.register_hook(lambda g: seen.append(g + 0))
-    torch.compile(model, backend="aot_eager")(numbers(6, 7)).sum().backward()
+    torch.compile(model, backend="aot_eager")(numbers(*shape)).sum().backward()
     assert len(seen) == 1
+
+
+def test_a_read_that_nobody_uses_counts() -> None:
+    torch.compiler.reset()
+    layer = pl.nn.AnalogLinear(7, 3, seed=0)
+
+    def unused(x: Tensor) -> Tensor:
+        layer(x)
+        return x + 1
+
+    torch.compile(unused, backend="aot_eager", fullgraph=True)(numbers(4, 7))
+    assert layer.cell.counts()[0].forward == 4
+
+
+def test_second_derivatives_are_refused() -> None:
+    """By torch behind AOT; a graph that is run as it is has none either, rather than zeros."""
+    model, x = made(bare, ORACLE), numbers(6, 7).requires_grad_()
+    for backend in ("aot_eager", "eager"):
+        y = torch.compile(model, backend=backend)(x).square().sum()
+        with pytest.raises((ConfigError, RuntimeError), match=r"twice|double backward"):
+            torch.autograd.grad(y, x, create_graph=True)[0].sum().backward()

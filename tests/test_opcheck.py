@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,17 +27,39 @@ def test_operators(name: str, seed: int) -> None:
     torch.library.opcheck(getattr(torch.ops.pulseline, name).default, plain)
 
 
+LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...], tuple[int, ...]]] = {
+    "linear": (lambda: pl.nn.AnalogLinear(7, 3, crossbar=ORACLE), (4, 7), (3,)),
+    "conv": (lambda: pl.nn.AnalogConv1d(2, 3, 3, crossbar=ORACLE), (4, 2, 6), (3, 4)),
+    "transposed": (
+        lambda: pl.nn.AnalogConvTranspose2d(2, 3, 2, stride=2, crossbar=ORACLE),
+        (4, 2, 3, 2),
+        (3, 6, 4),
+    ),
+}
+
+
 @pytest.mark.parametrize("trains", [True, False])
 @pytest.mark.parametrize("grad", [True, False])
-def test_reads_in_graphs(trains: bool, grad: bool) -> None:
+@pytest.mark.parametrize(("make", "shape", "sizes"), LAYERS.values(), ids=LAYERS.keys())
+def test_reads_in_graphs(
+    make: Callable[[], Any],
+    shape: tuple[int, ...],
+    sizes: tuple[int, ...],
+    grad: bool,
+    trains: bool,
+) -> None:
     """On the oracle, where a read that is repeated gives what it gave."""
-    layer = pl.nn.AnalogLinear(7, 3, crossbar=ORACLE)
-    read = torch.ops.pulseline_nn.cell_read.default
-    backward = torch.ops.pulseline_nn.cell_backward.default
+    layer, ops = make(), torch.ops.pulseline_nn
+    number, windows = layer.cell.number, []
+    if not isinstance(layer, pl.nn.AnalogLinear):
+        windows = layer.windows.numbers()
+        assert type(layer.windows).of(tuple(windows)).numbers() == windows
     anchor = torch.zeros((), requires_grad=True) if trains else None
-    x, d = numbers(4, 7).requires_grad_(grad), numbers(4, 3)
-    torch.library.opcheck(read, (x, layer.cell.number, anchor, 3, True))
-    torch.library.opcheck(backward, (d, x.detach(), layer.cell.number, True, grad, False))
+    x, d = numbers(*shape), numbers(shape[0], *sizes)
+    torch.library.opcheck(ops.cell_forward.default, (x, number, list(sizes), windows, True))
+    torch.library.opcheck(ops.cell_backward.default, (d, x, number, windows, True, grad, False))
+    x.requires_grad_(grad)
+    torch.library.opcheck(ops.cell_read.default, (x, number, anchor, list(sizes), windows, True))
 
 
 @pytest.mark.parametrize("make", ["linear", "conv", "lstm", "attention"])

@@ -13,8 +13,8 @@ from ..cells import make_cell
 from ..configs import Crossbar
 from ..errors import ConfigError
 from ..identity import check_integer, identify
-from ..torch_private import not_compiled_within
 from .base import AnalogLayer
+from .compiled import compiled_read
 from .convolved import Convolved
 from .windows import PADDINGS, Windows
 
@@ -137,15 +137,17 @@ class AnalogConv(AnalogLayer):
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.windows)
 
-    @not_compiled_within
     def _convolve(self, x: Tensor, windows: Windows) -> Tensor:
         given, x = x, self._input(x)
         single = x.dim() == self.dims + 1
         self._check(x)
         if single:
             x = x[None]
-        by = Convolved(self.cell, windows, tuple(x.shape[2:]))
-        y = self._product(x, by)
+        sizes = tuple(x.shape[2:])
+        if torch.compiler.is_compiling():
+            y = compiled_read(x, self.cell, self.training, windows.shape(sizes), windows.numbers())
+        else:
+            y = self._product(x, Convolved(self.cell, windows, sizes))
         b = self._parameters["bias"]
         if b is not None:
             y = y + b.view(-1, *(1,) * self.dims)

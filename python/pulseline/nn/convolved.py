@@ -34,6 +34,7 @@ class Convolved:
         ConfigError: the images are too small.
     """
 
+    @not_compiled_within
     def __init__(self, cell: Cell, windows: Windows, sizes: tuple[int, ...]) -> None:
         self.cell = cell
         self.inputs, self.outputs, self.sizes = unfoldings(windows, sizes)

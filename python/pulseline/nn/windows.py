@@ -44,6 +44,28 @@ class Windows(NamedTuple):
     transposed: bool = False
     extra: _Sizes = ()
 
+    def numbers(self) -> list[int]:
+        """All of it as integers, for an operator; :meth:`of` takes them back."""
+        fields = (self.kernel, self.stride, self.dilation, *zip(*self.padding, strict=True))
+        extra = self.extra or (0,) * len(self.kernel)
+        found = [self.channels, self.outputs, PADDINGS.index(self.mode), int(self.transposed)]
+        for field in (*fields, extra):
+            found.extend(field)
+        return found
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(numbers: _Sizes) -> Windows:
+        """The windows that :meth:`numbers` were made of."""
+        channels, outputs, mode, transposed = numbers[:4]
+        dims = (len(numbers) - 4) // 6
+        kernel, stride, dilation, front, behind, extra = (
+            numbers[4 + n * dims : 4 + (n + 1) * dims] for n in range(6)
+        )
+        padding = tuple(zip(front, behind, strict=True))
+        sizes = (kernel, stride, dilation, padding)
+        return Windows(channels, outputs, *sizes, PADDINGS[mode], bool(transposed), extra)
+
     def sizes(self, sizes: _Sizes) -> _Sizes:
         """Sizes of the output.
 
@@ -68,6 +90,18 @@ class Windows(NamedTuple):
                 )
             found.append(out)
         return tuple(found)
+
+    def shape(self, sizes: _Sizes) -> _Sizes:
+        """Channels and sizes of a sample of the output.
+
+        Args:
+            sizes: of the input.
+
+        Raises:
+            ConfigError: the input is too small, for the kernel or for its padding.
+        """
+        self.check_padding(sizes)
+        return (self.outputs, *self.sizes(sizes))
 
     def source(self, n: int, size: int, out: int) -> Tensor:
         """Where the elements of a dimension come from.
@@ -123,13 +157,12 @@ def unfoldings(windows: Windows, sizes: _Sizes) -> tuple[Unfolding, Unfolding, _
     Raises:
         ConfigError: the images are too small.
     """
-    windows.check_padding(sizes)
-    outs = windows.sizes(sizes)
+    _, *outs = windows.shape(sizes)
     pairs = zip(sizes, outs, strict=True)
     tables = [windows.source(n, size, out) for n, (size, out) in enumerate(pairs)]
     every = [torch.arange(out, dtype=torch.int64, device="cpu")[:, None] for out in outs]
     return (
         Unfolding.of(windows.channels, sizes, tables),
         Unfolding.of(windows.outputs, outs, every, once=True),
-        outs,
+        tuple(outs),
     )
