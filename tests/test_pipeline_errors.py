@@ -211,12 +211,14 @@ def test_traced_models_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     traced = pipeline(model, mb_args=(torch.randn(2, 3),), split_spec={"1": SplitPoint.BEGINNING})
     sgd = delayed.PlainSGD(model.parameters(), 0.1)
-    with pytest.raises(ConfigError, match="traced Pipe, which bypasses the tiles"):
+    with pytest.raises(ConfigError, match="the model is a traced Pipe, which would bypass"):
         split(traced, 2)
-    with pytest.raises(ConfigError, match=r"traced .*GraphModule, which bypasses the tiles"):
+    with pytest.raises(ConfigError, match=r"the model is a traced .*GraphModule, which would"):
         split(traced.split_gm, 2)
-    with pytest.raises(ConfigError, match=r"traced .*GraphModule, which bypasses the tiles"):
+    with pytest.raises(ConfigError, match=r"the model is a traced .*GraphModule, which would"):
         Stage(traced.get_stage_module(0), sgd)
+    with pytest.raises(ConfigError, match=r"module '1' is a traced \w+, which would bypass"):
+        Stage(nn.Sequential(model, torch.fx.symbolic_trace(model)), sgd)
 
 
 def _stages(count: int, loss_at: int) -> list[Stage]:

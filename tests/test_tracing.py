@@ -15,7 +15,7 @@ from pulseline.errors import ConfigError
 from pulseline.nn import AnalogLinear, to_analog
 
 X = torch.ones(2, 4)
-WORDS = r"an analog layer is {}, which would bypass its noise and its pulses; run the module itself"
+WORDS = r"an analog layer is {}, which would bypass noise and pulses of its crossbars"
 TRACED = WORDS.format(r"traced into a graph( or transformed \([^)]*\))?")
 SCRIPTED = WORDS.format(r"compiled by torch\.jit\.script")
 

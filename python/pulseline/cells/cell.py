@@ -364,12 +364,12 @@ class Cell(Settings, nn.Module):
         return {}
 
     def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script asks of every module
-        refuse_traced("compiled by torch.jit.script")
+        refuse_traced("an analog layer is compiled by torch.jit.script")
 
     def get_extra_state(self) -> dict[str, Any]:
         """Algorithm, its settings and count, and the state of every array."""
         if torch.onnx.is_in_onnx_export():  # which would take this for a tensor
-            refuse_traced("exported to ONNX")
+            refuse_traced("an analog layer is exported to ONNX")
         return {
             "algorithm": self.algorithm,
             "settings": dict(self.settings()),

@@ -29,7 +29,10 @@ _HERE = (
     "(pruning, spectral_norm, parametrizations, functional_call) or shared with another module; "
     "write its values with layer.cell.program(values), or share the whole layer"
 )
-_TRACED = "traced into a graph or transformed (torch.jit.trace, torch.export, torch.func)"
+_TRACED = (
+    "an analog layer is traced into a graph or transformed (torch.jit.trace, torch.export, "
+    "torch.func)"
+)
 
 
 class Guarded(dict[str, Any]):

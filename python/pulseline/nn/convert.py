@@ -26,6 +26,7 @@ from .places import Matrices, find
 from .registry import Builder, builder_of, missing
 from .report import Clipping, ConversionReport, LayerReport, keep, tiles_of
 from .rules import Choice, Rules
+from .traced import refuse_graphs
 
 __all__ = ["to_analog"]
 
@@ -134,7 +135,7 @@ def _first(seed: int | None, keep: bool = False) -> Identity:
 
 def _plans(model: nn.Module, rules: Rules, dry_run: bool) -> list[_Plan]:
     """What becomes of each module with matrices; refuses what cannot be."""
-    _refuse_traced(model)
+    refuse_graphs(model)
     found = list(find(model))
     rules.refuse_idle(one.place for one in found)
     plans = []
@@ -192,18 +193,6 @@ def _refuse_unfit(one: Matrices, dry_run: bool) -> None:
         if not torch.isfinite(weight).all():
             raise ConfigError(
                 f"{name} of {one.called} holds a NaN or an infinity; convert finite weights"
-            )
-
-
-def _refuse_traced(model: nn.Module) -> None:
-    """torch's traced pipelines bypass a cell's backward and update without a word."""
-    from torch.fx import GraphModule
-
-    for name, module in model.named_modules():
-        if isinstance(module, (GraphModule, torch.jit.ScriptModule)):
-            raise ConfigError(
-                f"module {name or 'model'!r} is a traced graph, which bypasses analog updates; "
-                "convert the original module and cut it with pulseline.pipeline"
             )
 
 

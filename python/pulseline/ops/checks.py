@@ -42,19 +42,19 @@ _COUNTERS = (len(Counters._fields),)
 _MOST_SIZE = (1 << 31) - 1
 
 
-def refuse_traced(what: str = "traced into a graph") -> NoReturn:
-    """Refuse an analog layer in a graph of torch, which holds no crossbar.
+def refuse_traced(
+    what: str = "an analog layer is traced into a graph",
+    remedy: str = "run the module itself, torch.compile is fine",
+) -> NoReturn:
+    """Refuse crossbars in a graph of torch, which holds none: the sentence of all that do.
 
     Args:
-        what: happens to the layer, for the message.
+        what: happens to what. remedy: for it.
 
     Raises:
         ConfigError: always.
     """
-    raise ConfigError(
-        f"an analog layer is {what}, which would bypass its noise and its pulses; run the module "
-        "itself, torch.compile is fine"
-    )
+    raise ConfigError(f"{what}, which would bypass noise and pulses of its crossbars; {remedy}")
 
 
 def check_tensor(value: object) -> None:

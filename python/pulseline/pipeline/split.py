@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from ..errors import ConfigError
 from ..hardware import Balance as BalancedBy
+from ..nn.traced import refuse_graphs
 from .graph import trace
 from .segment import segments, starts_at
 from .segment import units as units_of
 
-__all__ = ["Balance", "Stages", "has_parameters", "names", "refuse_traced", "split", "units"]
+__all__ = ["Balance", "Stages", "has_parameters", "names", "split", "units"]
 
 # Parameterised layers per stage, or what holds them as counts; None: equal numbers.
 Balance = Sequence[int] | BalancedBy | None
@@ -30,26 +30,6 @@ Stages = int | Sequence[str]
 def has_parameters(module: nn.Module) -> bool:
     """Whether the module holds anything that could be trained."""
     return next(module.parameters(), None) is not None
-
-
-def _is_torch_pipe(model: nn.Module) -> bool:
-    """torch.distributed.pipelining.Pipe, recognised without importing its package."""
-    kind = type(model)
-    return kind.__name__ == "Pipe" and kind.__module__.startswith("torch.distributed.pipelining")
-
-
-def refuse_traced(model: nn.Module) -> None:
-    """Refuse a model that bypasses its tiles in backward.
-
-    Raises:
-        ConfigError: it, or a part of it, is a traced graph or torch's Pipe.
-    """
-    for name, part in model.named_modules():
-        if isinstance(part, torch.fx.GraphModule) or _is_torch_pipe(part):
-            raise ConfigError(
-                f"{name or 'model'} is a traced {type(part).__name__}, which bypasses the tiles in "
-                "backward; give the original module"
-            )
 
 
 def _children(model: nn.Module) -> dict[str, nn.Module] | None:
@@ -101,7 +81,7 @@ def split(
     Raises:
         ConfigError: the model cannot be cut, or cannot be cut there.
     """
-    refuse_traced(model)
+    refuse_graphs(model)
     if isinstance(balance, str):
         raise ConfigError(
             f"balance is {balance!r}; use layers per stage, such as "

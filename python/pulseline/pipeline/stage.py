@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, StageFailed
+from ..nn.traced import refuse_graphs
 from ..ops import is_finite
 from ..optim import average_pending
 from ..schedules import Span
@@ -89,7 +90,7 @@ class Stage:
             None: the stage's number stands in front.
 
     Raises:
-        ConfigError: the module is a traced graph.
+        ConfigError: the module is, or holds, a traced graph.
     """
 
     finite: Callable[[Tensor], bool] = staticmethod(is_finite)
@@ -102,11 +103,7 @@ class Stage:
         keep: int = 65536,
         names: Callable[[str], str] | None = None,
     ) -> None:
-        if isinstance(module, torch.fx.GraphModule):
-            raise ConfigError(
-                "module is a traced torch.fx.GraphModule, which bypasses the tiles in backward; "
-                "give the original nn.Module"
-            )
+        refuse_graphs(module)
         self.module = module
         self.optimizer = optimizer
         self.loss = loss

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .split import refuse_traced
+from ..nn.traced import refuse_graphs
 from .stage import evaluating
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def to_torch_stage(
     if not 0 <= rank < len(modules):
         raise ConfigError(f"rank is {rank}; use 0 to {len(modules) - 1}, one stage per rank")
     for module in modules:
-        refuse_traced(module)
+        refuse_graphs(module)
     x = y = example
     with evaluating(modules), torch.no_grad():
         for module in modules[: rank + 1]:
