@@ -15,6 +15,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
+import compiled
 import gpu
 import gpu_reads
 import read
@@ -41,6 +42,20 @@ def test_rows_of_the_cpu(
     script.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if "16x16" in line]
     assert len(rows) == 4  # both directions with and without converters; four profiles
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in torch itself
+def test_rows_of_compiled_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind AOT every digital operation is torch's own: outputs are equal, convolutions too."""
+    arguments = ["--backend", "aot_eager", "--batches", "1", "--seconds", "0.001"]
+    monkeypatch.setattr(sys, "argv", ["compiled.py", *arguments])
+    monkeypatch.setattr(compiled, "BLOCK", 1)
+    compiled.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if "compiled / eager" in line]
+    assert len(rows) == 2 * len(compiled.MODELS)
+    assert all(row.endswith("error 0.0e+00") for row in rows)
 
 
 def test_reads_and_steps_of_a_gpu(
