@@ -40,7 +40,7 @@ ROWS = (
     ("reference", "ops", "compat"),
     ("arrays",),
     ("cells",),
-    ("algorithms", "nn"),
+    ("algorithms", "nn", "counted"),
     ("optim",),
     ("pipeline",),
     ("cost", "data", "models"),

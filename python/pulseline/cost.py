@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .arrays import Array
 from .cells import Cell
-from .devices import Ideal
+from .counted import (
+    Counted,
+    Fired,
+    arrays,
+    count,
+    pulses_fired,
+    slots,
+    transfers,
+    write_slots,
+)
 from .errors import ConfigError
-from .hardware import Balance, Hardware, Matrix, RunReport, StageCost, preset, stage_cost
+from .hardware import Balance, Hardware, Matrix, RunReport, StageCost, Wear, preset, stage_cost
 from .hardware import balance as balance_times
 from .hardware.presets import DEFAULT
 from .nn.registry import CONVOLUTIONS
 from .pipeline import Pipeline
 from .pipeline.messages import tensors_of
+from .pipeline.shard import arrays_of
 from .pipeline.split import units
 from .pipeline.stage import evaluating
 from .schedules import Schedule, Span, modelled_spans, run_time
@@ -42,24 +51,11 @@ __all__ = [
 ]
 
 
-class Fired(NamedTuple):
-    """What the updates of an array fired.
-
-    Attributes:
-        pulses: coincidences. slots: of the trains. samples: updates.
-    """
-
-    pulses: int
-    slots: int
-    samples: int
-
-
-# By the key of an array's identity; arrays that counted nothing are absent.
-Counted = Mapping[Hashable, Fired]
-
-
 def matrices(
-    modules: Sequence[nn.Module], example: Any = None, counted: Counted | None = None
+    modules: Sequence[nn.Module],
+    example: Any = None,
+    counted: Counted | None = None,
+    step: float = 1.0,
 ) -> list[list[Matrix]]:
     """The weight matrices of modules that follow each other; digital ones as if on tiles.
 
@@ -70,19 +66,32 @@ def matrices(
             was taken is counted: a convolution takes one per output position. Without it each
             matrix is used once per sample.
         counted: pulses of arrays, see :func:`count`; None: as the modules' own arrays counted.
+        step: samples per step of the optimizer, which some algorithms count.
+
+    Returns:
+        Those of each module; one that is used again has no crossbars of its own then.
 
     Raises:
         ConfigError: a convolution without an example.
     """
     counted = count(modules) if counted is None else counted
-    if example is None:
-        return [
-            [_matrix(layer, 1, counted) for layer in module.modules() if _holds_matrix(layer)]
-            for module in modules
-        ]
-    now = 0
     found: list[list[Matrix]] = [[] for _ in modules]
-    with _taking(modules, example, lambda _, matrix: found[now].append(matrix), counted):
+    if example is None:
+        for here, module in zip(found, modules, strict=True):
+            held = (layer for layer in module.modules() if _holds_matrix(layer))
+            here += [_matrix(layer, 1, counted, step) for layer in held]
+        return found
+    now = 0
+    seen: set[nn.Module] = set()
+
+    def take(layer: nn.Module, matrix: Matrix) -> None:
+        if layer in seen:
+            work = replace(matrix.work, crossbars=0, buffer_bytes=0.0)
+            matrix = replace(matrix, work=work)
+        seen.add(layer)
+        found[now].append(matrix)
+
+    with _taking(modules, example, take, counted, step):
         x = example
         for now, module in enumerate(modules):  # noqa: B007 - the hooks read it
             x = module(x)
@@ -95,6 +104,7 @@ def _taking(
     example: Any,
     take: Callable[[nn.Module, Matrix], None],
     counted: Counted,
+    step: float,
 ) -> Iterator[None]:
     """Modules in eval mode that tell every product of theirs: (layer, its matrix)."""
     samples = len(tensors_of(example)[0])
@@ -102,7 +112,7 @@ def _taking(
     def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         rows, _ = _shape(layer)
         positions = output.numel() / max(samples * rows, 1)
-        take(layer, _matrix(layer, positions, counted, known=True))
+        take(layer, _matrix(layer, positions, counted, step, known=True))
 
     layers = [layer for module in modules for layer in module.modules()]
     hooks = [layer.register_forward_hook(hook) for layer in layers if _holds_matrix(layer)]
@@ -132,61 +142,18 @@ def _shape(layer: Any) -> tuple[int, int]:
     return rows, weight.numel() // max(rows, 1)
 
 
-def _matrix(layer: nn.Module, positions: float, counted: Counted, known: bool = False) -> Matrix:
+def _matrix(
+    layer: nn.Module, positions: float, counted: Counted, step: float, known: bool = False
+) -> Matrix:
     if not known and not hasattr(layer, "in_features"):
         raise ConfigError(
             f"{type(layer).__name__} takes one product per output position; give an example input"
         )
     cell = _cell(layer)
-    return Matrix(*_shape(layer), positions, None if cell is None else slots(cell, counted))
-
-
-def count(modules: Iterable[nn.Module]) -> Counted:
-    """What the arrays of the modules counted in their updates (``Array.count_pulses``)."""
-    fired = {array.identity.key: array.fired for array in arrays(modules)}
-    return {
-        key: Fired(*found.tolist())
-        for key, found in fired.items()
-        if found is not None and int(found[2])
-    }
-
-
-def slots(cell: Cell, counted: Counted) -> float:
-    """Mean pulse slots per update of a cell.
-
-    Args:
-        cell: whose last array counts. counted: pulses of arrays, see :func:`count`.
-
-    Returns:
-        What was counted, else ``desired_bl``.
-    """
-    array: Array = cell.arrays[-1]
-    fired = counted.get(array.identity.key)
-    if fired is None:
-        return float(array.crossbar.update.desired_bl)
-    return fired.slots / fired.samples
-
-
-def arrays(modules: Iterable[nn.Module]) -> list[Array]:
-    """Every array of the modules."""
-    held = (layer for module in modules for layer in module.modules())
-    return [array for array in held if isinstance(array, Array)]
-
-
-def pulses_fired(modules: Iterable[nn.Module], counted: Counted) -> int | None:
-    """Coincidences that updates of pulsed arrays fired.
-
-    Args:
-        modules: that hold the arrays. counted: pulses of arrays, see :func:`count`.
-
-    Returns:
-        Their sum; None if one of the arrays did not count, or there is none.
-    """
-    pulsed = [a for a in arrays(modules) if not isinstance(a.crossbar.device, Ideal)]
-    known = [counted.get(array.identity.key) for array in pulsed]
-    if not known or None in known:
-        return None
-    return sum(fired.pulses for fired in known if fired is not None)
+    if cell is None:
+        return Matrix(*_shape(layer), positions)
+    work = cell.work(max(step * positions, 1.0), write_slots(cell, counted))
+    return Matrix(*_shape(layer), positions, slots(cell, counted), work)
 
 
 def stage_costs(
@@ -194,6 +161,7 @@ def stage_costs(
     hardware: str | Hardware = DEFAULT,
     example: Any = None,
     counted: Counted | None = None,
+    step: float = 1.0,
 ) -> list[StageCost]:
     """Cost per sample of modules that follow each other.
 
@@ -201,6 +169,7 @@ def stage_costs(
         modules: in order. hardware: a name of ``pulseline.hardware.PRESETS``, or one of one's own.
         example: an input (samples, ...), see :func:`matrices`.
         counted: pulses of arrays, see :func:`count`; None: as the modules' own arrays counted.
+        step: samples per step of the optimizer, see :func:`matrices`.
 
     Returns:
         Times in ns and energies in pJ, one entry per module.
@@ -209,7 +178,7 @@ def stage_costs(
         ConfigError: there is no such hardware, or a convolution comes without an example.
     """
     kind = preset(hardware)
-    return [stage_cost(kind, held) for held in matrices(modules, example, counted)]
+    return [stage_cost(kind, held) for held in matrices(modules, example, counted, step)]
 
 
 def balance(
@@ -218,6 +187,7 @@ def balance(
     hardware: str | Hardware = DEFAULT,
     example: Any = None,
     replicate: int = 0,
+    step: float = 1.0,
 ) -> Balance:
     """Stages of ``model`` balanced by modelled time; print it to see the imbalance it leaves.
 
@@ -227,6 +197,7 @@ def balance(
         example: an input (samples, ...), see :func:`matrices`; a tuple or dict of the arguments of
             the model's forward: those that ``Pipeline(inputs=)`` names.
         replicate: extra copies of layers, see :func:`pulseline.hardware.balance`.
+        step: samples per step of the optimizer, see :func:`matrices`.
 
     Returns:
         Layers per stage, copies, times in ns.
@@ -241,14 +212,14 @@ def balance(
     if example is None:
         for layer, name in layers.items():
             if _holds_matrix(layer):
-                found[name].append(_matrix(layer, 1, counted))
+                found[name].append(_matrix(layer, 1, counted, step))
     else:
 
         def take(layer: nn.Module, matrix: Matrix) -> None:
             if layer in layers:
                 found[layers[layer]].append(matrix)
 
-        with _taking([model], example, take, counted):
+        with _taking([model], example, take, counted, step):
             if isinstance(example, dict):
                 model(**example)
             else:
@@ -275,7 +246,8 @@ def report(
     Every micro-batch counts as full. Time comes from the schedule's programs with the stages'
     modelled durations; pulses and slots are those that the arrays counted (``Array.count_pulses``
     before the run), else every train has ``desired_bl`` slots, which update management hardly ever
-    uses.
+    uses, and every write the most that its algorithm allows. Updates that pulse a crossbar of their
+    own overlap with the reads of their stage.
 
     Args:
         pipe: that ran. hardware: see :func:`stage_costs`.
@@ -284,7 +256,8 @@ def report(
         latency_ns: of a message between stages.
 
     Returns:
-        Time and energy, and what else was computed, which is not counted; print it.
+        Time and energy, transfers, pulses per crosspoint of each array, and what else was computed,
+        which is not counted; print it.
 
     Raises:
         ConfigError: micro-batches are in flight; nothing was fed since a checkpoint was loaded and
@@ -293,14 +266,16 @@ def report(
     pipe.check_flushed("report")
     kind = preset(hardware)
     modules = [stage.module for stage in pipe.stages]
-    shared = pipe.share(count(stage.module for stage in pipe.local))
-    counted = {key: fired for part in shared for key, fired in part.items()}
+    local = [stage.module for stage in pipe.local]
+    shared = pipe.share((count(local), transfers(local)))
+    counted = {key: fired for part, _ in shared for key, fired in part.items()}
+    moved = {key: n for _, part in shared for key, n in part.items()}
     segments = [size for size, _ in pipe.segments]
     example = _seen(pipe) if example is None else example
     if example is None:
         _check_positions(counted, pipe.micro_batch_size * sum(segments))
     with watched(modules, _holds_matrix) as names:
-        costs = stage_costs(modules, kind, example, counted)
+        costs = stage_costs(modules, kind, example, counted, _step(pipe))
     found = run_report(
         pipe.schedule,
         costs,
@@ -310,7 +285,26 @@ def report(
         pulses_fired(modules, counted),
         latency_ns,
     )
-    return replace(found, not_counted=tuple(names))
+    wear = _wear(pipe, counted)
+    return replace(found, not_counted=tuple(names), transfers=sum(moved.values()), wear=wear)
+
+
+def _step(pipe: Pipeline) -> float:
+    """Samples per step of a pipeline's optimizers, in the steady state."""
+    plan = pipe.schedule
+    return pipe.micro_batch_size * (plan.micro_batches if plan.updates_at_flush else 1)
+
+
+def _wear(pipe: Pipeline, counted: Counted) -> tuple[Wear, ...]:
+    """Pulses of all arrays under their names in the model; empty if nobody counted."""
+    named = [one for stage in pipe.stages for one in arrays_of(stage).items()]
+    found = [(name, array, counted.get(array.identity.key)) for name, array in named]
+    if all(fired is None for *_, fired in found):
+        return ()
+    return tuple(
+        Wear(name, array.held.numel(), None if fired is None else fired.pulses)
+        for name, array, fired in found
+    )
 
 
 def _seen(pipe: Pipeline) -> Any:
@@ -352,7 +346,8 @@ def timeline(
         ConfigError: see :func:`stage_costs`.
     """
     example = _seen(pipe) if example is None else example
-    costs = stage_costs([stage.module for stage in pipe.stages], hardware, example)
+    modules = [stage.module for stage in pipe.stages]
+    costs = stage_costs(modules, hardware, example, step=_step(pipe))
     times = [cost.times(pipe.micro_batch_size) for cost in costs]
     return modelled_spans(pipe.schedule, times, micro_batches, latency_ns)
 
@@ -393,6 +388,15 @@ def run_report(
         utilisation=tuple(samples * cost.busy_ns / total if total else 0.0 for cost in costs),
         pulses=pulses,
         unverified=hardware.unverified,
+        arrays=sum(cost.crossbars for cost in costs),
+        crosspoints=sum(cost.crosspoints for cost in costs),
+        buffer_bytes=sum(cost.buffer_bytes for cost in costs),
+        reads=samples * sum(cost.reads for cost in costs),
+        writes=samples * sum(cost.writes for cost in costs),
+        operations=samples * sum(cost.operations for cost in costs),
+        transfer_pj=samples * sum(cost.transfer_pj for cost in costs),
+        digital_pj=samples * sum(cost.digital_pj for cost in costs),
+        endurance=hardware.endurance,
     )
 
 

@@ -5,8 +5,9 @@ make the family: choppers turn offsets of the fast array into a sign that averag
 rho is what a column read before its sign turned, ``gamma`` shows the fast array to the reads.
 
 State: H, and mean mu and reference rho where used, each rows x cols of float32 in digital memory.
-Digital cost of a transfer of m rows: 2 m operations, with mean and reference 5 m, one column of
-each buffer in and out; one read with m conversions, one write of m rows.
+Digital cost of a transfer of m rows: multiply, add and truncate, 3 m operations, with a leak m and
+with mean and reference 4 m more, one column of each buffer in and out; one read with m conversions,
+one write of m rows. What a run pays: :meth:`pulseline.Cell.work`, ``pulseline.cost``.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ class TikiTaka2(Transfer):
         else:
             held.copy_(h - (n if self.momentum == 0 else n * (1 - self.momentum)))
         return n
+
+    def operations(self) -> int:
+        """Of :meth:`count`; the remainder that stays is what truncation leaves."""
+        return super().operations() + (self.leak > 0)
 
     def waits(self, sweep: int) -> bool:
         """In the first ``warm_up`` sweeps."""
@@ -158,6 +163,10 @@ class AGAD(TikiTaka2):
     def flipped(self, cell: TransferCell, columns: Tensor) -> None:
         """The mean under the old sign is the reference under the new one."""
         cell.rho[:, columns] = cell.mean[:, columns]  # type: ignore[index, operator]
+
+    def operations(self) -> int:
+        """``z - rho``, and three for the mean."""
+        return super().operations() + 4
 
     def reference(self, cell: TransferCell) -> Tensor | None:
         """rho."""

@@ -12,7 +12,7 @@ at once, and its transfers are one update of the next array; no bit depends on h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ from ..arrays import Array
 from ..cells import Cell
 from ..configs import UpdateConfig
 from ..errors import ConfigError, require
+from ..hardware import Work
 from ..ops import Batch
 from .rule import Periodic, refuse_unpulsed
 from .schedule import due, runs, taps_of
@@ -59,6 +60,26 @@ class ChainCell(SummedCell):
         """All arrays behind array 0, at powers of gamma."""
         for n in range(1, self.rule.arrays) if self.rule.gamma else ():
             yield Summand(self.arrays[n], self.rule.gamma**n)
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`.
+
+        A column read and a train of one column per transfer of each level, no digital work. With
+        two arrays and gamma = 0 gradients have a crossbar of their own.
+        """
+        rule, targets = self.rule, self.targets()
+        reads = [rule.columns_read(step, rule.period(n)) for n in range(len(targets))]
+        most = [
+            (slots or {}).get(n, float(self.arrays[n].update_config.desired_bl)) for n in targets
+        ]
+        total = sum(reads)
+        return replace(
+            super().work(step, slots),
+            update_array=rule.gamma == 0 and rule.arrays == 2,
+            reads=total,
+            writes=total,
+            write_slots=sum(r * s for r, s in zip(reads, most, strict=True)) / total,
+        )
 
     def targets(self) -> list[int]:
         """Which array each level pulses: those of a warm start first, coarse to fine."""

@@ -6,6 +6,7 @@ hardware; of a transfer: the traffic of chi, and a write of every row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from .. import ops
 from ..arrays import Packed
 from ..cells import Cell
 from ..devices import Ideal
+from ..hardware import Work
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
 from .ruled import RuledCell
@@ -42,6 +44,27 @@ class MixedCell(RuledCell):
     def transfers(self) -> int:
         """Columns written so far; none was read."""
         return int(self.progress["writes"]) * self.shape[1]
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`.
+
+        Per sample a multiply and an add per crosspoint on chi, in and out; per write all rows one
+        after the other, and three operations (divide, truncate, subtract) per crosspoint on it.
+        """
+        rule, (rows, cols) = self.rule, self.shape
+        every = rule.every if rule.units == "samples" else rule.every * step
+        size = rows * cols
+        return Work(
+            takers=(),
+            driven=0,
+            struck=0,
+            writes=rows / every,
+            by_rows=True,
+            write_slots=(slots or {}).get(0, float(rule.max_pulses)),
+            operations=2 * size + 3 * size / every,
+            traffic_bytes=2 * 4 * size * (1 + 1 / every),
+            buffer_bytes=4 * size,
+        )
 
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Samples in order, with their transfers; see :class:`MixedPrecision`."""

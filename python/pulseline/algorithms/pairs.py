@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from ..arrays import Array
 from ..cells import Cell
 from ..configs import ReadConfig
 from ..errors import require
+from ..hardware import Work
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
 from .sums import Summand, SummedCell
@@ -52,6 +54,28 @@ class OneSidedCell(_PairCell):
     def transfers(self) -> int:
         """Columns that refreshes read so far."""
         return int(self.progress["refreshed"]) * self.shape[1]
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`.
+
+        Two phases of one sign take as long as two signs of one array; a crosspoint is struck on one
+        array of the two. A refresh reads all columns of both, compares twice and subtracts per
+        crosspoint, and writes each column once; resets take neither time nor energy here.
+        """
+        rule, (rows, cols) = self.rule, self.shape
+        device: Any = self.array.device
+        share = 1 / rule.refresh_every if rule.refresh_every else 0.0
+        most = math.ceil((1 - rule.both) * device.w_max / device.granularity)
+        counted = [value for n, value in (slots or {}).items() if n in (0, 1)]
+        return replace(
+            super().work(step, slots),
+            takers=(0, 1),
+            driven=2,
+            reads=2 * cols * share,
+            writes=cols * share,
+            write_slots=(max(counted) if counted else float(most)) if share else 0.0,
+            operations=3 * rows * cols * share,
+        )
 
     def program(self, target: Tensor) -> None:
         """Write the positive part on G+, the negative one on G-.
@@ -165,6 +189,10 @@ class ReferencePairCell(_PairCell):
             point = find_symmetry_point(self.array, rule.pulses, cyclic=rule.cyclic)
             self.other.write(point)
 
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`: the reference is read, and never written."""
+        return replace(super().work(step, slots), takers=(0,))
+
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Pulse A; see :class:`ReferencePair`."""
         self.array.pulse(x, d, lr, batch)
@@ -220,6 +248,13 @@ class VectorCell(SummedCell):
         """All arrays behind array 0."""
         for n, share in enumerate(self.rule.shares[1:], 1):
             yield Summand(self.arrays[n], share)
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`: a sample's trains are on all arrays, or on one."""
+        count, pulsed = self.rule.arrays, self.rule.pulsed
+        each = count if pulsed == "all" else 1
+        takers = (0,) if pulsed == "first" else tuple(range(count))
+        return replace(super().work(step, slots), takers=takers, driven=each, struck=each)
 
     def program(self, target: Tensor) -> None:
         """Write every array with it.

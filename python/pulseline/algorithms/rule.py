@@ -149,6 +149,16 @@ class Periodic(Rule):
         """
         return self.lr_fast * (lr if self.scale_fast else bool(lr))
 
+    def columns_read(self, step: float, every: int | None = None) -> float:
+        """Columns that transfers read per sample, in the long run.
+
+        Args:
+            step: samples per step of the optimizer. every: samples or steps from one transfer to
+                the next; None: the rule's.
+        """
+        period = every or self.every
+        return self.reads / (period if self.units == "samples" else period * step)
+
     def slow_rate(self, lr: float) -> float:
         """What the next array moves by per unit that was read.
 

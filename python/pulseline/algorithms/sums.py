@@ -7,13 +7,14 @@ converters, its draws, its ``out_scale``. Where array 0 alone is read there is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..arrays import Array
+from ..hardware import Work
 from .ruled import RuledCell
 
 __all__ = ["Summand", "SummedCell"]
@@ -65,6 +66,10 @@ class SummedCell(RuledCell):
             values = one.values()
             total = values if total is None else total + values
         return total
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`: reads drive every array of the sum."""
+        return Work(crossbars=len(self.arrays), arrays=1 + len(list(self.summands())))
 
     @torch.no_grad()
     def refresh(self) -> None:

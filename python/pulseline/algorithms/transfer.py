@@ -21,8 +21,8 @@ weight moves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -31,6 +31,7 @@ from torch import Tensor
 from ..arrays import Array
 from ..cells import Cell
 from ..errors import require
+from ..hardware import Work
 from ..ops import Batch
 from .choppers import Choppers
 from .rates import FastRate
@@ -95,6 +96,34 @@ class TransferCell(SummedCell):
         """A, where reads see it."""
         if self.rule.gamma:
             yield Summand(self.fast, self.rule.gamma, self.rule.reference(self), self.signs())
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """See :meth:`pulseline.Cell.work`.
+
+        Each column read is converted, counted (:meth:`Transfer.operations`) with its column of
+        every buffer in and out, and written. A reference that reads see is a crossbar too, to which
+        a column is written whenever it changes. ``auto_scale`` looks for two maxima a sample.
+        """
+        rule, (rows, cols) = self.rule, self.shape
+        reads = rule.columns_read(step)
+        held = [b for b in self.buffers(recurse=False) if b.shape == self.slow.held.shape]
+        signs = cols * (rule.chop > 0) + rows * rule.chops_rows
+        seen = rule.gamma > 0 and rule.reference(self) is not None
+        copies = rule.reference_writes if seen else 0.0
+        most = float(rule.max_pulses)
+        return replace(
+            super().work(step, slots),
+            crossbars=2 + seen,
+            arrays=1 + (rule.gamma > 0) + seen,
+            update_array=rule.gamma == 0,
+            takers=(1,),
+            reads=reads,
+            writes=reads * (1 + copies),
+            write_slots=((slots or {}).get(0, most) + copies * most) / (1 + copies),
+            operations=reads * rule.operations() * rows + rule.auto_scale * (rows + cols),
+            traffic_bytes=reads * 2 * 4 * rows * len(held),
+            buffer_bytes=4 * rows * cols * len(held) + signs / 8 + 8 * rule.auto_scale,
+        )
 
     @property
     def chop_period(self) -> float:
@@ -257,6 +286,15 @@ class Transfer(Periodic):
         Args:
             cell: whose. columns: their numbers, int64.
         """
+
+    def operations(self) -> int:
+        """Digital operations per row of a column that was read: here multiply, add, truncate."""
+        return 3
+
+    @property
+    def reference_writes(self) -> float:
+        """Columns of :meth:`reference` that change per column read, in the long run."""
+        return (1 / self.period if self.regular else self.chop) if self.chop else 1.0
 
     def waits(self, sweep: int) -> bool:
         """Whether the slow array is not pulsed yet.

@@ -54,7 +54,7 @@ class Array(Aged):
         counters: samples so far, see :class:`pulseline.ops.Counters`: operators advance them.
         averages: running averages of the inputs, forward and backward; 0: none yet.
         shown: (rows, cols) what is read instead of what it holds, see :meth:`show`; or None.
-        fired: coincidences, slots and samples counted since :meth:`count_pulses`, or None.
+        fired: what was counted since :meth:`count_pulses`, or None.
 
     Raises:
         ConfigError: a size, seed or id out of range.
@@ -436,10 +436,10 @@ class Array(Aged):
         self._outcomes.check(wait)
 
     def count_pulses(self) -> None:
-        """Count from now on: ``fired`` holds coincidences, slots and samples of pulsed updates."""
+        """Count pulses from now on: ``fired`` holds what :mod:`.fired` says."""
         counts = self._params and self._packed.update.fidelity != _EXPECTED
         where = self.held.device
-        self.fired = torch.zeros(3, dtype=torch.int64, device=where) if counts else None
+        self.fired = torch.zeros(5, dtype=torch.int64, device=where) if counts else None
 
     # ---- state ----
 

@@ -41,15 +41,9 @@ from ..arrays import (
 )
 from ..configs import Crossbar
 from ..errors import ConfigError
+from ..hardware import Work
 from ..identity import Identity, identify
-from ..ops import (
-    Batch,
-    Counters,
-    check_finite,
-    check_tensor,
-    refuse_matrix,
-    refuse_traced,
-)
+from ..ops import Batch, Counters, check_finite, check_tensor, refuse_matrix, refuse_traced
 from .numbers import enrol
 from .patched import update_patches
 
@@ -309,6 +303,15 @@ class Cell(Settings, nn.Module):
     def transfers(self) -> int:
         """Column reads that moved what one array holds to another, so far."""
         return 0
+
+    def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
+        """What hardware does for a sample beside a read each way; here: one update and no more.
+
+        Args:
+            step: samples per step of the optimizer, for transfers that count steps.
+            slots: of writes on arrays, by number, their counted means; absent: the most allowed.
+        """
+        return Work(crossbars=len(self.arrays))
 
     def reseed(self, seed: int | None = None) -> None:
         """Give all arrays devices and noise of their own, see :meth:`pulseline.Array.reseed`."""

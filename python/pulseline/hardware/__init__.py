@@ -13,7 +13,8 @@ from .files import find, read, save
 from .formulas import asynchronous_ns, sequential_ns, synchronous_ns
 from .model import Hardware, Source
 from .presets import PRESETS, preset
-from .report import RunReport
+from .report import RunReport, Wear
+from .work import Work
 
 __all__ = [
     "PRESETS",
@@ -23,6 +24,8 @@ __all__ = [
     "RunReport",
     "Source",
     "StageCost",
+    "Wear",
+    "Work",
     "adc_energy_pj",
     "adc_time_ns",
     "asynchronous_ns",

@@ -2,7 +2,8 @@
 
 Contiguous cuts, optimal by dynamic programming. A layer can be *replicated*: c copies of its
 tiles share the output positions, so that its passes take (t_F + t_B) / c; its update is not
-divided, since every copy must receive every pulse to stay equal to the others.
+divided, since every copy must receive every pulse to stay equal to the others. Crossbars that only
+updates pulse work at the same time, beside all of this: a stage takes the longer of the two.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from ..errors import ConfigError
 
 __all__ = ["Balance", "LayerTime", "balance"]
 
-# One layer: its time as a whole, or (t_F, t_B, t_U).
-LayerTime = float | tuple[float, float, float]
+# One layer: its time as a whole, or (t_F, t_B, t_U), or with a fourth that runs beside them.
+LayerTime = float | tuple[float, float, float] | tuple[float, float, float, float]
+_Parts = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -56,30 +58,32 @@ class Balance:
         return "\n".join([*rows, f"imbalance {self.imbalance:.3f} (slowest stage over mean)"])
 
 
-def _parts(time: LayerTime) -> tuple[float, float]:
-    """What copies share, and what they do not."""
+def _parts(time: LayerTime) -> _Parts:
+    """What copies share, what they do not, and what runs beside both."""
     if isinstance(time, tuple):
-        return time[0] + time[1], time[2]
-    return float(time), 0.0
+        t_f, t_b, t_u, *beside = time
+        return t_f + t_b, t_u, beside[0] if beside else 0.0
+    return float(time), 0.0, 0.0
 
 
-def _with_copies(layers: Sequence[tuple[float, float]], spare: int) -> list[float]:
+def _with_copies(layers: Sequence[_Parts], spare: int) -> list[float]:
     """Least time of the layers as one stage with 0, 1, .., ``spare`` extra copies.
 
     Each copy goes where it saves most; the savings of one layer shrink, so this is optimal.
     """
     copies = [1] * len(layers)
-    times = [sum(shared + own for shared, own in layers)]
+    times = [sum(shared + own for shared, own, _ in layers)]
     for _ in range(spare):
         best = _best_copy(layers, copies)
         shared = layers[best][0]
         times.append(times[-1] - shared / copies[best] + shared / (copies[best] + 1))
         copies[best] += 1
-    return times
+    beside = max(time for *_, time in layers)
+    return [max(time, beside) for time in times]
 
 
-def _best_copy(layers: Sequence[tuple[float, float]], copies: Sequence[int]) -> int:
-    saved = [shared / (c * (c + 1)) for (shared, _), c in zip(layers, copies, strict=True)]
+def _best_copy(layers: Sequence[_Parts], copies: Sequence[int]) -> int:
+    saved = [shared / (c * (c + 1)) for (shared, *_), c in zip(layers, copies, strict=True)]
     return saved.index(max(saved))
 
 
@@ -114,7 +118,8 @@ def balance(times: Sequence[LayerTime], stages: int, replicate: int = 0) -> Bala
     """The contiguous cut of ``times`` into ``stages`` non-empty stages with the fastest slowest.
 
     Args:
-        times: per layer, in any unit: a number, or (t_F, t_B, t_U).
+        times: per layer, in any unit: a number, or (t_F, t_B, t_U), or with a fourth that runs
+            beside them on a crossbar of its own.
         stages: number of stages, at most the number of layers.
         replicate: extra copies of layers to hand out; what does not help is not used.
 
@@ -144,7 +149,7 @@ def balance(times: Sequence[LayerTime], stages: int, replicate: int = 0) -> Bala
 
 
 def _result(
-    layers: Sequence[tuple[float, float]],
+    layers: Sequence[_Parts],
     table: list[list[list[float]]],
     cuts: Sequence[int],
     limit: float,

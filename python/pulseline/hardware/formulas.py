@@ -6,7 +6,7 @@ sample. Unequal stages, link latency and short runs: ``pulseline.schedules.timin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = ["asynchronous_ns", "sequential_ns", "synchronous_ns"]
 
@@ -15,7 +15,8 @@ def sequential_ns(stages: int, t_f: float, t_b: float, t_u: float) -> float:
     """``M (t_F + t_B) + t_U``: one sample at a time, earlier stages update behind later ones.
 
     Args:
-        stages: M. t_f, t_b, t_u: times of a stage.
+        stages: M. t_f, t_b, t_u: times of a stage; t_u with its transfers, also those on a crossbar
+            of its own, beside which there is nothing to read here.
     """
     return stages * (t_f + t_b) + t_u
 
@@ -30,6 +31,11 @@ def synchronous_ns(stages: int, micro_batches: int, t_f: float, t_b: float, t_u:
     return (passes + micro_batches * t_u) / micro_batches
 
 
-def asynchronous_ns(times: Iterable[tuple[float, float, float]]) -> float:
-    """``max_m (t_F + t_B + t_U)``: the slowest stage sets the pace in steady state."""
-    return max(sum(stage) for stage in times)
+def asynchronous_ns(times: Iterable[Sequence[float]]) -> float:
+    """``max_m max(t_F + t_B + t_U, t_beside)``: the slowest stage sets the pace in steady state.
+
+    Args:
+        times: (t_F, t_B, t_U) of every stage; where updates pulse a crossbar of their own, what
+            runs there beside F and B is a fourth, and t_U the rest.
+    """
+    return max(max(sum(stage[:3]), *stage[3:], 0.0) for stage in times)

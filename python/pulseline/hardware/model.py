@@ -8,7 +8,9 @@ where ``lines`` are the outputs of that direction and ``steps`` the phases in wh
 applied (1: pulse width; 8: eight bits, one after the other). Physical tiles of one matrix work at
 the same time. A stochastic update of any size takes ``t_U = 2 BL t_pulse``: BL slots for each
 sign. Energy of a read: every crosspoint, every input line and every conversion of every step; of
-an update: every coincidence (V^2 G t_pulse) and every line pulse (C V^2 / 2).
+an update: every coincidence (V^2 G t_pulse) and every line pulse (C V^2 / 2). A read of a single
+column takes the time of a product and drives one column; a write of whole pulses to a line takes as
+long as an update of as many slots.
 """
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ class Hardware:
             in mac_fj, which makes small matrices too cheap.
         pulse_fj: per coincidence at a crosspoint. line_fj: per pulse of a whole line of a tile.
         row_write_ns: programming one row with verify; 0: unknown.
+        op_pj: per digital operation of an algorithm. byte_pj: per byte to or from its buffers.
+        endurance: pulses that a crosspoint bears; 0: unknown.
         sources: of each number, by field name; one without is shown as unverified.
 
     Raises:
@@ -88,6 +92,9 @@ class Hardware:
     pulse_fj: float = 0.0
     line_fj: float = 0.0
     row_write_ns: float = 0.0
+    op_pj: float = 0.0
+    byte_pj: float = 0.0
+    endurance: float = 0.0
     sources: tuple[tuple[str, Source], ...] = ()
 
     def __post_init__(self) -> None:
@@ -148,17 +155,31 @@ class Hardware:
         """Time in ns of programming so many rows one after the other."""
         return rows * self.row_write_ns
 
-    def read_pj(self, rows: int, cols: int, transposed: bool = False) -> float:
+    def read_pj(self, rows: int, cols: int, transposed: bool = False, arrays: int = 1) -> float:
         """Energy of one product.
 
         Args:
             rows, cols: of the matrix. transposed: read with its transpose.
+            arrays: whose currents add up on the lines: all are driven, their sum is converted.
 
         Returns:
             In pJ.
         """
-        array, converters = self._read_parts(rows, cols, transposed)
+        array, converters = self._read_parts(rows, cols, transposed, arrays)
         return array + converters
+
+    def column_pj(self, rows: int) -> float:
+        """Energy of reading one column: its crosspoints, its line, and a conversion of each row.
+
+        Args:
+            rows: of the matrix.
+
+        Returns:
+            In pJ.
+        """
+        down = math.ceil(rows / self.tile_rows)
+        edges = down * self.dac_pj + rows * (self.adc_pj + self.digital_pj)
+        return self.input_steps * (rows * self.mac_fj / 1000 + edges)
 
     def converter_share(self, rows: int, cols: int) -> float | None:
         """Share of DACs and ADCs in the energy of a forward read.
@@ -174,14 +195,16 @@ class Hardware:
         array, converters = self._read_parts(rows, cols, False)
         return converters / (array + converters)
 
-    def _read_parts(self, rows: int, cols: int, transposed: bool) -> tuple[float, float]:
+    def _read_parts(
+        self, rows: int, cols: int, transposed: bool, arrays: int = 1
+    ) -> tuple[float, float]:
         """Energies in pJ of the crosspoints and of everything at the edges."""
         across, down = math.ceil(cols / self.tile_cols), math.ceil(rows / self.tile_rows)
         inputs, outputs = cols * down, rows * across
         if transposed:
             inputs, outputs = rows * across, cols * down
-        array = self.input_steps * rows * cols * self.mac_fj / 1000
-        edges = inputs * self.dac_pj + outputs * (self.adc_pj + self.digital_pj)
+        array = arrays * self.input_steps * rows * cols * self.mac_fj / 1000
+        edges = arrays * inputs * self.dac_pj + outputs * (self.adc_pj + self.digital_pj)
         return array, self.input_steps * edges
 
     def lines(self, rows: int, cols: int) -> int:

@@ -17,6 +17,7 @@ from .stage import Stage
 __all__ = ["Misfit", "arrays_of", "check", "content", "pack", "take", "unpack"]
 
 _FIELDS = ("version", "state", "optimizer", "fired")
+_COUNTS = (3, 5)  # numbers of pulses that an array counts: of updates, and of writes too
 
 
 class Misfit(ValueError):
@@ -62,7 +63,7 @@ def take(stage: Stage, saved: Mapping[str, Any]) -> None:
             array.count_pulses()
             if array.fired is None:
                 raise Misfit(f"fired is {counted} for {name}, which counts no pulses")
-            array.fired.copy_(torch.tensor(counted, dtype=torch.int64, device="cpu"))
+            array.fired[: len(counted)] = torch.tensor(counted, dtype=torch.int64, device="cpu")
 
 
 def pack(stage: Stage) -> bytes:
@@ -115,8 +116,9 @@ def check(stage: Stage, saved: Any) -> None:
     _require(isinstance(saved["fired"], dict), "fired", saved["fired"])
     _refuse_others("its fired", saved["fired"], arrays_of(stage))
     for name, counted in saved["fired"].items():
-        three = isinstance(counted, list) and len(counted) == 3 and all(map(is_count, counted))
-        _require(counted is None or three, f"fired of {name}", counted)
+        several = isinstance(counted, list) and len(counted) in _COUNTS
+        whole = several and all(map(is_count, counted))
+        _require(counted is None or whole, f"fired of {name}", counted)
 
 
 def _check_optimizer(saved: Any, own: Mapping[str, Any]) -> None:

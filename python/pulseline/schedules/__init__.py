@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .named import NAMES, asynchronous, named, sequential, synchronous
-from .ops import Event, Op, Program, Span, Times
+from .ops import Event, Op, Program, Span, Times, stage_time
 from .planner import Planned, Planner, Segment
 from .schedule import Schedule
 from .timeline import chrome_trace, gantt, text_grid, write_timelines
@@ -30,6 +30,7 @@ __all__ = [
     "named",
     "run_time",
     "sequential",
+    "stage_time",
     "synchronous",
     "text_grid",
     "to_torch_csv",

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Event", "Op", "Program", "Span", "Times", "next_kind"]
+__all__ = [
+    "Event",
+    "Op",
+    "Program",
+    "Span",
+    "Times",
+    "four",
+    "next_kind",
+    "stage_time",
+]
 
 
 class Op(NamedTuple):
@@ -57,7 +66,25 @@ class Span(NamedTuple):
 
 
 Program = Sequence[Op]
-Times = tuple[float, float, float]  # t_F, t_B, t_U of one micro-batch at one stage
+# t_F, t_B, t_U of one micro-batch at one stage. Where updates pulse a crossbar of their own, t_U is
+# what of them keeps F and B waiting, and a fourth time what runs beside F and B.
+Times = tuple[float, float, float] | tuple[float, float, float, float]
+
+
+def four(times: Times) -> tuple[float, float, float, float]:
+    """Times with the fourth, which is 0 where it is left out."""
+    t_f, t_b, t_u, *beside = times
+    return t_f, t_b, t_u, beside[0] if beside else 0.0
+
+
+def stage_time(times: Times) -> float:
+    """``max(t_F + t_B + t_U, t_beside)``: what a stage takes per micro-batch by itself.
+
+    Args:
+        times: of the stage.
+    """
+    t_f, t_b, t_u, beside = four(times)
+    return max(t_f + t_b + t_u, beside)
 
 
 def next_kind(forwards: int, backwards: int, known: int, depth: int) -> str:
