@@ -192,7 +192,7 @@ def test_another_algorithm_or_setting_is_refused_whole() -> None:
     for other, words in (
         (
             network(seed=None, every=3),
-            r"settings was saved as \{'every': 3\} and is \{'every': 2\}",
+            r"every was saved as 3 and is 2",
         ),
         (
             pl.nn.to_analog(digital(True)),
