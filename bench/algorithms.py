@@ -1,7 +1,7 @@
 """Algorithms of several arrays against plain pulsed SGD of the same shape, and their memory.
 
 Checked first: the same samples cut into single ones give the same bits; the error column is the
-largest difference of the effective weight. The baseline is ``pulse`` of one array, fidelity exact, in
+largest difference of the effective weight. The baseline is ``pulse`` of one array, exact, in
 the same run; rates are such that transfers pulse.
 
     python bench/algorithms.py --sizes 512,1024 --batches 1,16,64 --every 1,4,16

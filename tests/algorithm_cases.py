@@ -147,7 +147,10 @@ class Lonely:
 
 
 def drawn(key: tuple[int, int], purpose: str, number: int, line: int) -> float:
-    return float(pl.ops.uniforms(key, purpose, [number], [line])[0])
+    """One uniform of choppers and of where sweeps start."""
+    draw = int(purpose == "chopper_rows")
+    name = purpose.removesuffix("_rows")
+    return float(pl.ops.uniforms(key, name, torch.tensor([number]), torch.tensor([line]), draw))
 
 
 def specification(rule: Any, cell: Any) -> Any:

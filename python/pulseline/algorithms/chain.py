@@ -25,7 +25,7 @@ from ..configs import UpdateConfig
 from ..errors import ConfigError, require
 from ..hardware import Work
 from ..ops import Batch
-from .rule import Periodic, refuse_unpulsed
+from .rule import Periodic
 from .schedule import due, runs, taps_of
 from .sums import Summand, SummedCell
 
@@ -48,7 +48,6 @@ class ChainCell(SummedCell):
         for n in range(1, rule.arrays):
             last = n == rule.arrays - 1
             self.add_array(taken if last else replace(taken, update=self.array.update_config))
-        refuse_unpulsed(self.arrays, rule)
         self.progress.update({f"transfers{level}": 0 for level in range(rule.arrays - 1)})
         self.progress.update(steps=0, phase=0)
 

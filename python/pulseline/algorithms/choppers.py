@@ -41,9 +41,9 @@ class Choppers:
             return torch.ones(len(run), dtype=torch.bool) if whole else None
         if not rule.chop:
             return None
-        lines = range(run.columns.start, run.columns.stop)
-        drawn: Tensor = ops.uniforms(self._key, "chopper", [run.sweep] * len(run), lines)
-        found = drawn < rule.chop
+        lines = torch.arange(run.columns.start, run.columns.stop)
+        sweep = torch.full_like(lines, run.sweep)
+        found = ops.uniforms(self._key, "chopper", sweep, lines) < rule.chop
         return found if bool(found.any()) else None
 
     def row_turns(self, sweep: int) -> Tensor:
@@ -52,8 +52,8 @@ class Choppers:
         Args:
             sweep: its number.
         """
-        rows = self._rows
-        drawn: Tensor = ops.uniforms(self._key, "chopper_rows", [sweep] * rows, range(rows))
+        lines = torch.arange(self._rows)
+        drawn = ops.uniforms(self._key, "chopper", torch.full_like(lines, sweep), lines, draw=1)
         return torch.where(drawn < self._rule.chop_rows, -1.0, 1.0)
 
     def inputs(self, x: Tensor, signs: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ class _PairCell(SummedCell):
     def build(self) -> None:
         """Array 1."""
         self.add_array(self.crossbar.fast)
-        refuse_unpulsed(self.arrays, self.rule)
 
     @property
     def other(self) -> Array:
@@ -49,6 +48,7 @@ class OneSidedCell(_PairCell):
     def build(self) -> None:
         """G-."""
         super().build()
+        refuse_unpulsed(self.arrays, self.rule)
         self.progress.update(refreshed=0)
 
     def transfers(self) -> int:
@@ -297,14 +297,13 @@ class VectorCell(SummedCell):
             return None
         if pulsed == "first":
             return list(range(samples)) if array == 0 else []
-        numbers = range(self.samples, self.samples + samples)
+        numbers = torch.arange(self.samples, self.samples + samples)
         if pulsed == "sequential":
-            turns = [number % count for number in numbers]
+            turns = (numbers % count).tolist()
         else:
-            drawn: Any = ops.uniforms(
-                self.identity.key, "column_choice", list(numbers), [0] * samples
-            )
-            turns = [min(int(float(u) * count), count - 1) for u in drawn]
+            zeros = torch.zeros_like(numbers)
+            drawn = ops.uniforms(self.identity.key, "column_choice", numbers, zeros)
+            turns = (drawn * count).int().clamp(max=count - 1).tolist()
         return [s for s, turn in enumerate(turns) if turn == array]
 
 

@@ -18,11 +18,11 @@ class FastRate:
     once per sample, before the sample is pulsed; a maximum of 0 leaves its mean.
 
     Args:
-        rule: with these fields. granularity: dw_A, the fast device's step.
+        rule: with these fields.
     """
 
-    def __init__(self, rule: Any, granularity: float) -> None:
-        self._rule, self._granularity = rule, granularity
+    def __init__(self, rule: Any) -> None:
+        self._rule = rule
 
     def of(self, cell: Any, x: Tensor, d: Tensor, lr: float) -> tuple[Tensor, float]:
         """Errors and rate of an update.
@@ -38,7 +38,7 @@ class FastRate:
         rate = rule.fast_rate(lr)
         if not rule.auto_scale:
             return d, rate / cell.array.out_scale
-        rate *= cell.fast.update_config.desired_bl * self._granularity
+        rate *= cell.fast.update_config.desired_bl * cell.fast.device.granularity
         factors = [
             rate / (mx * md) if mx * md > 0 else 0.0
             for mx, md in zip(

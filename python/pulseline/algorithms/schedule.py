@@ -8,7 +8,6 @@ what a rule handles at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,8 +71,9 @@ def runs(
 
 
 def _start(key: tuple[int, int], sweep: int, cols: int) -> int:
-    drawn: Any = ops.uniforms(key, "column_choice", [sweep], [0])
-    return min(int(float(drawn[0]) * cols), cols - 1)
+    number = torch.tensor([sweep])
+    drawn = ops.uniforms(key, "column_choice", number, torch.zeros_like(number))
+    return min(int(float(drawn) * cols), cols - 1)
 
 
 def taps_of(of: list[Run], device: torch.device) -> Tensor:

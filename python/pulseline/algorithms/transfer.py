@@ -58,12 +58,13 @@ class TransferCell(SummedCell):
         """A and the choppers' signs, and what the rule keeps."""
         rows, cols = self.shape
         self.add_array(self.crossbar.fast)
-        refuse_unpulsed(self.arrays, self.rule)
+        counts_fast = self.rule.auto_scale or self.rule.granularity == "fast"
+        refuse_unpulsed(self.arrays if counts_fast else [self.slow], self.rule)
         ones = self.slow.held.new_ones
         self.register_buffer("sign_columns", ones(cols))
         self.register_buffer("sign_rows", ones(rows))
         self.progress.update(transfers=0, steps=0, largest_x=0.0, largest_d=0.0)
-        self._rate = FastRate(self.rule, self.fast.device.granularity)
+        self._rate = FastRate(self.rule)
         self.rule.start(self)
 
     @property
