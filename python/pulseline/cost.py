@@ -48,6 +48,8 @@ __all__ = [
     "slots",
     "stage_costs",
     "timeline",
+    "transfers",
+    "write_slots",
 ]
 
 

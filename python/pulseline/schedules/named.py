@@ -74,7 +74,8 @@ def asynchronous(
         flush_every: empty the pipeline after so many micro-batches; None: never.
         warmup: micro-batches run synchronously at first.
         micro_batches: per mini-batch of the warm-up.
-        times: for "auto": (t_F, t_B, t_U) of every stage, in any one unit.
+        times: for "auto": (t_F, t_B, t_U) of every stage, in any one unit; a fourth of what runs
+            beside them.
         latency: for "auto": of a message, in that unit.
 
     Returns:

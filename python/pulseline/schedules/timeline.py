@@ -56,6 +56,18 @@ def _bars(events: Iterable[Event | Span]) -> list[_Bar]:
     return bars
 
 
+def _beside(bars: Sequence[_Bar]) -> set[int]:
+    """Stages whose updates overlap with their passes: those on a crossbar of their own."""
+    found: set[int] = set()
+    ends: dict[tuple[int, bool], float] = {}
+    for bar in bars:
+        is_update = bar.kind == "U"
+        if bar.cycle < 0 and bar.start < ends.get((bar.stage, not is_update), bar.start):
+            found.add(bar.stage)
+        ends[bar.stage, is_update] = bar.end
+    return found
+
+
 def text_grid(events: Iterable[Event]) -> str:
     """One row per stage, one column per clock cycle: ``F3``, ``B0``, ``.`` for idle.
 
@@ -92,7 +104,7 @@ def gantt(
     """Draw the events: a bar per F, B and U, with micro-batch numbers where bars hold them.
 
     An update closes its cycle as a narrow bar. A stage that does both passes in one cycle shows
-    them on two half rows.
+    them on two half rows, and so does one whose updates run beside its passes.
 
     Args:
         axes: of matplotlib. events: in clock cycles, or spans in time. title: above the axes.
@@ -102,6 +114,7 @@ def gantt(
     from matplotlib.patches import Rectangle
 
     bars = _bars(events)
+    beside = _beside(bars)
     busy: dict[tuple[int, int], set[str]] = {}
     for bar in bars:
         busy.setdefault((bar.stage, bar.cycle), set()).add(bar.kind)
@@ -111,6 +124,8 @@ def gantt(
         both = bar.cycle >= 0 and {"F", "B"} <= busy[bar.stage, bar.cycle]
         height = 0.4 if both and bar.kind != "U" else 0.8
         bottom = bar.stage - 0.4 + (0.4 if both and bar.kind == "B" else 0.0)
+        if bar.stage in beside:
+            height, bottom = 0.4, bar.stage - (0.0 if bar.kind == "U" else 0.4)
         left, right = bar.start * scale, bar.end * scale
         if bar.cycle >= 0 and bar.kind != "U":
             right += _UPDATE
@@ -135,9 +150,10 @@ def chrome_trace(
 ) -> dict[str, Any]:
     """The events as a Chrome trace object; ``json.dump`` it and open it in Perfetto.
 
-    One track per stage. The arguments of a slice hold the weight version and, for a B, the
-    staleness (updates since the F of the same micro-batch); flow arrows follow each message
-    between neighbouring stages; a counter per stage shows the micro-batches in flight.
+    One track per stage, and another for updates that run beside its passes. The arguments of a
+    slice hold the weight version and, for a B, the staleness (updates since the F of the same
+    micro-batch); flow arrows follow each message between neighbouring stages; a counter per stage
+    shows the micro-batches in flight.
 
     Args:
         events: in clock cycles, or spans in time.
@@ -148,13 +164,15 @@ def chrome_trace(
         A mapping that JSON can hold.
     """
     bars = _bars(events)
+    tracks = {m: f"stage {m}" for m in sorted({bar.stage for bar in bars})}
+    updates = {m: len(tracks) + m for m in sorted(_beside(bars))}
+    tracks |= {track: f"stage {m}, updates" for m, track in updates.items()}
     trace: list[dict[str, Any]] = [
-        {"ph": "M", "name": "thread_name", "pid": pid, "tid": m, "args": {"name": f"stage {m}"}}
-        for m in sorted({bar.stage for bar in bars})
+        {"ph": "M", "name": "thread_name", "pid": pid, "tid": m, "args": {"name": name}}
+        for m, name in tracks.items()
     ]
     if process:
-        name = {"name": process}
-        trace.append({"ph": "M", "name": "process_name", "pid": pid, "args": name})
+        trace.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": process}})
     version_f = {(bar.stage, bar.mb): bar.version for bar in bars if bar.kind == "F"}
     passes = {(bar.kind, bar.stage, bar.mb): bar for bar in bars if bar.kind != "U"}
     for bar in bars:
@@ -169,7 +187,7 @@ def chrome_trace(
                 "name": f"{bar.kind}{bar.mb}",
                 "cat": bar.kind,
                 "pid": pid,
-                "tid": bar.stage,
+                "tid": updates.get(bar.stage, bar.stage) if bar.kind == "U" else bar.stage,
                 "ts": bar.start * unit_us,
                 "dur": (bar.end - bar.start) * unit_us,
                 "args": args,
