@@ -153,13 +153,13 @@ def delayed_gradients(
     x: Tensor,
     y: Tensor,
     size: int,
-    lr: float,
+    lr: float | Callable[[int, int], float],
     stale: Callable[[int], int],
     flush_every: int | None = None,
 ) -> str:
     """Digest after training with F on version max(last flush, k - stale(m)) and B on version k.
 
-    ``stale(m)`` for stage m = 1..stages.
+    ``stale(m)`` for stage m = 1..stages; ``lr`` may be a function of stage and micro-batch.
     """
     layers = [kind.linear(m) for m in range(stages)]
     history = [[kind.weights(layer)] for layer in layers]
@@ -186,7 +186,8 @@ def delayed_gradients(
                 if m:
                     error = kind.read_transposed(layers[m], w, d)
                 x_in = outputs[k, m - 1] if m else xs[k]
-                history[m].append(kind.moved(layers[m], w, x_in, d, lr))
+                rate = lr(m + 1, k) if callable(lr) else lr
+                history[m].append(kind.moved(layers[m], w, x_in, d, rate))
     return digest({str(2 * m): history[m][-1] for m in range(stages)})
 
 

@@ -69,11 +69,31 @@ def family(name: str, link: str | None = None) -> None:
     distributed.Distributed = lambda *args: original(*args, link)  # type: ignore[assignment, misc]
     try:
         want = families.outcome(families.build(name, WORLD), name)
+        moments: list[Any] = []  # what sim, whose snapshots are those of the model itself, reads
+        families.outcome(families.build(name, WORLD), name, moments)
         with families.build(name, WORLD, executor="dist") as pipe:
-            got = families.outcome(pipe, name, snapshots=True)
+            seen: list[Any] = []
+            got = families.outcome(pipe, name, seen)
             assert got == want, f"{name}: {got} is not {want}"
+            assert seen == moments
+            assert len({str(one) for one in seen}) == len(seen) > 1  # the weights have moved
     finally:
         distributed.Distributed = original  # type: ignore[misc]
+
+
+def step_rates() -> None:
+    """A learning rate for every micro-batch, a lambda in each process; then two that differ."""
+    for name in ("lr", "lr_factor"):
+        given = {name: lambda k: [0.05 / (1 + k)] * (WORLD - 1) + [0.04]}
+        for plan in cases.SCHEDULES.values():
+            want = cases.outcome(cases.build(WORLD, plan, **given))
+            with cases.build(WORLD, plan, executor="dist", **given) as pipe:
+                assert cases.outcome(pipe) == want
+    x, y = delayed.samples(3, cases.SIZE)
+    pipe = cases.build(WORLD, asynchronous(), executor="dist", lr=lambda k: 0.1 + k * RANK)
+    pipe.step(x, y)
+    with pytest.raises(ConfigError, match=r"the values in call 1, step.*differ between rank 0 and"):
+        pipe.drain()
 
 
 def all_families() -> None:

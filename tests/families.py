@@ -200,15 +200,21 @@ def build(name: str, stages: Any, model: nn.Module | None = None, **options: Any
 
 
 def trained(
-    pipe: Pipeline, name: str, count: int = 8, cut: int = 3, snapshots: bool = False
+    pipe: Pipeline,
+    name: str,
+    count: int = 8,
+    cut: int = 3,
+    snapshots: list[Any] | None = None,
 ) -> list[float]:
-    """Train, ``cut`` micro-batches per step; the losses. Snapshots in between change nothing."""
+    """Train, ``cut`` micro-batches per step; the losses. Snapshots, taken in between where there
+    is a list for them, change nothing."""
     x, y = samples(name, count)
     losses = []
     for at in range(0, len(y), cut * SIZE):
         losses.append(pipe.step(taken(x, slice(at, at + cut * SIZE)), y[at : at + cut * SIZE]))
-        if snapshots:
-            pipe.eval(x, snapshot=True)
+        if snapshots is not None:
+            snapshots.append(pipe.eval(x, snapshot=True).tolist())
+            assert not pipe.flushed
     return torch.cat([*losses, pipe.drain()]).tolist()  # type: ignore[no-any-return]
 
 
@@ -221,7 +227,7 @@ class Outcome(NamedTuple):
     output: list[Any]
 
 
-def outcome(pipe: Pipeline, name: str, snapshots: bool = False) -> Outcome:
+def outcome(pipe: Pipeline, name: str, snapshots: list[Any] | None = None) -> Outcome:
     """Train, evaluate, and look at everything."""
     losses = trained(pipe, name, snapshots=snapshots)
     x, _ = samples(name, 2)

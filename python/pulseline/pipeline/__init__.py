@@ -6,5 +6,6 @@ from . import checkpoint
 from .options import Options
 from .pipeline import Pipeline
 from .stage import Record, Stage, Update
+from .step_rates import torch_lr
 
-__all__ = ["Options", "Pipeline", "Record", "Stage", "Update", "checkpoint"]
+__all__ = ["Options", "Pipeline", "Record", "Stage", "Update", "checkpoint", "torch_lr"]

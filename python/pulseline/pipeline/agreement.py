@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def facts(options: Options, schedule: object, stages: list[Stage]) -> dict[str, 
         "pulseline's version": f"{version}, draw numbering {ops.NUMBERING}",
         "torch's version": torch.__version__,
         "schedule": repr(schedule),
-        **{name: repr(value) for name, value in asdict(options).items()},
+        **{one.name: _option(getattr(options, one.name)) for one in fields(options)},
     }
     for stage in stages:
         of = f"of stage {stage.index}"
@@ -135,6 +135,10 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _option(value: object) -> str:
+    return _callable(value) if callable(value) else repr(value)
 
 
 def _plain(value: object) -> str:

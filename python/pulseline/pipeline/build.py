@@ -13,7 +13,13 @@ from ..optim import AnalogSGD
 from .split import Balance, Stages, has_parameters, names, split
 from .stage import Loss, Stage
 
-__all__ = ["OptimizerFactory", "check_stages", "cut", "refuse_model_arguments", "staged"]
+__all__ = [
+    "OptimizerFactory",
+    "check_stages",
+    "cut",
+    "made_of",
+    "staged",
+]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -101,12 +107,46 @@ def _check_makers(optimizer: OptimizerFactory | None, loss: Loss | None) -> None
         )
 
 
-def refuse_model_arguments(**given: Any) -> None:
-    """Refuse what only a model takes beside stages that are made.
+def made_of(
+    model: nn.Module | Sequence[nn.Module] | Sequence[Stage],
+    stages: Stages | None,
+    optimizer: OptimizerFactory | None,
+    loss: Loss | None,
+    balance: Balance,
+    inputs: Sequence[str] | None,
+) -> list[Stage]:
+    """Stages of whatever a pipeline is given; arguments: see :class:`.pipeline.Pipeline`.
+
+    Args:
+        model: to be cut, or modules, or stages. stages, balance, inputs: for a model.
+        optimizer, loss: for a model and modules.
+
+    Returns:
+        The stages, first one first.
 
     Raises:
-        ConfigError: one of the arguments is not None.
+        ConfigError: an argument is missing or belongs to another kind of model.
     """
+    if isinstance(model, nn.Module):
+        return cut(model, stages, optimizer, loss, balance, inputs)
+    _refuse_model_arguments(stages=stages, balance=balance, inputs=inputs)
+    modules = [one for one in model if isinstance(one, nn.Module)]
+    if modules and len(modules) == len(model):
+        return staged(modules, optimizer, loss)
+    _refuse_model_arguments(optimizer=optimizer, loss=loss)
+    return _all_stages(model)
+
+
+def _all_stages(given: Iterable[Any]) -> list[Stage]:
+    stages = list(given)
+    for one in stages:
+        if not isinstance(one, Stage):
+            raise ConfigError(f"stages hold a {type(one).__name__} beside a Stage; use one kind")
+    return stages
+
+
+def _refuse_model_arguments(**given: Any) -> None:
+    """Refuse what only a model takes beside stages that are made."""
     for name, value in given.items():
         if value is not None:
             raise ConfigError(f"{name} belongs to a model; stages that are made have their own")

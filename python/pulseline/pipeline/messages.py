@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..ops import is_finite
 
 __all__ = [
     "Bundle",
@@ -33,6 +34,7 @@ __all__ = [
     "decode",
     "encode",
     "errors",
+    "is_usable",
     "pack",
     "packed",
     "split",
@@ -230,6 +232,14 @@ def split(value: Any, size: int) -> list[Any]:
         parts = zip(*(split(one, size) for one in value.values()), strict=True)
         return [dict(zip(value, part, strict=True)) for part in parts]
     return [type(value)(part) for part in zip(*(split(one, size) for one in value), strict=True)]
+
+
+def is_usable(value: object) -> bool:
+    """No NaN and no infinity; beside other tensors -inf is that of a mask."""
+    if isinstance(value, Tensor):
+        return is_finite(value)
+    floats = [one for one in tensors_of(value) if one.is_floating_point()]
+    return not any(bool((one.isnan() | (one == math.inf)).any()) for one in floats)
 
 
 def check_samples(name: str, value: object) -> int:

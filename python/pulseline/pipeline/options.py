@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError, require
 from .executors import EXECUTORS
+from .step_rates import StepRate
 
 __all__ = ["Options"]
 
@@ -27,6 +28,12 @@ class Options:
         stage_threads: of torch, on which a stage computes. Convolutions, normalisations and means
             have other last bits on another number; with one that is given here, every executor
             gives the same. None: those of the process, shared out among the stages by "threads".
+        lr: learning rate as a function of the micro-batch's number, from 0: the update of
+            micro-batch k takes that of k, in every parameter group. It gives a number, or a list
+            with one per stage; see :mod:`.step_rates`, and :func:`.step_rates.torch_lr` for
+            schedulers of torch. None: what the optimizers say.
+        lr_factor: the same for a factor, as that of torch's LambdaLR: every group takes its own
+            rate times the factor.
 
     Raises:
         ConfigError: a value out of its range.
@@ -39,6 +46,8 @@ class Options:
     measure: bool = False
     seed: int | None = None
     stage_threads: int | None = None
+    lr: StepRate | None = None
+    lr_factor: StepRate | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(EXECUTORS)
@@ -54,6 +63,12 @@ class Options:
         require(number, self, "timeout", "use a positive number of seconds")
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         require(self.seed is None or whole, self, "seed", "use an integer, or leave it out")
+        for name in ("lr", "lr_factor"):
+            value = getattr(self, name)
+            known = "use a function of the micro-batch's number; a fixed one belongs to optimizer="
+            require(value is None or callable(value), self, name, known)
+        if self.lr is not None and self.lr_factor is not None:
+            raise ConfigError("lr and lr_factor are both given; use one of them")
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Options:

@@ -18,19 +18,19 @@ from ..identity import refuse_twins
 from ..optim import check_averaging
 from ..schedules import Event, Planner, Schedule, Segment, Span, named
 from .agreement import agree
-from .build import OptimizerFactory, check_stages, cut, refuse_model_arguments, staged
+from .build import OptimizerFactory, check_stages, made_of
 from .cautions import caution_choppers
 from .draws import Draws
 from .executors import make
 from .executors.execute import autocasts, casting, computing
-from .messages import changed, check_samples, split, tensors_of
+from .messages import changed, check_samples, is_usable, split, tensors_of
 from .options import Options
 from .split import Balance, Stages
-from .stage import Loss, Stage, is_finite
+from .stage import Loss, Stage
+from .step_rates import StepRates
 
 __all__ = ["Pipeline"]
 
-_INF = float("inf")
 # Micro-batches that one call of the executor gets at most; cutting changes no result.
 _CHUNK = 1024
 
@@ -43,22 +43,6 @@ def _copied(one: Tensor) -> Tensor:
 
 def _first(one: Tensor) -> Tensor:
     return one[:1].clone()
-
-
-def _is_usable(value: object) -> bool:
-    """No NaN and no infinity; beside other tensors -inf is that of a mask."""
-    if isinstance(value, Tensor):
-        return is_finite(value)
-    floats = [one for one in tensors_of(value) if one.is_floating_point()]
-    return not any(bool((one.isnan() | (one == _INF)).any()) for one in floats)
-
-
-def _all_stages(given: Any) -> list[Stage]:
-    stages = list(given)
-    for one in stages:
-        if not isinstance(one, Stage):
-            raise ConfigError(f"stages hold a {type(one).__name__} beside a Stage; use one kind")
-    return stages
 
 
 class Pipeline:
@@ -103,16 +87,7 @@ class Pipeline:
         **options: Any,
     ) -> None:
         self.options = Options.of(options)
-        if isinstance(model, nn.Module):
-            self.stages = cut(model, stages, optimizer, loss, balance, inputs)
-        else:
-            refuse_model_arguments(stages=stages, balance=balance, inputs=inputs)
-            modules = [one for one in model if isinstance(one, nn.Module)]
-            if modules and len(modules) == len(model):
-                self.stages = staged(modules, optimizer, loss)
-            else:
-                refuse_model_arguments(optimizer=optimizer, loss=loss)
-                self.stages = _all_stages(model)
+        self.stages = made_of(model, stages, optimizer, loss, balance, inputs)
         check_stages(self.stages)
         if isinstance(schedule, str):
             schedule = named(schedule, self.options.micro_batches)
@@ -125,6 +100,7 @@ class Pipeline:
         self.example: Any = None  # the first sample that was fed, for the cost model
         self._weights: dict[int, float] = {}
         self._losses: list[Tensor] = []  # that finished and were not returned yet
+        self._rates = self._step_rates()
         self._turn = threading.Lock()
         self._planner = Planner(schedule, len(self.stages))
         for index, stage in enumerate(self.stages, start=1):
@@ -150,6 +126,15 @@ class Pipeline:
             check_averaging(stage.module.parameters())
         stage.spans = deque(maxlen=65536) if self.options.measure else None
         stage.weights = self._weights
+
+    def _step_rates(self) -> StepRates | None:
+        """Rates of micro-batches, where a function gives them; factors multiply today's rates."""
+        for name in ("lr", "lr_factor"):
+            if (function := getattr(self.options, name)) is not None:
+                for stage in self.stages:
+                    stage.multiply_rates(name == "lr_factor")
+                return StepRates(name, function, len(self.stages))
+        return None
 
     def _seed(self) -> None:
         """Take the seed of the options, or that of torch at rank 0, in every process."""
@@ -206,7 +191,7 @@ class Pipeline:
                 f"x has shape {told[0]} and y {told[1]}; use as many samples of each in the first "
                 "dimension"
             )
-        if count and not (_is_usable(x) and _is_usable(y)):
+        if count and not (is_usable(x) and is_usable(y)):
             raise ConfigError(
                 "x or y holds a NaN or an infinity; remove such samples from the batch"
             )
@@ -219,7 +204,7 @@ class Pipeline:
 
     def _feed(self, x: Any, y: Any, count: int) -> None:
         size = self.micro_batch_size
-        self._note("step", *tensors_of(x), *tensors_of(y))
+        self._note("step", *tensors_of(x), *tensors_of(y), *self._feed_rates(-(-count // size)))
         if self.flushed:
             self._weights.clear()
         chunk = size * _CHUNK
@@ -238,6 +223,17 @@ class Pipeline:
                 self._executor.feed(k, one, its_target)
                 self._planner.feed()
             self._advance()
+
+    def _feed_rates(self, count: int) -> list[Tensor]:
+        """Queue the learning rates of the next micro-batches; what processes must agree on."""
+        if self._rates is None:
+            return []
+        first = self._planner.micro_batches
+        rates = self._rates.of(first, count)
+        for stage in self.local:
+            mine = (of_all[stage.index - 1] for of_all in rates)
+            stage.rates.extend(enumerate(mine, start=first))
+        return [torch.tensor(rates, dtype=torch.float64, device="cpu")]
 
     def _note(self, name: str, *arguments: Tensor | float) -> None:
         """Count a call that every process must make."""
@@ -325,14 +321,15 @@ class Pipeline:
         """Set the learning rate of every stage; at a flush point only.
 
         Raises:
-            ConfigError: it is negative or not finite, or micro-batches are in flight.
+            ConfigError: it is negative or not finite, micro-batches are in flight, or the rate is a
+                function of the micro-batch.
         """
         check_lr(lr)
         self.check_flushed("set_lr")
+        self.check_free("set_lr")
         self._note("set_lr", float(lr))
         for stage in self.stages:
-            for group in stage.optimizer.param_groups:
-                group["lr"] = lr
+            stage.set_lr(lr)
 
     def check_flushed(self, what: str) -> None:
         """Refuse what may not happen while micro-batches are in flight.
@@ -345,6 +342,18 @@ class Pipeline:
         """
         if not self.flushed:
             raise ConfigError(f"{what} needs a flush point; call drain() first")
+
+    def check_free(self, what: str) -> None:
+        """Refuse what sets a learning rate where a function gives it.
+
+        Args:
+            what: is about to happen, for the message.
+
+        Raises:
+            ConfigError: ``lr`` is a function.
+        """
+        if self.options.lr is not None:
+            raise ConfigError(f"{what} came where lr is a function; let that give the new rate")
 
     @property
     def flushed(self) -> bool:

@@ -6,7 +6,8 @@ micro-batch t, stage m trains with ::
     lr_m(t) = lr / tau_m^(1 - min(t / T, 1))        tau_m = max(staleness of stage m, 1)
 
 so the stages start at lr / tau and meet at lr after T micro-batches. Warm-up multiplies all of
-them by min((t + 1) / n, 1). Rates change at flush points only.
+them by min((t + 1) / n, 1). :func:`set_rates` changes them at flush points only;
+``Pipeline(..., lr_factor=lambda k: rates.factors(plan, stages, k))`` at every update.
 """
 
 from __future__ import annotations
@@ -96,14 +97,15 @@ def set_stage_lrs(pipe: Pipeline, lrs: Sequence[float]) -> list[float]:
         The same rates.
 
     Raises:
-        ConfigError: micro-batches are in flight, or there are more or fewer rates than stages.
+        ConfigError: micro-batches are in flight, there are more or fewer rates than stages, or the
+            rate is a function of the micro-batch.
     """
     pipe.check_flushed("setting learning rates")
+    pipe.check_free("setting learning rates")
     if len(lrs) != len(pipe.stages):
         raise ConfigError(
             f"lrs has {len(lrs)} entries for {len(pipe.stages)} stages; use one per stage"
         )
     for stage, lr in zip(pipe.stages, lrs, strict=True):
-        for group in stage.optimizer.param_groups:
-            group["lr"] = lr
+        stage.set_lr(lr)
     return list(lrs)

@@ -74,8 +74,9 @@ class Stage:
     """A module, the optimizer of its parameters, and what is in flight.
 
     The pipeline sets ``index`` (from 1), ``first``, ``averaged`` (an update applies the mean of its
-    micro-batches instead of their sum), ``weights`` and ``draws``; the executor sets ``time``
-    before each operation.
+    micro-batches instead of their sum), ``weights``, ``draws`` and ``rates`` (learning rates of
+    micro-batches that were not applied yet; with ``factors``: of what their group has as
+    "initial_lr"); the executor sets ``time`` before each operation.
 
     Args:
         module: of one argument, the message of the stage before (the first: an input), which
@@ -113,6 +114,8 @@ class Stage:
         self.index = 1
         self.first = True
         self.weights: Mapping[int, float] = {}  # of micro-batches that are shorter than others
+        self.rates: deque[tuple[int, float]] = deque()
+        self.factors = False
         self.draws: Draws | None = None
         self._draws_numbers: bool | None = None  # not known before the first F
         self.time = 0
@@ -286,6 +289,8 @@ class Stage:
         """U: apply everything pending, up to micro-batch k, as one step of the optimizer."""
         if self.averaged:
             average_pending(self._parameters, self._unapplied)
+        if self.rates:
+            self._take_rate(k)
         self.optimizer.step()
         self._unapplied = 0.0
         for parameter in self._parameters:
@@ -293,9 +298,30 @@ class Stage:
         self._updates.append((k, self.version, self.time))
         self.version += 1
 
+    def _take_rate(self, k: int) -> None:
+        """Bring every group to the learning rate of micro-batch k; those before it are over."""
+        rate = None
+        while self.rates and self.rates[0][0] <= k:
+            _, rate = self.rates.popleft()
+        if rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate if self.factors else rate
+
+    def multiply_rates(self, factors: bool) -> None:
+        """Say whether rates of micro-batches are factors of what every group has now."""
+        self.factors = factors
+        for group in self.optimizer.param_groups if factors else ():
+            group.setdefault("initial_lr", group["lr"])
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of every group, or what factors of it multiply."""
+        for group in self.optimizer.param_groups:
+            group["initial_lr" if self.factors else "lr"] = lr
+
     def abandon(self) -> None:
         """Forget everything in flight and pending; weights stay as they are."""
         self._saved.clear()
+        self.rates.clear()
         self._unapplied = 0.0
         self.optimizer.zero_grad()
 
