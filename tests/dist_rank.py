@@ -24,11 +24,11 @@ import families
 from pulseline.errors import BackendError, ConfigError, StageFailed
 from pulseline.nn import AnalogLinear
 from pulseline.optim import AnalogSGD
-from pulseline.pipeline import Pipeline, checkpoint
+from pulseline.pipeline import Pipeline, checkpoint, staleness
 from pulseline.pipeline.executors import dist as distributed
 from pulseline.pipeline.executors import processes, shared
 from pulseline.pipeline.stage import Stage
-from pulseline.schedules import asynchronous
+from pulseline.schedules import Delayed, asynchronous, from_ops
 from test_pipeline_errors import Poison
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -94,6 +94,27 @@ def step_rates() -> None:
     pipe.step(x, y)
     with pytest.raises(ConfigError, match=r"the values in call 1, step.*differ between rank 0 and"):
         pipe.drain()
+
+
+def own_schedules() -> None:
+    """A list of operations and delays that vary, through memory and in lock-step."""
+    listed = from_ops(["F0 F1 F2 B0 U0 B1 F3 U1 B2 B3 U3", "F0 B0 F1 B1 U1 F2 B2 U2 F3 B3 U3"])
+    plans = [listed, Delayed(lambda m, k: (5 * k + 3 * m) % 7)]
+    _same(plans, None)
+    _same(plans, "lockstep")
+
+
+def _same(plans: list[Any], link: str | None) -> None:
+    original = distributed.Distributed
+    distributed.Distributed = lambda *args: original(*args, link)  # type: ignore[assignment, misc]
+    try:
+        for plan in plans:
+            want = cases.outcome(cases.build(WORLD, plan))
+            with cases.build(WORLD, plan, executor="dist") as pipe:
+                assert cases.outcome(pipe) == want
+                assert staleness(pipe)
+    finally:
+        distributed.Distributed = original  # type: ignore[misc]
 
 
 def all_families() -> None:

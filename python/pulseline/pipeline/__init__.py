@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from . import checkpoint
+from .audit import staleness
 from .options import Options
 from .pipeline import Pipeline
 from .stage import Record, Stage, Update
 from .step_rates import torch_lr
 
-__all__ = ["Options", "Pipeline", "Record", "Stage", "Update", "checkpoint", "torch_lr"]
+__all__ = [
+    "Options",
+    "Pipeline",
+    "Record",
+    "Stage",
+    "Update",
+    "checkpoint",
+    "staleness",
+    "torch_lr",
+]

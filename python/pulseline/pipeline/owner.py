@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def of(pipe: Pipeline, config: Mapping[str, Any] | None) -> Owner:
     mine = [(_model_of(stage), _seeds_of(stage)) for stage in pipe.local]
     parts = [part for process in pipe.share(mine) for part in process]
     return {
-        "run": as_json("schedule", run | asdict(pipe.schedule)),
+        "run": as_json("schedule", run | pipe.schedule.described()),
         "config": as_json("config", config or {}),
         "model": as_json("model", {name: one for part, _ in parts for name, one in part.items()}),
         "seeds": {"seed": pipe.seed, **{name: n for _, part in parts for name, n in part.items()}},

@@ -16,15 +16,17 @@ from ..digest import digest
 from ..errors import ConfigError
 from ..identity import refuse_twins
 from ..optim import check_averaging
-from ..schedules import Event, Planner, Schedule, Segment, Span, named
+from ..schedules import Delayed, Event, Schedule, Segment, Span, named
 from .agreement import agree
 from .build import OptimizerFactory, check_stages, made_of
 from .cautions import caution_choppers
 from .draws import Draws
+from .events import events_of
 from .executors import make
 from .executors.execute import autocasts, casting, computing
 from .messages import changed, check_samples, is_usable, split, tensors_of
 from .options import Options
+from .past import Past
 from .split import Balance, Stages
 from .stage import Loss, Stage
 from .step_rates import StepRates
@@ -102,7 +104,7 @@ class Pipeline:
         self._losses: list[Tensor] = []  # that finished and were not returned yet
         self._rates = self._step_rates()
         self._turn = threading.Lock()
-        self._planner = Planner(schedule, len(self.stages))
+        self._planner = schedule.planner(len(self.stages))
         for index, stage in enumerate(self.stages, start=1):
             self._take(stage, index)
         self._executor = make(
@@ -126,9 +128,14 @@ class Pipeline:
             check_averaging(stage.module.parameters())
         stage.spans = deque(maxlen=65536) if self.options.measure else None
         stage.weights = self._weights
+        plan = self.schedule
+        stage.past = Past(stage.module, plan.longest) if isinstance(plan, Delayed) else None
+        stage.rates.clear()
 
     def _step_rates(self) -> StepRates | None:
         """Rates of micro-batches, where a function gives them; factors multiply today's rates."""
+        for stage in self.stages:
+            stage.multiply_rates(False)
         for name in ("lr", "lr_factor"):
             if (function := getattr(self.options, name)) is not None:
                 for stage in self.stages:
@@ -204,7 +211,7 @@ class Pipeline:
 
     def _feed(self, x: Any, y: Any, count: int) -> None:
         size = self.micro_batch_size
-        self._note("step", *tensors_of(x), *tensors_of(y), *self._feed_rates(-(-count // size)))
+        self._note("step", *tensors_of(x), *tensors_of(y), *self._announce(-(-count // size)))
         if self.flushed:
             self._weights.clear()
         chunk = size * _CHUNK
@@ -215,7 +222,7 @@ class Pipeline:
                 samples = min(count, size)
                 if not samples:
                     return
-                if samples < size and self._shares_update(k):
+                if samples < size and self.schedule.shares_update(k):
                     self._weights[k] = samples / size
                 count -= samples
                 if self.example is None:
@@ -224,26 +231,23 @@ class Pipeline:
                 self._planner.feed()
             self._advance()
 
-    def _feed_rates(self, count: int) -> list[Tensor]:
-        """Queue the learning rates of the next micro-batches; what processes must agree on."""
-        if self._rates is None:
-            return []
-        first = self._planner.micro_batches
-        rates = self._rates.of(first, count)
+    def _announce(self, count: int) -> list[Tensor]:
+        """Queue what functions give for the next micro-batches; processes must agree on it."""
+        first, plan = self._planner.micro_batches, self.schedule
+        rates = self._rates.of(first, count) if self._rates else []
+        delays = plan.of(len(self.stages), first, count) if isinstance(plan, Delayed) else []
         for stage in self.local:
-            mine = (of_all[stage.index - 1] for of_all in rates)
-            stage.rates.extend(enumerate(mine, start=first))
-        return [torch.tensor(rates, dtype=torch.float64, device="cpu")]
+            m = stage.index - 1
+            stage.rates.extend((first + n, of_all[m]) for n, of_all in enumerate(rates))
+            if stage.past is not None:
+                stage.past.delays.extend(of_all[m] for of_all in delays)
+        given = [one for one in (rates, delays) if one]
+        return [torch.tensor(one, dtype=torch.float64, device="cpu") for one in given]
 
     def _note(self, name: str, *arguments: Tensor | float) -> None:
         """Count a call that every process must make."""
         if self._executor.calls is not None:
             self._executor.calls.add(name, *arguments)
-
-    def _shares_update(self, k: int) -> bool:
-        """Whether an update covers micro-batch k and others."""
-        plan = self.schedule
-        return plan.micro_batches > 1 and (plan.updates_at_flush or k < plan.warmup)
 
     def drain(self) -> Tensor:
         """Flush: finish everything in flight, with a short last mini-batch if need be.
@@ -286,6 +290,9 @@ class Pipeline:
             self._planner.abandon()
             self._executor.abandon()
             raise
+        for stage in self.local if drain else ():
+            if stage.past is not None:
+                stage.past.clear()
 
     def eval(self, x: Any, drain: bool = True, snapshot: bool = False) -> Any:
         """The network's output, modules in eval mode, where every loss that finished is kept.
@@ -357,8 +364,8 @@ class Pipeline:
 
     @property
     def flushed(self) -> bool:
-        """True when no micro-batch is in flight."""
-        return self._planner.flushed
+        """True when no micro-batch is in flight, and no delay reaches behind this moment."""
+        return self._planner.flushed and not any(stage.past for stage in self.local)
 
     @property
     def cycles(self) -> int:
@@ -442,15 +449,7 @@ class Pipeline:
         Args:
             before: clock cycle at which to stop; None: everything that the stages still hold.
         """
-        found: list[tuple[int, int, int, Event]] = []
-        for stage in self.local:
-            m = stage.index
-            for k, v_f, v_b, t_f, t_b in (*stage.records, *stage.open_records):
-                found.append((t_f, m, 0, Event(t_f, m, "F", k, v_f)))
-                if t_b >= 0:
-                    found.append((t_b, m, 1, Event(t_b, m, "B", k, v_b)))
-            for k, version, time in stage.updates:
-                found.append((time, m, 2, Event(time, m, "U", k, version)))
+        found = events_of(self.local)
         if before is not None:
             found = [one for one in found if one[0] < before]
         merged = sorted(one for part in self.share(found) for one in part)

@@ -23,6 +23,7 @@ from ..schedules import Span
 from ..torch_private import run_backward
 from .draws import Draws, may_draw
 from .messages import Bundle, Message, errors, pack, packed, tensors_of
+from .past import Past
 
 __all__ = ["Loss", "Record", "Stage", "Update", "evaluating", "is_finite"]
 
@@ -76,7 +77,8 @@ class Stage:
     The pipeline sets ``index`` (from 1), ``first``, ``averaged`` (an update applies the mean of its
     micro-batches instead of their sum), ``weights``, ``draws`` and ``rates`` (learning rates of
     micro-batches that were not applied yet; with ``factors``: of what their group has as
-    "initial_lr"); the executor sets ``time`` before each operation.
+    "initial_lr") and ``past`` (for delayed forward passes); the executor sets ``time`` before each
+    operation.
 
     Args:
         module: of one argument, the message of the stage before (the first: an input), which
@@ -116,6 +118,7 @@ class Stage:
         self.weights: Mapping[int, float] = {}  # of micro-batches that are shorter than others
         self.rates: deque[tuple[int, float]] = deque()
         self.factors = False
+        self.past: Past | None = None
         self.draws: Draws | None = None
         self._draws_numbers: bool | None = None  # not known before the first F
         self.time = 0
@@ -164,6 +167,13 @@ class Stage:
             StageFailed: a part of it that takes gradients is not finite.
             ConfigError: the module gives what stages do not pass on, the loss no scalar.
         """
+        if self.past is None:
+            return self._forward(k, x, target, self.version)
+        back = self.past.back()
+        with self.past.at(back):
+            return self._forward(k, x, target, self.version - back)
+
+    def _forward(self, k: int, x: Any, target: Any, version: int) -> Message:
         leaves: Any = x
         if type(x) is Bundle:
             x, leaves = x.open()
@@ -185,7 +195,7 @@ class Stage:
             finite = self.finite(one)
         if not finite:
             raise StageFailed(self.index, "F", k, "its output is NaN or infinite")
-        self._saved.append((k, leaves, out, self.version, self.time))
+        self._saved.append((k, leaves, out, version, self.time))
         if len(self._saved) > self.peak:
             self.peak = len(self._saved)
         return message
@@ -291,6 +301,8 @@ class Stage:
             average_pending(self._parameters, self._unapplied)
         if self.rates:
             self._take_rate(k)
+        if self.past is not None:
+            self.past.keep()
         self.optimizer.step()
         self._unapplied = 0.0
         for parameter in self._parameters:
@@ -322,6 +334,8 @@ class Stage:
         """Forget everything in flight and pending; weights stay as they are."""
         self._saved.clear()
         self.rates.clear()
+        if self.past is not None:
+            self.past.clear()
         self._unapplied = 0.0
         self.optimizer.zero_grad()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .delayed import Delayed
+from .listed import from_ops
 from .named import NAMES, asynchronous, named, sequential, synchronous
 from .ops import Event, Op, Program, Span, Times, stage_time
 from .planner import Planned, Planner, Segment
@@ -12,6 +14,7 @@ from .torch_csv import to_torch_csv
 
 __all__ = [
     "NAMES",
+    "Delayed",
     "Event",
     "Op",
     "Planned",
@@ -25,6 +28,7 @@ __all__ = [
     "auto_depths",
     "check_times",
     "chrome_trace",
+    "from_ops",
     "gantt",
     "modelled_spans",
     "named",

@@ -25,9 +25,9 @@ are compared with the planner and with an independent clock in the tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from .ops import Op, Program, next_kind
@@ -139,6 +139,14 @@ class Plan:
     def segment(self) -> int | None:
         """Micro-batches between two flushes that the schedule itself asks for; None: no limit."""
         return self.micro_batches if self.updates_at_flush else self.flush_every
+
+    def shares_update(self, k: int) -> bool:
+        """Whether an update covers micro-batch k and others."""
+        return self.micro_batches > 1 and (self.updates_at_flush or k < self.warmup)
+
+    def described(self) -> dict[str, Any]:
+        """What a run must share to continue another one."""
+        return asdict(self)
 
     @property
     def interval(self) -> int:

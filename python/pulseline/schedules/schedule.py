@@ -14,10 +14,15 @@ __all__ = ["Schedule"]
 
 
 class Schedule(Plan):
-    """One schedule; build it with the functions of ``named.py``. Its fields: :class:`Plan`."""
+    """One schedule; build it with the functions of ``named.py``, with :func:`.listed.from_ops` from
+    a list of operations, or as :class:`.delayed.Delayed`. Its fields: :class:`Plan`."""
+
+    def planner(self, stages: int) -> Planner:
+        """What decides in which clock cycle each operation of so many stages takes place."""
+        return Planner(self, self.check_stages(stages))
 
     def _run(self, stages: int, micro_batches: int) -> Planner:
-        planner = Planner(self, self.check_stages(stages))
+        planner = self.planner(stages)
         planner.feed(micro_batches)
         return planner
 
