@@ -185,7 +185,7 @@ def test_schedule(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --stages 5", "stages is 5, more than the 4 layers with parameters"),
         ("train --device wood", "device is 'wood'; use one of constant_step, "),
         ("train --schedule fast", "invalid choice: 'fast'"),
-        ("train --data mnist", "invalid choice: 'mnist'"),
+        ("train --data mnist", "train-images-idx3-ubyte is missing, with and without .gz; the"),
         ("train --set colour=red", "--set is 'colour=red'; use FIELD=VALUE, FIELD one of dw_min, "),
         ("train --set dw_min", "--set is 'dw_min'; use FIELD=VALUE"),
         ("train --set dw_min=0.1 dw_min=0.2", "--set gives dw_min twice; give it once"),

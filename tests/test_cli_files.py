@@ -159,7 +159,11 @@ def test_a_result_is_whole_or_the_old_one(
         "cannot be written (No space left on device); use another directory"
     )
     assert (tmp_path / "result.json").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["accuracy.png", "result.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "accuracy.png",
+        "result.json",
+        "run.toml",
+    ]
 
 
 def test_a_disk_that_is_full_at_a_checkpoint(

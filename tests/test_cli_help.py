@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,9 +72,15 @@ def test_every_option_says_what_it_is(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_examples(
-    capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.toml").write_text("epochs = 2")  # which an example takes
     words = name.split()[1:]
     code, out, err = run(capsys, *words, "--help")
     assert (code, err) == (0, "")

@@ -150,7 +150,7 @@ def test_spans_keep_versions_and_order() -> None:
         (lambda: asynchronous(True, "auto", times=[EQUAL]), "use half duplex"),
         (lambda: asynchronous(inflight="deep"), "use 'auto' or one number per stage"),
         (lambda: auto_depths([(1.0, -1.0, 0.0)]), "times of stage 1 are"),
-        (lambda: auto_depths([EQUAL, (0.0, 0.0, 0.0)]), "use at least one that is > 0"),
+        (lambda: auto_depths([(0.0, 0.0, 0.0)] * 2), "every stage; use at least one that is > 0"),
         (lambda: auto_depths([EQUAL], float("nan")), "latency is nan"),
         (lambda: timed([FORWARD_FIRST, NEEDS_BOTH], [EQUAL] * 2), "waiting at 1B0, 2F1"),
     ],
@@ -163,3 +163,13 @@ def test_errors_are_one_sentence(make, message: str) -> None:  # type: ignore[no
 def test_a_schedule_with_automatic_depths_is_plain_data() -> None:
     plan = asynchronous(inflight="auto", times=[EQUAL] * 3, latency=1.0)
     assert plan == Schedule("asynchronous", depths=(5, 3, 1))
+
+
+def test_a_stage_without_matrices_takes_no_time() -> None:
+    """Embeddings alone, say: the others' times are what they were."""
+    nothing = (0.0, 0.0, 0.0)
+    alone = modelled_spans(asynchronous(), [EQUAL, EQUAL], 5)
+    beside = modelled_spans(asynchronous(inflight=[2, 2, 1]), [nothing, EQUAL, EQUAL], 5)
+    moved = [(s.stage - 1, *s[1:]) for s in beside if s.stage > 1]
+    assert sorted(moved) == sorted(tuple(s) for s in alone)
+    assert auto_depths([nothing, EQUAL, EQUAL])[1:] == auto_depths([EQUAL, EQUAL])

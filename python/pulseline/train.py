@@ -1,4 +1,4 @@
-"""Training a classifier in a pipeline: epochs, learning rates, checkpoints.
+"""Training in a pipeline, a classifier or a model of text: epochs, learning rates, checkpoints.
 
 Recipe of the digits: micro-batches of one sample, lr .01 x .8 per epoch, 10 epochs. Accuracy is the
 mean over the last three epochs. (lr .01 x .88 ends in the same place after 12.)
@@ -6,6 +6,7 @@ mean over the last three epochs. (lr .01 x .88 ends in the same place after 12.)
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import Digits
+from .data import DataSet, as_input
 from .errors import ConfigError
 from .optim import AnalogSGD
 from .pipeline import Pipeline, checkpoint
@@ -33,6 +34,8 @@ __all__ = [
     "Run",
     "Saving",
     "accuracy",
+    "evaluate",
+    "loss_of",
     "pipeline",
     "train",
 ]
@@ -40,6 +43,8 @@ __all__ = [
 LR = 0.01
 LR_DECAY = 0.8
 EPOCHS = 10
+# Test samples that one evaluation takes: a bound on memory; converters draw the same noise in each.
+_EVALUATED = 1000
 
 Progress = Callable[[int, str], None]
 Notice = Callable[[str], None]
@@ -65,13 +70,15 @@ class Epoch(NamedTuple):
 
     Attributes:
         samples, cycles: trained samples and clock cycles so far.
-        accuracy: of the test images, in percent. loss: mean over the epoch.
+        accuracy: of the test labels, or next tokens, in percent. loss: mean over the epoch.
+        test_loss: mean cross entropy of the test samples, in nats per label or token.
     """
 
     samples: int
     cycles: int
     accuracy: float
     loss: float
+    test_loss: float
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class Run:
 
 
 def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> Pipeline:
-    """A pipeline trained by AnalogSGD on the cross entropy.
+    """A pipeline trained by AnalogSGD on the cross entropy, see :func:`loss_of`.
 
     Args:
         model: to be cut. stages: how many. lr: of all of them.
@@ -143,39 +150,63 @@ def pipeline(model: nn.Module, stages: int, lr: float = LR, **options: Any) -> P
         model,
         stages,
         optimizer=lambda parameters: AnalogSGD(parameters, lr=lr),
-        loss=nn.functional.cross_entropy,
+        loss=loss_of,
         **options,
     )
 
 
-def accuracy(pipe: Pipeline, x: Tensor, y: Tensor) -> float:
-    """Percent of the images that the network assigns to their labels.
+def loss_of(output: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy of every label, or of every next token.
 
     Args:
-        pipe: with the network. x: (n, 64) images. y: (n,) labels.
+        output: (samples, classes) or (samples, length, tokens). target: without the last dimension.
     """
-    return 100.0 * float((pipe.eval(x).argmax(dim=1) == y).double().mean())
+    return nn.functional.cross_entropy(output.flatten(0, -2), target.flatten())
+
+
+def accuracy(pipe: Pipeline, x: Tensor, y: Tensor) -> float:
+    """Percent of the labels, or next tokens, that the network gives most weight.
+
+    Args:
+        pipe: with the network. x: (n, ...) samples. y: (n,) labels, or (n, length) tokens.
+    """
+    return evaluate(pipe, x, y)[0]
+
+
+def evaluate(pipe: Pipeline, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy in percent, and the mean cross entropy in nats; see :func:`accuracy`.
+
+    Args:
+        pipe: with the network. x, y: samples and what they are.
+    """
+    right, loss = 0, 0.0
+    parts = zip(torch.split(x, _EVALUATED), torch.split(y, _EVALUATED), strict=True)
+    for some, labels in parts:
+        out = pipe.eval(as_input(some))
+        right += int((out.argmax(dim=-1) == labels).sum())
+        loss += float(loss_of(out.float(), labels).double()) * labels.numel()
+    return 100.0 * right / y.numel(), loss / y.numel()
 
 
 def train(
     pipe: Pipeline,
-    data: Digits,
+    data: DataSet,
     recipe: Recipe,
     *,
     progress: Progress = lambda *_: None,
     notice: Notice = lambda _: None,
     saving: Saving | None = None,
-    finished: Callable[[Epoch], None] = lambda _: None,
+    finished: Callable[[Run], None] = lambda _: None,
     timeline_cycles: int = 48,
 ) -> Run:
     """Train by the recipe; drain and test after each epoch. Under "dist" all processes call it.
 
     Args:
-        pipe: to be trained. data: images and labels. recipe: epochs and learning rates.
+        pipe: to be trained. data: samples and labels. recipe: epochs and learning rates.
         progress: called with (samples, note) as work is done.
         notice: called with a sentence when a checkpoint is continued.
         saving: checkpoints of the run.
-        finished: called with each epoch that was trained, once it is tested.
+        finished: called after each epoch that was trained, once it is tested, with the run so far.
         timeline_cycles: clock cycles whose events the run keeps.
 
     Returns:
@@ -202,21 +233,25 @@ def train(
         pipe.set_lr(recipe.lr * recipe.decay**epoch)
         losses: list[Tensor] = []
         for part in torch.split(shuffled, chunk):
-            losses.append(pipe.step(data.x_train[part], data.y_train[part]))
-            progress(len(part), note)
+            losses.append(pipe.step(as_input(data.x_train[part]), data.y_train[part]))
+            progress(len(part), f"{note}loss {_newest(losses[-1]):.3f}")
         losses.append(pipe.drain())
         if epoch == 0:
             run.events = pipe.events(before=timeline_cycles)
-        right = accuracy(pipe, data.x_test, data.y_test)
+        right, test_loss = evaluate(pipe, data.x_test, data.y_test)
         loss = torch.cat(losses).mean().item()
-        run.epochs.append(Epoch((epoch + 1) * samples, pipe.cycles, right, loss))
-        note = f"{right:.1f} %"
+        run.epochs.append(Epoch((epoch + 1) * samples, pipe.cycles, right, loss, test_loss))
+        note = f"{right:.1f} %, "
         run.wall_s = before + time.perf_counter() - start
-        finished(run.epochs[-1])
+        finished(run)
         if saving is not None and ((epoch + 1) % saving.every == 0 or epoch + 1 == epochs):
             _save(pipe, run, saving)
     run.micro_batches = pipe.micro_batches
     return run
+
+
+def _newest(losses: Tensor) -> float:
+    return losses.mean().item() if len(losses) else math.nan
 
 
 def _save(pipe: Pipeline, run: Run, saving: Saving) -> None:

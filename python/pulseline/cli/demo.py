@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import train as training
-from ..data import Digits, load_digits
+from ..data import DataSet, load_digits
 from ..models import WIDTHS, network
 from ..train import EPOCHS, Recipe, Run
 from . import plots
 from .arguments import directory, folder, seed_number, whole, writing
 from .parser import add_command
-from .train import bar, window
+from .train import window
+from .train_logs import bar
 
 __all__ = ["MICRO_BATCHES", "STAGES", "add_parser", "run"]
 
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {out / 'accuracy.png'} and {out / 'schedules.png'}")
 
 
-def _train(data: Digits, name: str, device: str, schedule: str, recipe: Recipe) -> Run:
+def _train(data: DataSet, name: str, device: str, schedule: str, recipe: Recipe) -> Run:
     """One run of one seed, with its accuracy before training."""
     model = network(device, recipe.seed)
     pipe = training.pipeline(model, STAGES, schedule=schedule, micro_batches=MICRO_BATCHES)

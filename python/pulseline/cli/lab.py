@@ -18,7 +18,7 @@ from ..lab.statistics import WORDS
 from .arguments import directory, folder, seed_numbers, whole, writing
 from .parser import add_command, add_set
 from .settings import changes
-from .train import say
+from .train_logs import say
 
 __all__ = ["add_parser", "run"]
 

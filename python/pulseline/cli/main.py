@@ -24,9 +24,10 @@ from .parser import Parser, add_command
 from .schedule import add_parser as add_schedule
 from .train import add_parser as add_train
 
-__all__ = ["LAB_PACKAGES", "build_parser", "main"]
+__all__ = ["PACKAGES", "build_parser", "main"]
 
-LAB_PACKAGES = ("sklearn", "matplotlib", "tqdm")
+# Packages that are imported where they are used -> extra that installs them.
+PACKAGES = {"sklearn": "lab", "matplotlib": "lab", "tqdm": "lab", "tensorboard": "tensorboard"}
 
 
 def build_parser() -> Parser:
@@ -106,10 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refused(error)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in LAB_PACKAGES:
+        name = (error.name or "").partition(".")[0]
+        if name not in PACKAGES:
             raise
         print(
-            f"pulseline: error: {error.name} is missing: pip install 'pulseline[lab]'",
+            f"pulseline: error: {error.name} is missing: pip install 'pulseline[{PACKAGES[name]}]'",
             file=sys.stderr,
         )
         return 2

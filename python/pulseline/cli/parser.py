@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from .runfile import OPTION, file_of, words
+
 __all__ = ["Parser", "add_command", "add_set"]
 
 
@@ -27,6 +29,16 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Help} | options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; what a run file says comes first, where the command takes one.
+
+        Raises:
+            ConfigError: the file cannot be read, or has a key that is no option.
+        """
+        if OPTION in self._option_string_actions and (path := file_of(args or ())):
+            args = [*words(path, self._actions, args), *args]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized"):

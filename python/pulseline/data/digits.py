@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import ConfigError
+from .sets import DataSet
 
-__all__ = ["Digits", "load_digits"]
-
-
-class Digits(NamedTuple):
-    """Images (n, 64) in [0, 1] as float32 and labels (n,) as int64."""
-
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
+__all__ = ["load_digits"]
 
 
-def load_digits(samples: int | None = None) -> Digits:
+def load_digits(samples: int | None = None) -> DataSet:
     """The digits / 16, a stratified 80/20 split with random_state 0: 1,437 and 360 images.
 
     Args:
         samples: training images to take, the first ones; None: all.
+
+    Returns:
+        Images as vectors of 64.
 
     Raises:
         ConfigError: there are fewer training images.
@@ -41,4 +33,5 @@ def load_digits(samples: int | None = None) -> Digits:
     if samples is not None and samples > len(x_train):
         raise ConfigError(f"samples is {samples}; use at most the {len(x_train)} training images")
     x_train, y_train = x_train[:samples], y_train[:samples]
-    return Digits(*(torch.from_numpy(a) for a in (x_train, y_train, x_test, y_test)))
+    parts = [torch.from_numpy(a) for a in (x_train, y_train, x_test, y_test)]
+    return DataSet.of(parts, (1, 8, 8))

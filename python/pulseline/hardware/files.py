@@ -56,7 +56,7 @@ def read(path: str | Path) -> Hardware:
     Raises:
         ConfigError: it cannot be read, or does not say what hardware it is.
     """
-    values = _content(Path(path))
+    values = content(Path(path))
     sources = values.pop("sources", {})
     base = values.pop("base", None)
     if base is not None and base not in PRESETS:
@@ -80,7 +80,15 @@ def read(path: str | Path) -> Hardware:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _content(path: Path) -> dict[str, Any]:
+def content(path: Path) -> dict[str, Any]:
+    """Names and values of a TOML or JSON file.
+
+    Args:
+        path: ends in ``.json``, or holds TOML.
+
+    Raises:
+        ConfigError: it cannot be read or understood, or holds no names.
+    """
     try:
         text = path.read_bytes().decode()
         values = json.loads(text) if path.suffix.lower() == ".json" else _toml(path, text)

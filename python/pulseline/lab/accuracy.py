@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from .. import cost
-from ..data import Digits, load_digits
+from ..data import DataSet, load_digits
 from ..hardware import asynchronous_ns, sequential_ns, synchronous_ns
 from ..pipeline.split import split
 from ..schedules import asynchronous, sequential
@@ -118,7 +118,7 @@ class Accuracy(Settings):
                 for a in self.grid(method):
                     yield {"seed": seed, **self._row(data, seed, method, a)}
 
-    def _row(self, data: Digits, seed: int, method: Method, a: float) -> Row:
+    def _row(self, data: DataSet, seed: int, method: Method, a: float) -> Row:
         model = deep.network(seed)
         for array in cost.arrays([model]):
             array.count_pulses()

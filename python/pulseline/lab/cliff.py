@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..data import Digits, load_digits
+from ..data import DataSet, load_digits
 from ..errors import ConfigError
 from ..pipeline.rates import Rates, set_rates
 from ..schedules import Schedule, asynchronous, sequential
@@ -119,7 +119,7 @@ class Cliff(Settings):
                     yield {"seed": seed, "part": "mended", "mitigation": name, **row}
 
     def _row(
-        self, data: Digits, seed: int, recipe: Recipe, stages: int, batch: int, a: float
+        self, data: DataSet, seed: int, recipe: Recipe, stages: int, batch: int, a: float
     ) -> Row:
         """Train; loss and accuracy are means over the second half."""
         batch //= recipe.divide

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import train as training
 from ..configs import IOConfig
-from ..data import Digits
+from ..data import DataSet
 from ..devices import Device, SoftBounds
 from ..errors import ConfigError
 from ..nn import to_analog
@@ -86,7 +86,7 @@ def pipeline(model: nn.Module, stages: int, a: float, batch: int, schedule: Any)
     return training.pipeline(model, stages, a * batch, schedule=schedule, micro_batch_size=batch)
 
 
-def parts(data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Tensor]:
+def parts(data: DataSet, seed: int, epochs: int, per_epoch: int) -> Iterator[Tensor]:
     """Indices of the training images between two evaluations, a new order every epoch."""
     draw = np.random.default_rng(seed)
     for _ in range(epochs):
@@ -96,7 +96,7 @@ def parts(data: Digits, seed: int, epochs: int, per_epoch: int) -> Iterator[Tens
 
 def train(
     pipe: Pipeline,
-    data: Digits,
+    data: DataSet,
     seed: int,
     epochs: int,
     per_epoch: int,

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..configs import IOConfig, ReadConfig
-from ..data import Digits, load_digits
+from ..data import DataSet, load_digits
 from ..devices import Device, LinearStep
 from ..schedules import asynchronous, sequential
 from . import deep
@@ -139,7 +139,7 @@ class Devices(Settings):
                 for value in values:
                     yield from self._rows(data, seed, name, name, value)
 
-    def _rows(self, data: Digits, seed: int, label: str, name: str, value: float) -> Iterator[Row]:
+    def _rows(self, data: DataSet, seed: int, label: str, name: str, value: float) -> Iterator[Row]:
         device, io = crossbar(name, value)
         for schedule, stages in SCHEDULES.items():
             plan = sequential() if stages == 1 else asynchronous()

@@ -38,15 +38,15 @@ def check_times(times: Sequence[Times], latency: float = 0.0) -> None:
         times: of every stage, see :data:`.ops.Times`. latency: of a message, in the same unit.
 
     Raises:
-        ConfigError: a time is negative or not finite, or a stage takes none at all.
+        ConfigError: a time is negative or not finite, or no stage takes any.
     """
     if not math.isfinite(latency) or latency < 0:
         raise ConfigError(f"latency is {latency}; use a finite time >= 0")
     for m, stage in enumerate(times, start=1):
         if len(stage) not in (3, 4) or not all(math.isfinite(t) and t >= 0 for t in stage):
             raise ConfigError(f"times of stage {m} are {stage}; use three finite numbers >= 0")
-        if sum(stage) <= 0:
-            raise ConfigError(f"times of stage {m} are {stage}; use at least one that is > 0")
+    if times and not any(map(sum, times)):
+        raise ConfigError("times are 0 in every stage; use at least one that is > 0")
 
 
 def loop_time(times: Sequence[Times], i: int, j: int, latency: float) -> float:

@@ -1,4 +1,4 @@
-"""Networks by name, digital or on crossbars: what the command line and the lab train.
+"""Networks on crossbars of a named device.
 
 The network of the digits: tanh 64-128-128-64-10 without bias, init std 2/sqrt(n_in), crosspoints
 with w in [-1, 1] and dw_min .001.
@@ -6,41 +6,22 @@ with w in [-1, 1] and dw_min .001.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import nn
 
-from . import devices, presets
-from .configs import IOConfig, ReadConfig, UpdateConfig
-from .devices import files
-from .errors import ConfigError
-from .nn import to_analog
+from .. import devices, presets
+from ..configs import IOConfig, ReadConfig, UpdateConfig
+from ..devices import files
+from ..errors import ConfigError
+from ..nn import to_analog
+from .nets import mlp
 
-__all__ = ["DEVICES", "WIDTHS", "converters", "crosspoint", "device_name", "mlp", "network"]
+__all__ = ["DEVICES", "converters", "crosspoint", "device_name", "network", "on_crossbars"]
 
-WIDTHS = (64, 128, 128, 64, 10)
 DEVICES = (*presets.models(), *presets.list(), "ideal", "digital")
-
-
-def mlp(seed: int, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
-    """A digital tanh network without bias, weights normal with std 2/sqrt(n_in).
-
-    Args:
-        seed: of torch's generator that draws them. widths: units of every layer, inputs first.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(widths):
-        layer = nn.Linear(n_in, n_out, bias=False)
-        with torch.no_grad():
-            layer.weight.normal_(0.0, 2 / math.sqrt(n_in), generator=generator)
-        layers += [layer, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
 
 
 def device_name(text: str) -> str:
@@ -91,20 +72,31 @@ def network(
     settings: Mapping[str, Any] | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The network of :func:`mlp` on tiles of the named device ("digital": as it is).
+    """The network of :func:`.nets.mlp` on crossbars, see :func:`on_crossbars`."""
+    return on_crossbars(mlp(seed), device, seed, settings, read)
+
+
+def on_crossbars(
+    model: nn.Module,
+    device: str,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+    read: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A network on crossbars of the named device ("digital": as it is).
 
     A preset is used as published, a device file as it is, a model with weights in [-1, 1] and
     dw_min .001 (soft_bounds_pmax: with its own curve).
 
     Args:
-        device: one of DEVICES, or a device file. seed: of weights and devices.
+        model: in plain torch. device: one of DEVICES, or a device file. seed: of the devices.
         settings: fields of the device that differ.
         read: fields of the converters, of both directions, that differ.
 
     Raises:
         ConfigError: there is no such device, or a value cannot be.
     """
-    device, model = device_name(device), mlp(seed)
+    device = device_name(device)
     if device == "digital" and not settings and not read:
         return model
     kind = replace(crosspoint(device), **settings or {})
