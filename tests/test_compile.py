@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 import pulseline as pl
 from pulseline.cells import cell_of
 from pulseline.errors import ConfigError
+from pulseline.nn.windows import PADDINGS, Windows
 from twin_modules import ORACLE, numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in torch itself
@@ -242,6 +245,39 @@ def test_batches_and_images_of_any_size() -> None:
     x = numbers(2, 2, 5, 7)
     assert torch.equal(call(x), eager(x))
     assert call(x[0]).shape == (3, 3, 5)
+
+
+def test_convolutions_share_a_graph_where_their_windows_are_equal() -> None:
+    """Outputs of these paddings have one shape."""
+    torch.compiler.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    x = numbers(2, 2, 6)
+    call = torch.compile(lambda layer, x: layer(x), backend=counter, fullgraph=True)
+    for graphs, mode in enumerate(("zeros", "circular", "replicate"), 1):
+        for seed in range(2):
+            layer = pl.nn.AnalogConv1d(2, 3, 3, padding=1, padding_mode=mode, seed=seed)
+            assert torch.equal(call(layer, x), copy.deepcopy(layer)(x))
+        assert counter.frame_count == graphs
+
+
+def test_the_least_image_of_windows_is_the_least_that_is_taken() -> None:
+    """Graphs compare with it; all options of one dimension that matter, on every size."""
+    for mode, transposed in (*((m, False) for m in PADDINGS), ("zeros", True)):
+        for kernel, stride, pad, dilation, extra in itertools.product(
+            (1, 3), (1, 2), (0, 1, 3), (1, 2), (0, 1)
+        ):
+            padding = ((pad, min(pad, 2)),)
+            more = (mode, transposed, (extra,))
+            one = Windows(1, 1, (kernel,), (stride,), (dilation,), padding, *more)
+            taken = []
+            for size in range(8):
+                try:
+                    one.shape((size,))
+                    taken.append(size)
+                except ConfigError:
+                    pass
+            assert taken == list(range(one.least[0], 8)), one
+            assert Windows.of(one.text) == one
 
 
 @pytest.mark.parametrize(

@@ -50,16 +50,16 @@ def test_reads_in_graphs(
 ) -> None:
     """On the oracle, where a read that is repeated gives what it gave."""
     layer, ops = make(), torch.ops.pulseline_nn
-    number, windows = layer.cell.number, []
+    number, windows = layer.cell.number, ""
     if not isinstance(layer, pl.nn.AnalogLinear):
-        windows = layer.windows.numbers()
-        assert type(layer.windows).of(tuple(windows)).numbers() == windows
+        windows = layer.windows.text
+        assert type(layer.windows).of(windows).text == windows
     anchor = torch.zeros((), requires_grad=True) if trains else None
     x, d = numbers(*shape), numbers(shape[0], *sizes)
-    torch.library.opcheck(ops.cell_forward.default, (x, number, list(sizes), windows, True))
+    torch.library.opcheck(ops.cell_forward.default, (x, number, sizes[0], windows, True))
     torch.library.opcheck(ops.cell_backward.default, (d, x, number, windows, True, grad, False))
     x.requires_grad_(grad)
-    torch.library.opcheck(ops.cell_read.default, (x, number, anchor, list(sizes), windows, True))
+    torch.library.opcheck(ops.cell_read.default, (x, number, anchor, sizes[0], windows, True))
 
 
 @pytest.mark.parametrize("make", ["linear", "conv", "lstm", "attention"])

@@ -150,7 +150,7 @@ class AnalogLayer(Settings, nn.Module):
         training = self.training
         cell: Any = self._modules["cell"]
         if torch.compiler.is_compiling() and by is cell:
-            return compiled_read(x, cell, training, (cell.weight.shape[0],))
+            return compiled_read(x, cell, training, cell.weight.shape[0])
         weight: Any = by.weight
         if getattr(weight, "cell", weight) is not cell:
             raise ConfigError(_HERE)

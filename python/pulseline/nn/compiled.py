@@ -7,13 +7,14 @@ does: ``W^T d``, and the pair (x, d) left pending. Torch's registration of a der
 while a graph is made.
 
 A graph holds a cell by a number, a tensor, so that graphs of equal layers are one, and the windows
-of a convolution as integers. The operators have effects that no schema tells (counters, noise,
-pairs), so they are registered as such: torch keeps every call, and their order.
+of a convolution as a text: one guard, where every integer would be one. The operators have effects
+that no schema tells (counters, noise, pairs), so they are registered as such: torch keeps every
+call, and their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,10 +32,10 @@ __all__ = ["compiled_read"]
 
 _LIBRARY = torch.library.Library("pulseline_nn", "DEF")
 for schema in (
-    "cell_read(Tensor x, Tensor number, Tensor? anchor, SymInt[] sizes, int[] windows, "
-    "bool training) -> Tensor",
-    "cell_forward(Tensor x, Tensor number, SymInt[] sizes, int[] windows, bool training) -> Tensor",
-    "cell_backward(Tensor d, Tensor x, Tensor number, int[] windows, bool training, bool wanted, "
+    "cell_read(Tensor x, Tensor number, Tensor? anchor, int outputs, str windows, bool training) "
+    "-> Tensor",
+    "cell_forward(Tensor x, Tensor number, int outputs, str windows, bool training) -> Tensor",
+    "cell_backward(Tensor d, Tensor x, Tensor number, str windows, bool training, bool wanted, "
     "bool trains) -> Tensor",
 ):
     _LIBRARY.define(schema)
@@ -45,16 +46,14 @@ with torch.inference_mode(False):
 _LEAF = gradient_node(_ANCHOR)
 
 
-def _reader(cell: Cell, x: Tensor, windows: Sequence[int]) -> Any:
+def _reader(cell: Cell, x: Tensor, windows: str) -> Any:
     """What reads: the cell, or where there are windows what unfolds images for it."""
     if not windows:
         return cell
-    return Convolved(cell, Windows.of(tuple(windows)), tuple(x.shape[2:]))
+    return Convolved(cell, Windows.of(windows), tuple(x.shape[2:]))
 
 
-def _forward(
-    x: Tensor, number: Tensor, sizes: Sequence[int], windows: Sequence[int], training: bool
-) -> Tensor:
+def _forward(x: Tensor, number: Tensor, outputs: int, windows: str, training: bool) -> Tensor:
     by = _reader(cell_of(number), x, windows)
     x = x.detach()
     y: Tensor = by.read(x) if training else by.evaluate(x)
@@ -65,7 +64,7 @@ def _backward(
     d: Tensor,
     x: Tensor,
     number: Tensor,
-    windows: Sequence[int],
+    windows: str,
     training: bool,
     wanted: bool,
     trains: bool,
@@ -89,12 +88,12 @@ def _read(
     x: Tensor,
     number: Tensor,
     anchor: Tensor | None,
-    sizes: Sequence[int],
-    windows: Sequence[int],
+    outputs: int,
+    windows: str,
     training: bool,
 ) -> Tensor:
     """``cell_read`` without a derivative: where inference mode makes a graph of it."""
-    return _forward(x, number, sizes, windows, training)
+    return _forward(x, number, outputs, windows, training)
 
 
 class _Read(Function):
@@ -106,13 +105,13 @@ class _Read(Function):
         x: Tensor,
         number: Tensor,
         anchor: Tensor | None,
-        sizes: Sequence[int],
-        windows: Sequence[int],
+        outputs: int,
+        windows: str,
         training: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, number)
         ctx.windows, ctx.training = windows, training
-        y: Tensor = _forward_op(x, number, sizes, windows, training)
+        y: Tensor = _forward_op(x, number, outputs, windows, training)
         return y
 
     @staticmethod
@@ -128,24 +127,25 @@ def _differentiable(
     x: Tensor,
     number: Tensor,
     anchor: Tensor | None,
-    sizes: Sequence[int],
-    windows: Sequence[int],
+    outputs: int,
+    windows: str,
     training: bool,
 ) -> Tensor:
     y: Tensor
     if torch.is_grad_enabled() and (x.requires_grad or anchor is not None):
-        y = _Read.apply(x, number, anchor, sizes, windows, training)
+        y = _Read.apply(x, number, anchor, outputs, windows, training)
     else:
-        y = _forward_op(x, number, sizes, windows, training)
+        y = _forward_op(x, number, outputs, windows, training)
     return y
 
 
-def _read_fake(x: Tensor, number: Tensor, anchor: Tensor | None, sizes: Any, *_: Any) -> Tensor:
+def _forward_fake(x: Tensor, number: Tensor, outputs: int, windows: str, training: bool) -> Tensor:
+    sizes = Windows.of(windows).shape(tuple(x.shape[2:])) if windows else (outputs,)
     return x.new_empty((x.shape[0], *sizes))
 
 
-def _forward_fake(x: Tensor, number: Tensor, sizes: Any, *_: Any) -> Tensor:
-    return x.new_empty((x.shape[0], *sizes))
+def _read_fake(x: Tensor, number: Tensor, anchor: Tensor | None, *rest: Any) -> Tensor:
+    return _forward_fake(x, number, *rest)
 
 
 def _backward_fake(
@@ -169,9 +169,7 @@ _forward_op = torch.ops.pulseline_nn.cell_forward.default
 _backward_op = torch.ops.pulseline_nn.cell_backward.default
 
 
-def compiled_read(
-    x: Tensor, cell: Any, training: bool, sizes: Sequence[int], windows: Sequence[int] = ()
-) -> Tensor:
+def compiled_read(x: Tensor, cell: Any, training: bool, outputs: int, windows: str = "") -> Tensor:
     """``y = W x`` of a cell where torch.compile makes a graph.
 
     Hooks on the weight see pairs, which are no tensors of a graph: it breaks for them.
@@ -179,16 +177,16 @@ def compiled_read(
     Args:
         x: (samples, cols), or images.
         cell: that is read. training: see :func:`pulseline.nn.function.read`.
-        sizes: of a sample of y. windows: of a convolution, see :meth:`.windows.Windows.numbers`.
+        outputs: rows of the matrix. windows: of a convolution, see :meth:`.windows.Windows.text`.
     """
     weight = cell.weight
     if cell.hooked:
         return _outside(x, cell, windows, training)
     anchor = _ANCHOR if weight.requires_grad else None
-    y: Tensor = _read_op(x, cell.number, anchor, sizes, windows, training)
+    y: Tensor = _read_op(x, cell.number, anchor, outputs, windows, training)
     return y
 
 
 @not_compiled_within
-def _outside(x: Tensor, cell: Any, windows: Sequence[int], training: bool) -> Tensor:
+def _outside(x: Tensor, cell: Any, windows: str, training: bool) -> Tensor:
     return read(x, cell.weight, _reader(cell, x, windows), training)

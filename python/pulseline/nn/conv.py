@@ -79,6 +79,7 @@ class AnalogConv(AnalogLayer):
         if not isinstance(self.padding, str):
             self.padding = self._tuple("padding", self.padding, 0)
         self.windows = self._windows()
+        self._told = self.windows.text, self.windows.least  # for graphs: two guards, not fifty
         crossbar = Crossbar.of(settings.pop("crossbar", None), **_rest(settings))
         one = identify(settings.get("seed"), settings.get("tile_id"))
         columns = self.in_channels * math.prod(self.kernel_size)
@@ -143,11 +144,15 @@ class AnalogConv(AnalogLayer):
         self._check(x)
         if single:
             x = x[None]
-        sizes = tuple(x.shape[2:])
+        cell: Any = self._modules["cell"]  # not by attribute: torch looks those up in Python
         if torch.compiler.is_compiling():
-            y = compiled_read(x, self.cell, self.training, windows.shape(sizes), windows.numbers())
+            whole = windows is self.windows
+            text, least = self._told if whole else (windows.text, windows.least)
+            if any(n < m for n, m in zip(x.shape[2:], least, strict=True)):
+                windows.shape(tuple(x.shape[2:]))  # which says so
+            y = compiled_read(x, cell, self.training, self.out_channels, text)
         else:
-            y = self._product(x, Convolved(self.cell, windows, sizes))
+            y = self._product(x, Convolved(cell, windows, tuple(x.shape[2:])))
         b = self._parameters["bias"]
         if b is not None:
             y = y + b.view(-1, *(1,) * self.dims)
@@ -300,6 +305,10 @@ class _ConvTranspose(AnalogConv):
         if len(sizes) != self.dims or not fits:
             most = tuple(n + s - 1 for n, s in zip(least, self.stride, strict=True))
             raise ConfigError(f"output_size is {sizes}; use sizes from {least} to {most}")
+        # plain integers also where torch.compile has symbols: a graph is of one of them
+        extra = tuple(
+            next(k for k in range(s) if k == n) for n, s in zip(extra, self.stride, strict=True)
+        )
         return self._convolve(x, self.windows._replace(extra=extra))
 
 

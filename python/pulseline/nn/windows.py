@@ -44,27 +44,41 @@ class Windows(NamedTuple):
     transposed: bool = False
     extra: _Sizes = ()
 
-    def numbers(self) -> list[int]:
-        """All of it as integers, for an operator; :meth:`of` takes them back."""
-        fields = (self.kernel, self.stride, self.dilation, *zip(*self.padding, strict=True))
+    @property
+    def text(self) -> str:
+        """All of it, for an operator; :meth:`of` takes it back."""
         extra = self.extra or (0,) * len(self.kernel)
-        found = [self.channels, self.outputs, PADDINGS.index(self.mode), int(self.transposed)]
-        for field in (*fields, extra):
-            found.extend(field)
-        return found
+        fields = (self.kernel, self.stride, self.dilation, *zip(*self.padding, strict=True), extra)
+        numbers = [n for field in fields for n in field]
+        first = (self.channels, self.outputs, int(self.transposed))
+        return " ".join([self.mode, *[str(n) for n in (*first, *numbers)]])
+
+    @property
+    def least(self) -> _Sizes:
+        """Sizes below which :meth:`shape` refuses images."""
+        found = []
+        for n, (front, behind) in enumerate(self.padding):
+            more = front + behind - self.dilation[n] * (self.kernel[n] - 1)
+            size = 1 - more
+            if self.transposed:
+                size = 1 + -(-(more - self.extra[n]) // self.stride[n])
+            elif self.mode in ("reflect", "circular"):
+                size = max(size, max(front, behind) + (self.mode == "reflect"))
+            found.append(max(size, 1))
+        return tuple(found)
 
     @staticmethod
     @lru_cache(maxsize=64)
-    def of(numbers: _Sizes) -> Windows:
-        """The windows that :meth:`numbers` were made of."""
-        channels, outputs, mode, transposed = numbers[:4]
-        dims = (len(numbers) - 4) // 6
-        kernel, stride, dilation, front, behind, extra = (
-            numbers[4 + n * dims : 4 + (n + 1) * dims] for n in range(6)
-        )
+    def of(text: str) -> Windows:
+        """The windows that :attr:`text` is of."""
+        mode, *words = text.split()
+        channels, outputs, transposed, *rest = map(int, words)
+        dims = len(rest) // 6
+        fields = [tuple(rest[n : n + dims]) for n in range(0, 6 * dims, dims)]
+        kernel, stride, dilation, front, behind, extra = fields
         padding = tuple(zip(front, behind, strict=True))
         sizes = (kernel, stride, dilation, padding)
-        return Windows(channels, outputs, *sizes, PADDINGS[mode], bool(transposed), extra)
+        return Windows(channels, outputs, *sizes, mode, bool(transposed), extra)
 
     def sizes(self, sizes: _Sizes) -> _Sizes:
         """Sizes of the output.
