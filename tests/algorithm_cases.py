@@ -150,7 +150,11 @@ def drawn(key: tuple[int, int], purpose: str, number: int, line: int) -> float:
     """One uniform of choppers and of where sweeps start."""
     draw = int(purpose == "chopper_rows")
     name = purpose.removesuffix("_rows")
-    return float(pl.ops.uniforms(key, name, torch.tensor([number]), torch.tensor([line]), draw))
+    return float(
+        pl.ops.uniforms(
+            pl.ops.DrawKey(*key), name, torch.tensor([number]), torch.tensor([line]), draw
+        )
+    )
 
 
 def specification(rule: Any, cell: Any) -> Any:

@@ -31,7 +31,8 @@ class Choppers:
     """
 
     def __init__(self, rule: Any, key: tuple[int, int], rows: int, plan: Sequence[Run]) -> None:
-        self._rule, self._key, self._rows, self._plan = rule, key, rows, plan
+        self._rule, self._rows, self._plan = rule, rows, plan
+        self._key = ops.DrawKey(*key)
         self.flips = [self._flips(run) for run in plan]
 
     def _flips(self, run: Run) -> Tensor | None:

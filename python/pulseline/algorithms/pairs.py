@@ -302,7 +302,7 @@ class VectorCell(SummedCell):
             turns = (numbers % count).tolist()
         else:
             zeros = torch.zeros_like(numbers)
-            drawn = ops.uniforms(self.identity.key, "column_choice", numbers, zeros)
+            drawn = ops.uniforms(ops.DrawKey(*self.identity.key), "column_choice", numbers, zeros)
             turns = (drawn * count).int().clamp(max=count - 1).tolist()
         return [s for s, turn in enumerate(turns) if turn == array]
 

@@ -72,7 +72,7 @@ def runs(
 
 def _start(key: tuple[int, int], sweep: int, cols: int) -> int:
     number = torch.tensor([sweep])
-    drawn = ops.uniforms(key, "column_choice", number, torch.zeros_like(number))
+    drawn = ops.uniforms(ops.DrawKey(*key), "column_choice", number, torch.zeros_like(number))
     return min(int(float(drawn) * cols), cols - 1)
 
 

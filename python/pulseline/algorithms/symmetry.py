@@ -44,14 +44,14 @@ def find_symmetry_point(array: Array, pulses: int, *, cyclic: bool = True) -> Te
         )
     rows, cols = array.shape
     columns = torch.arange(cols, dtype=torch.int32, device=array.held.device)
-    up = array.held.new_ones(rows, cols)
+    up, key = array.held.new_ones(rows, cols), ops.DrawKey(*array.identity.key)
     lines = torch.arange(rows * cols)
     for n in range(pulses):
         if cyclic:
             array.step(columns, up if n % 2 == 0 else -up)
             continue
         number = torch.full_like(lines, n)
-        drawn = ops.uniforms(array.identity.key, "chopper", number, lines, draw=2)
+        drawn = ops.uniforms(key, "chopper", number, lines, draw=2)
         signs = torch.where(drawn < 0.5, 1.0, -1.0).reshape(rows, cols)
         array.step(columns, signs.to(up))
     return array.pulsed.clone()
