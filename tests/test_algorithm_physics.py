@@ -22,27 +22,26 @@ PERFECT = pl.configs.IOConfig.perfect()
 def test_zero_shifting(cyclic: bool, tau: float, dw: float, sigma: float) -> None:
     """Mean and spread behind N pulses on soft bounds +-tau; bounds and steps exact in bfloat16.
 
-    Mean e_0 (1 - dw / tau)^N, which is e_0 exp(-N dw / tau) to first order; at the end it is 0 (for
-    alternating pulses, which end with a step down, -dw / 2 (1 - dw / (2 tau))^-1 to first order).
-    Variance in the steady state, from w' = w (1 - dw/tau) +- dw + noise: sigma^2 dw tau / 2 for
-    alternating and (1 + sigma^2) dw tau / 2 for random signs, to first order in dw / tau. 65,536
-    crosspoints: 6 standard errors of a mean are .023 and of a standard deviation .017 of the
-    spread; the first order leaves dw / tau of it.
+    Cycle noise has mean 0, so that the mean follows ``w (1 - dw / tau) +- dw`` exactly, and with
+    random signs ``w (1 - dw / tau)``: e_0 exp(-N dw / tau) to first order. Variance in the steady
+    state, from the square of the same step: sigma^2 dw tau / 2 alternating, (1 + sigma^2) of
+    dw tau / 2 with random signs, to first order in dw / tau. 65,536 crosspoints: 6 standard errors
+    are .023 of the spread for a mean, and .017 for a standard deviation, to which the first order
+    adds dw / tau.
     """
     device = still(pl.devices.SoftBounds(dw_min=dw, w_max=tau, w_min=-tau, dw_min_std=sigma))
     array = pl.Array(256, 256, device, seed=3)
     array.program(torch.full((256, 256), 0.5 * tau))
     half = round(tau / dw * math.log(2))
-    early = al.find_symmetry_point(array, half, cyclic=cyclic)
-    late = al.find_symmetry_point(array, 10 * half, cyclic=cyclic)
+    mean = 0.5 * tau
     spread = math.sqrt(dw * tau * (sigma**2 if cyclic else 1 + sigma**2) / 2)
-    first_order = dw / tau
-    close = (0.03 + first_order) * spread
-    decay = (1 - first_order) ** half
-    phase = {n: (-dw / 2 if n % 2 == 0 else dw / 2) if cyclic else 0.0 for n in (half, 11 * half)}
-    assert abs(float(early.mean()) - 0.5 * tau * decay - phase[half]) < close + dw * first_order
-    assert abs(float(late.mean()) - phase[11 * half]) < close + dw * first_order
-    assert abs(float(late.std()) / spread - 1) < 0.02 + first_order
+    for pulses in (half, 10 * half):
+        found = al.find_symmetry_point(array, pulses, cyclic=cyclic)
+        for n in range(pulses):
+            mean = mean * (1 - dw / tau) + (dw * (-1) ** n if cyclic else 0.0)
+        assert abs(float(found.mean()) - mean) < 0.025 * spread
+    assert abs(mean) < dw  # at the symmetry point, but for the last step
+    assert abs(float(found.std()) / spread - 1) < 0.02 + dw / tau
 
 
 def test_a_reference_pair_begins_at_the_symmetry_point() -> None:
@@ -62,13 +61,17 @@ def test_a_reference_pair_begins_at_the_symmetry_point() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_write_and_verify(noise: float) -> None:
-    device = pl.devices.SoftBounds(dw_min=2**-8, w_max_dtod=0.0, w_min_dtod=0.0, dw_min_std=noise)
+    device = pl.devices.SoftBounds(
+        dw_min=2**-8, dw_min_dtod=0.1, w_max_dtod=0.0, w_min_dtod=0.0, dw_min_std=noise
+    )
     array = pl.Array(40, 30, pl.Crossbar(device, io=PERFECT), seed=4)
     target = (normals(40, 30) * 0.15).clamp(-0.4, 0.4)
     (done,) = al.write_verify(array, target, tolerance=2**-7, rounds=30)
     assert done.within == 1.0
     assert float((array.held - target).abs().max()) <= 2**-7
-    assert done.pulses >= float((target / 2**-8).abs().sum()) / 3  # steps vary by +-30 % a device
+    assert (
+        done.pulses >= float((target / 2**-8).abs().sum()) / 3
+    )  # steps vary by 10 %, and shrink to 1/3 at .4
     (again,) = al.write_verify(array, target, tolerance=2**-7, rounds=30)
     assert again == (1, 0, 1.0, done.error)
 
@@ -76,7 +79,7 @@ def test_write_and_verify(noise: float) -> None:
 def test_write_and_verify_of_a_model() -> None:
     model: Any = pl.to_analog(
         torch.nn.Sequential(torch.nn.Linear(9, 8), torch.nn.Linear(8, 3)),
-        pl.devices.SoftBounds(),
+        pl.devices.ConstantStep(dw_min_dtod=0.1),
         seed=1,
         io=PERFECT,
     )
@@ -100,10 +103,10 @@ def test_a_sweep_moves_the_slow_array_by_at_most_its_pulses(most: int) -> None:
     device = still(pl.devices.ConstantStep(dw_min=2**-10, w_max=1.0, w_min=-1.0, dw_min_std=0.0))
     rule = al.TikiTaka2(max_pulses=most, lr_fast=0.3, lr_transfer=100.0)
     cell = cell_of(rule, device=device, io=PERFECT)
-    before = cell.slow.held.clone()
+    cell.program(torch.zeros(7, 5))
     x, d = torch.ones(20, 5), torch.full((20, 7), -1.0)  # 4 sweeps of 5 columns
     cell.update(x, d, 0.1)
-    assert torch.equal(cell.slow.held - before, torch.full((7, 5), 4 * most * 2**-10))
+    assert torch.equal(cell.slow.held, torch.full((7, 5), 4 * most * 2**-10))
 
 
 def test_choppers_undo_an_offset() -> None:
