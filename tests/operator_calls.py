@@ -91,7 +91,35 @@ def _update(make: Maker) -> Arguments:
     lr = make.random.choice((0.0, 0.01, 0.3))
     cells = make.cells(device) if pulsed else None
     key = (*make.key, make.k)
-    return list(update_arguments(weight, cells, x, d, device, config, lr, key, fired))
+    call = list(update_arguments(weight, cells, x, d, device, config, lr, key, fired))
+    ordered = not pulsed or fidelity not in ("grouped", "moments")
+    if not ordered or not make.batch * make.cols or make.random.random() < 0.5:
+        return call
+    taps = [(make.random.randrange(make.batch), make.random.randrange(make.cols)) for _ in range(5)]
+    return [*call, torch.tensor(sorted(taps), dtype=torch.int32), torch.zeros(make.rows, 5)]
+
+
+def _pulse(make: Maker) -> Arguments:
+    device = make.random.choice([*MODELS, devices.Ideal()])
+    pulsed = isinstance(device, devices.PulsedDevice)
+    weight = make.normals(make.rows, make.cols, scale=0.1)
+    lines = make.random.sample(range(make.cols), make.random.randint(0, make.cols))
+    counts = make.normals(make.rows, len(lines), scale=make.random.choice((1.0, 30.0))).round()
+    fired = torch.zeros(2, dtype=torch.int64) if make.random.random() < 0.5 else None
+    visible = make.normals(make.rows, make.cols) if make.random.random() < 0.5 else None
+    return [
+        *(weight, *(make.cells(device) if pulsed else (None, None, None))),
+        *(torch.tensor(lines, dtype=torch.int32), counts, make.k, device.name),
+        list(device.parameters()) if isinstance(device, devices.PulsedDevice) else [0.1],
+        ops.UpdateKey(*make.key, make.random.randrange(len(FIDELITIES))),
+        *(fired, visible, 0.01),
+    ]
+
+
+def _convert(make: Maker) -> Arguments:
+    config = make.random.choice([*READS, *OPTIONS[:2]])
+    settings = (ops.ReadSettings.of(config), ops.ConverterSettings.of(config))
+    return [make.normals(make.rows, make.cols), make.k, ops.DrawKey(*make.key), *settings]
 
 
 def _construct(make: Maker) -> Arguments:
@@ -132,6 +160,8 @@ MAKERS: dict[str, Callable[[Maker], Arguments]] = {
     "read_": _read,
     "read_chain_": _read_chain,
     "update_": _update,
+    "pulse_": _pulse,
+    "convert": _convert,
     "construct": _construct,
     "initial_normals": _normals,
     "construct_retention": _construct_retention,

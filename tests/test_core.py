@@ -73,6 +73,11 @@ def test_draws() -> None:
             [0x17BE5254, 0x0FCAE50A, 0xF9E43002, 0xBFF3215B],
         ),
         ((SEED, 1, 0, 129, 257, 1), [0x20C5497B, 0x8DFABC55, 0x6A3DF0D2, 0xE1E779C1]),
+        ((SEED, 7, 24, 5, 0, 1 << 23 | 16), [0xBA30916E, 0xA8326566, 0x8FC1825C, 0xA465E425]),
+        ((SEED, 7, 25, 2**32 + 3, 0, 0x30), [0x48252598, 0x0434A837, 0x2E2A78C2, 0x00F5297F]),
+        ((SEED, 7, 26, 2**40, 0, 1 << 23), [0xD50C91BB, 0x4CABC02A, 0x231A5392, 0xE5030663]),
+        ((SEED, 7, 27, 3, 129, 1), [0x9373945A, 0xCEE9CFF9, 0xDC3DEC95, 0x9672C7F1]),
+        ((SEED, 7, 28, 2**33, 0, 0), [0x297209C2, 0xD0B31824, 0x362863DA, 0xA9F66DC2]),
     )
     for (seed, tile_id, purpose, k, index, draw), answer in cases:
         assert core.draw(seed, tile_id, purpose, k, index, draw) == answer

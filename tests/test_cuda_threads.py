@@ -113,7 +113,7 @@ def test_who_leaves_launches_what_it_gathered(serial: Serial) -> None:
 
     def first() -> None:
         with ops.Batch() as batch:
-            update.update_cuda(*arguments(problems[0], weights[0]), batch)
+            update.update_cuda(*arguments(problems[0], weights[0]), batch=batch)
             inside.set()
             assert gone.wait(60)
 
@@ -121,7 +121,7 @@ def test_who_leaves_launches_what_it_gathered(serial: Serial) -> None:
     thread.start()
     assert inside.wait(60)
     with ops.Batch() as batch:
-        update.update_cuda(*arguments(problems[1], weights[1]), batch)
+        update.update_cuda(*arguments(problems[1], weights[1]), batch=batch)
     assert torch.equal(bits(weights[1]), bits(on_cpu(problems[1])))
     assert torch.equal(weights[0], problems[0].weight)
     gone.set()
@@ -232,7 +232,7 @@ def test_a_refused_update_stops_no_other(serial: Serial) -> None:
     weights = [p.weight.clone() for p in problems]
     batch = ops.Batch()
     for p, weight in zip(problems, weights, strict=True):
-        update.update_cuda(*arguments(p, weight), batch)
+        update.update_cuda(*arguments(p, weight), batch=batch)
     with pytest.raises(ConfigError, match=NAN):
         batch.launch()
     assert torch.equal(weights[0], problems[0].weight)
@@ -248,8 +248,8 @@ def test_a_block_that_fails_launches_what_it_gathered(serial: Serial) -> None:
 
     def block() -> None:
         with ops.Batch() as batch:
-            update.update_cuda(*arguments(p, weights[0]), batch)
-            update.update_cuda(*arguments(bad, weights[1]), batch)
+            update.update_cuda(*arguments(p, weights[0]), batch=batch)
+            update.update_cuda(*arguments(bad, weights[1]), batch=batch)
             raise KeyError("of the block")
 
     with pytest.raises(KeyError, match="of the block"):

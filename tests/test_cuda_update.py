@@ -272,8 +272,8 @@ def test_several_tiles_share_a_launch(backend: Emulated) -> None:
     with pytest.MonkeyPatch.context() as patch, ops.Batch() as batch:
         patch.setattr(backend.module, "update", counted)
         for p, weight in zip(problems, weights, strict=True):
-            update.update_cuda(*arguments(p, weight), batch)
-        update.update_cuda(*arguments(problems[0], weights[0]), batch)
+            update.update_cuda(*arguments(p, weight), batch=batch)
+        update.update_cuda(*arguments(problems[0], weights[0]), batch=batch)
         batch.launch()
     assert launched == [8, 2, 1, 1]
     wants = [on_cpu(p) for p in problems]
@@ -294,7 +294,7 @@ def test_a_tile_without_samples_shares_a_launch(backend: Emulated, fidelity: str
         weights = [problems[n].weight.clone() for n in order]
         with backend.settings(reverse=order[0] == 1), ops.Batch() as batch:
             for n, weight in zip(order, weights, strict=True):
-                update.update_cuda(*arguments(problems[n], weight), batch)
+                update.update_cuda(*arguments(problems[n], weight), batch=batch)
         for n, weight in zip(order, weights, strict=True):
             assert torch.equal(bits(weight), bits(alone[n]))
 

@@ -57,6 +57,7 @@ OPS_ROWS = (
     ("environment", "cuda.launch", "crosspoints", "wires", "unfold"),
     ("cuda.batch", "cuda.read"),
     ("read", "update", "retention"),
+    ("transfer",),
     ("resident",),
     ("__init__",),
 )
@@ -86,6 +87,7 @@ IMPORTERS = {
     "read",
     "update",
     "retention",
+    "transfer",
     "wires",
     "unfold",
 }
@@ -416,8 +418,8 @@ def test_isa_objects_export_one_symbol(tmp_path: Path) -> None:
 
 # Registered operators take tensors and numbers one by one, and so do the functions that state or
 # write out their arguments.
-OPERATORS = {"ops/update.py", "ops/retention.py", "tests/operators.py"}
-OPERATORS |= {f"reference/{name}.py" for name in ("read", "update", "retention")}
+OPERATORS = {"ops/update.py", "ops/retention.py", "ops/transfer.py", "tests/operators.py"}
+OPERATORS |= {f"reference/{name}.py" for name in ("read", "update", "retention", "transfer")}
 
 
 def python_files() -> Iterator[tuple[str, ast.Module]]:

@@ -99,6 +99,13 @@ def redraw_arguments() -> tuple[Any, ...]:
     return weight, weight + 0.1, step, x, d, LR, PULSES, 0.01, counted(3), UPDATE_KEY
 
 
+def counted_arguments() -> tuple[Any, ...]:
+    weight, step, slope, bound, *_, device, params, _, _, key = update_arguments("SoftBounds")
+    columns = torch.tensor([3, 0], dtype=torch.int32)
+    rest = (columns, normals(ROWS, 2).round(), 5, device, params, key)
+    return weight, step, slope, bound, *rest, counted(0), weight + 0.1, 0.01
+
+
 # Arguments of every operator that is not checked above.
 OTHERS: dict[str, Any] = {
     "read_chain_": lambda: chain_arguments(True),
@@ -107,6 +114,8 @@ OTHERS: dict[str, Any] = {
     "reset_": lambda: (*ageing(), 0.01, 3, DRAW_KEY),
     "disturb_": lambda: (ageing()[0], *ageing()[:2], 0.01, counted(3), DRAW_KEY),
     "redraw_": redraw_arguments,
+    "pulse_": counted_arguments,
+    "convert": lambda: (normals(ROWS, 3), 5, DRAW_KEY, IO, list(ops.ConverterSettings())),
 }
 
 

@@ -107,6 +107,96 @@ inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double
                 {"d", at.d, 4 * n.batch * n.rows}});
 }
 
+// Refuses what a cut batch alone can do, and memory of taps and of their values.
+inline void check_tapped(uint64_t w, const UpdateSizes& n, const UpdateKey& key, int device,
+                         uint64_t taps, int64_t count, uint64_t tapped) {
+  if (blocks_of(n.rows, key) != 1)
+    refuse("taps are given of a matrix of " + std::to_string(blocks_of(n.rows, key)) +
+           " blocks; use a layer of one group");
+  if (device >= 0 && (key.fidelity == kGrouped || key.fidelity == kMoments))
+    refuse("fidelity is " + std::to_string(key.fidelity) +
+           ", which joins samples; cut the update at taps, or use exact, strict or expected");
+  check_memory({{"tapped", tapped, 4 * n.rows * count}},
+               {{"taps", taps, 8 * count}, {"weight", w, 4 * n.rows * n.cols}});
+}
+// Rows of sample and column, in the order of samples.
+inline void check_taps(const int32_t* taps, int64_t count, int64_t batch, int64_t cols) {
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t sample = taps[2 * t], column = taps[2 * t + 1];
+    const bool there = 0 <= sample && sample < batch && 0 <= column && column < cols;
+    if (there && (t == 0 || taps[2 * t - 2] <= sample)) continue;
+    const std::string at = "taps[" + std::to_string(t) + "] is sample " + std::to_string(sample) +
+                           ", column " + std::to_string(column);
+    if (there) refuse(at + " behind a later sample; sort taps by sample");
+    refuse(at + " of " + std::to_string(batch) + " samples and " + std::to_string(cols) +
+           " columns; use one that there is");
+  }
+}
+
+// ---- transfers ----
+
+// Distinct columns, a number for each line, memory.
+inline void check_counted(const CountedAddresses& at, const UpdateSizes& n, int64_t number,
+                          int device, const std::vector<float>& params, double deviation,
+                          const UpdateKey& key) {
+  const int64_t size = 4 * n.rows * n.cols, lines = n.batch;
+  const bool none = device < 0 || (!at.step && !at.slope && !at.bound), flat = !has_slopes(device);
+  check_params(params);
+  check_amount("deviation", deviation);
+  if (blocks_of(n.rows, key) != 1)
+    refuse("single crosspoints of a matrix of " + std::to_string(blocks_of(n.rows, key)) +
+           " blocks are pulsed; use a layer of one group");
+  if (number < 0)
+    refuse("number is " + std::to_string(number) + "; use that of the first line, from 0 on");
+  check_memory(
+      {{"weight", at.w, size}, {"fired", at.fired, 16, true}, {"visible", at.visible, size, true}},
+      {{"step", none ? 0 : at.step, size, none},
+       {"slope", none || flat ? 0 : at.slope, size, none || flat},
+       {"bound", none ? 0 : at.bound, size, none},
+       {"columns", at.columns, 4 * lines},
+       {"counts", at.counts, 4 * n.rows * lines}});
+  std::vector<bool> seen(static_cast<size_t>(n.cols));
+  const auto* columns = pointer<const int32_t>(at.columns);
+  for (int64_t t = 0; t < lines; ++t) {
+    const int64_t j = columns[t];
+    const std::string what = "columns[" + std::to_string(t) + "] is " + std::to_string(j);
+    if (j < 0 || j >= n.cols)
+      refuse(what + " of " + std::to_string(n.cols) + " columns; use one that there is");
+    if (seen[size_t(j)]) refuse(what + " as an earlier one; use every column once in a call");
+    seen[size_t(j)] = true;
+  }
+}
+[[noreturn]] inline void refuse_counts(const float* counts, int64_t rows, int64_t lines) {
+  for (int64_t n = 0; n < rows * lines; ++n) {
+    const Limit limit = whole(-double(kMostCounted), double(kMostCounted));
+    if (!limit.hold(double(counts[n])))
+      refuse_value("counts[" + std::to_string(n / lines) + ", " + std::to_string(n % lines) + "]",
+                   text(counts[n]), limit);
+  }
+  refuse("counts hold what is no whole number; use whole numbers");
+}
+
+// A read of one driven line; what is not local to a crosspoint is refused.
+inline void check_transfer(const ReadSettings& s, const ConverterSettings& c, int64_t number) {
+  check_read(s);
+  if (c.ir_drop != kNoDrop)
+    refuse(
+        "ir_drop is on, where a crosspoint depends on all others; use ir_drop=\"none\" for "
+        "transfers, or read the column");
+  if (number < 0)
+    refuse("number is " + std::to_string(number) + "; use that of the first read, from 0 on");
+}
+inline ReadArgs transfer_args(const DrawKey& key, const ReadSettings& s) {
+  ReadArgs a = read_args(ReadKey{key.seed, key.tile_id, kTransferOutput, 1, 1, 0, 0}, s);
+  a.input_purpose = kTransferOutput;  // apart by the draw
+  return a;
+}
+inline Chain transfer_chain(const ReadArgs& a, const ConverterSettings& s) {
+  Chain c = chain_args(a, s, nullptr);
+  c.rounding_purpose = kTransferRounding;
+  return c;
+}
+
 // ---- between pulses ----
 
 struct Between {  // retain and reset; no pairs and words at all: they are drawn anew

@@ -11,6 +11,7 @@
 
 #include "bind/chain.h"
 #include "bind/checks.h"
+#include "bind/transfer.h"
 #include "bind/unfold.h"
 #include "cpu/kernels.h"
 
@@ -21,15 +22,22 @@ namespace {
 
 using bind::pointer;
 
-// device < 0: the ideal device.
-int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
-                    uint64_t d, int64_t rows, int64_t cols, int64_t batch, double lr, int device,
-                    const std::vector<float>& params, const bind::PulseSettings& pulses,
-                    uint64_t counters, const bind::UpdateKey& key, int threads, uint64_t fired) {
+// device < 0: the ideal device. taps: of a dense matrix, see cpu/placed.h.
+int64_t tile_update_tapped(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
+                           uint64_t d, int64_t rows, int64_t cols, int64_t batch, double lr,
+                           int device, const std::vector<float>& params,
+                           const bind::PulseSettings& pulses, uint64_t counters,
+                           const bind::UpdateKey& key, int threads, uint64_t fired, uint64_t taps,
+                           int64_t tap_count, uint64_t tapped) {
   int64_t* counter = &pointer<bind::Counters>(counters)->update;
   bind::check_update({w, step, slope, bound, x, d, 0, fired, reinterpret_cast<uint64_t>(counter)},
                      {rows, cols, batch}, lr, pulses, key, params, device);
+  if (tap_count) {
+    bind::check_tapped(w, {rows, cols, batch}, key, device, taps, tap_count, tapped);
+    bind::check_taps(pointer<const int32_t>(taps), tap_count, batch, cols);
+  }
   cpu::PlacedUpdate a = {bind::update_args(lr, pulses), 0, 0, 0, 0};
+  a.taps = {pointer<const int32_t>(taps), tap_count, pointer<float>(tapped)};
   a.w = pointer<float>(w);
   a.step = pointer<const uint32_t>(step);
   a.slope = pointer<const uint32_t>(slope);
@@ -51,6 +59,14 @@ int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, u
   py::gil_scoped_acquire gil;
   if (s.source == 0) bind::advance(counter, batch);
   return bind::code_of(s.source, s.sample) - s.saturated;  // which nothing is if something is wrong
+}
+
+int64_t tile_update(uint64_t w, uint64_t step, uint64_t slope, uint64_t bound, uint64_t x,
+                    uint64_t d, int64_t rows, int64_t cols, int64_t batch, double lr, int device,
+                    const std::vector<float>& params, const bind::PulseSettings& pulses,
+                    uint64_t counters, const bind::UpdateKey& key, int threads, uint64_t fired) {
+  return tile_update_tapped(w, step, slope, bound, x, d, rows, cols, batch, lr, device, params,
+                            pulses, counters, key, threads, fired, 0, 0, 0);
 }
 
 int64_t tile_read(uint64_t w, uint64_t x, uint64_t y, int64_t rows, int64_t cols, int64_t batch,
@@ -210,9 +226,14 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     return cpu::is_finite(pointer<const float>(values), count);
   });
   m.def("update", &tile_update);
+  m.def("update_tapped", &tile_update_tapped);
+  m.def("check_taps", [](uint64_t taps, int64_t count, int64_t batch, int64_t cols) {
+    bind::check_taps(pointer<const int32_t>(taps), count, batch, cols);
+  });
   m.def("read", &tile_read);
   bind_chain(m);
   bind_unfold(m);
+  bind_transfer(m);
   // What a launch on a GPU will be refused for, asked before it waits for others.
   m.def("check_update",
         [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,

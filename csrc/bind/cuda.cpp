@@ -37,4 +37,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind::bind_update(m);
   bind::bind_read(m);
   bind::bind_retention(m);
+  bind::bind_transfer(m);
 }

@@ -15,5 +15,6 @@ inline cudaStream_t cuda_stream(uint64_t handle) { return reinterpret_cast<cudaS
 void bind_update(pybind11::module_& m);
 void bind_read(pybind11::module_& m);
 void bind_retention(pybind11::module_& m);
+void bind_transfer(pybind11::module_& m);
 
 }  // namespace pulseline::bind

@@ -12,6 +12,7 @@
 //   RetentionSettings             what happens between pulses, see core/retention.h
 //   Counters                      of one array, in its buffer: samples read and pulsed so far
 //   UpdateAddresses, UpdateSizes  one tile's update in a launch of several (CUDA)
+//   CountedAddresses              counted pulses on single crosspoints, see cpu/counted.cpp
 //   UnfoldSizes                   an image and its patches, see core/unfold.h
 #include <pybind11/pybind11.h>
 
@@ -46,6 +47,7 @@ PULSELINE_NAMED(PulseSettings, double, granularity, desired_bl, fixed_bl, update
 PULSELINE_NAMED(RetentionSettings, double, lifetime, lifetime_dtod, reset, reset_dtod, reset_std,
                 diffusion, diffusion_dtod, drift_nu, drift_nu_dtod)
 PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired, counter)
+PULSELINE_NAMED(CountedAddresses, uint64_t, w, step, slope, bound, columns, counts, fired, visible)
 PULSELINE_NAMED(Counters, int64_t, forward, backward, evaluation, update)
 PULSELINE_NAMED(UpdateSizes, int64_t, rows, cols, batch)
 PULSELINE_NAMED(UnfoldSizes, int64_t, channels, sample_stride, channel_stride, stride0, stride1,
@@ -92,6 +94,10 @@ struct Limits<UpdateAddresses> {
   static constexpr Limit kOf[] = {kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
 };
 template <>
+struct Limits<CountedAddresses> {
+  static constexpr Limit kOf[] = {kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
+};
+template <>
 struct Limits<UpdateSizes> {
   static constexpr Limit kOf[] = {kAnyWhole, kAnyWhole, kAnyWhole};
 };
@@ -116,6 +122,7 @@ inline pybind11::dict layout() {
   d["PulseSettings"] = PulseSettings::kFields;
   d["RetentionSettings"] = RetentionSettings::kFields;
   d["UpdateAddresses"] = UpdateAddresses::kFields;
+  d["CountedAddresses"] = CountedAddresses::kFields;
   d["UpdateSizes"] = UpdateSizes::kFields;
   d["UnfoldSizes"] = UnfoldSizes::kFields;
   d["Counters"] = Counters::kFields;

@@ -12,6 +12,8 @@ enum Fidelity : int32_t { kStrict = 0, kExact = 1, kExpected = 2, kGrouped = 3, 
 // Cycle noise of exact and grouped, see rng.h. Low rank: sigma becomes sigma kRankUnit, xi the sum.
 enum Noise : int32_t { kIid = 0, kLowRank = 1 };
 
+constexpr int64_t kMostCounted = int64_t(1) << 20;  // counted pulses of a crosspoint in one call
+
 constexpr int64_t kGroupSamples = 256;  // most samples that are relaxed together
 constexpr float kGroupTravel = 0.3f;    // most expected steps of a group, as a part of the range
 

@@ -78,6 +78,9 @@ PL_HD Keys rounding_keys(const ReadArgs& a, const Chain& chain, int64_t sample, 
                    rounding_draw(line, side, pass, round));
 }
 
+// As a row block, of the draws of a line that is driven alone (one-hot reads).
+constexpr int64_t kDrivenLine = 1;
+
 // Noise management: alpha from the largest magnitude; `average` is the running average of kAverage
 // and moves if the chain says so.
 PL_HD float manage_input(const ReadArgs& a, const Chain& chain, float largest, float& average) {

@@ -39,7 +39,16 @@ enum Purpose : uint32_t {
   kBackwardRounding = 21,
   kEvaluationRounding = 22,
   kReadLines = 23,  // index = output, k = segment << 1 | transposed; words: noise, non-linearity
+  kTransferOutput = 24,    // one-hot reads: k = number of the read, hashed with the row; draw =
+                           // second pass << 23 | (16: the line that is driven)
+  kTransferRounding = 25,  // their stochastic rounding: draw as of kForwardRounding
+  kCountedPulses = 26,     // k = number of the line, hashed with row and column; draw = word, of
+                           // strict word << 5 | slot; kWritten: noise of the write
+  kChopper = 27,           // index = line, k = sweep, draw: 0 columns, 1 rows
+  kColumnChoice = 28,      // k = number of the transfer
 };
+
+constexpr uint32_t kWritten = 1u << 23;
 
 struct Philox4 {
   uint32_t v[4];

@@ -66,6 +66,28 @@ struct Written {
 void disturb(const Written& cells, const Rows& rows, const Stream& stream, uint64_t k, int threads);
 Status redraw(const PlacedUpdate& args, const Written& cells, int64_t block_rows, int threads);
 
+// Counted pulses: line t is column columns[t], all different, [rows][count] whole numbers of signed
+// pulses, n > 0 raises the weight. args: w, pairs, sizes, stream, fidelity (strict; expected:
+// without noise; all others are exact); line t draws as number args.k + t.
+struct CountedLines {
+  const int32_t* columns;
+  const float* counts;
+  int64_t count;
+};
+// Whether all are whole numbers up to kMostCounted; most [count + 16]: the largest of every line.
+bool counts_whole(const CountedLines& lines, int64_t rows, float* most);
+// += pulses, and the time that they take: every line is pulsed until its last row is done.
+void count_fired(const CountedLines& lines, int64_t rows, const float* most, int64_t* fired);
+void pulse_counted(const PlacedUpdate& args, const CountedLines& lines, const float* most,
+                   int device, const float* params, int threads);
+void pulse_ideal(const PlacedUpdate& args, const CountedLines& lines, float granularity);
+// Write noise anew where they came, by the number of the line.
+void rewrite(const PlacedUpdate& args, const CountedLines& lines, const Written& cells,
+             int threads);
+
+// Converters of one-hot reads, see transfer.cpp. args: w: [rows][batch] values, y: [rows][batch].
+void convert(const PlacedRead& args, const Chain& chain, int threads);
+
 // No NaN and no infinity.
 bool is_finite(const float* values, int64_t count);
 // Patches of an image into rows, and the sum of rows into an image, see core/unfold.h. store: every

@@ -31,6 +31,11 @@ struct PackedPlace {  // of a train word's slots in the packed layout
   int32_t word, shift;
 };
 
+struct SliceTap {          // see Taps
+  int32_t number;          // in the call
+  int32_t column, before;  // before: train words (expected: samples) of the slice that come first
+};
+
 struct UpdateJob {
   const PlacedUpdate* args;
   const ParameterKeys* drawn;  // crosspoints are drawn with these; nullptr: they are stored
@@ -59,7 +64,28 @@ struct UpdateJob {
   // where the line fires. Both nullptr: noise is iid.
   uint32_t* rank_columns;  // [count or group_count][kRankWords][padded_cols]
   uint32_t* rank_rows;     // [padded_rows][count or group_count][kRankWords]
+  // Taps of the slice by groups of columns, those of group g from tap_first[g] to tap_first[g + 1].
+  // nullptr: none.
+  const SliceTap* taps;
+  const int64_t* tap_first;  // [padded_cols / 32 + 1]
 };
+
+// Counted pulses, see counted.cpp.
+struct CountedRun {  // lines of neighbouring columns
+  int64_t column, line, count;
+};
+struct CountedJob {
+  UpdateJob cells;  // args and drawn
+  const CountedRun* runs;
+  int64_t run_count;
+  const float* counts;      // [rows][lines]
+  const uint32_t* keys[2];  // [draws][stride] of every line
+  int64_t lines, stride;
+  int64_t first, draws;  // of this pass
+  int32_t each;          // pulses of a draw
+  bool noisy;
+};
+using CountedRows = void (*)(const CountedJob&, const void* device, int64_t row0, int64_t row1);
 
 using UpdateRows = void (*)(const UpdateJob&, const void* device, int64_t row0, int64_t row1);
 
@@ -146,7 +172,7 @@ struct NormalsJob {  // [rows from `first` on][cols]
 struct OuterJob {  // w[row][col] += sum_b a[row][b] x[b][col], b in order, fma
   float* w;
   const float *a, *x;
-  int64_t rows, cols, batch, x_stride;
+  int64_t rows, cols, batch, a_stride, x_stride;
 };
 
 constexpr uint32_t kInfinity = 0x7f800000u;  // bits of a magnitude: from here on it is not finite
@@ -177,6 +203,8 @@ struct KernelTable {
   ConstructRows construct[kDevices], construct_retention;
   void (*initial_normals)(const NormalsJob&, int64_t row0, int64_t row1);
   UpdateRows mark_last;  // of the first row; the device is a pointer to int32_t [cols]
+  CountedRows counted[kDevices];
+  bool (*counts_whole)(const float* counts, int64_t lines, int64_t row0, int64_t row1, float* most);
 };
 
 #define PULSELINE_TABLES(X) X(baseline) X(avx2) X(avx512f) X(avx512)

@@ -1,5 +1,7 @@
 // One source, compiled once per instruction set: isa_*.cpp define PULSELINE_ISA_NAME, include their
 // vocabulary (simd_*.h) and then this file. Everything here has internal linkage but the table.
+#include <type_traits>
+
 #include "cpu/kernels.h"
 
 #ifndef PULSELINE_ISA_NAME
@@ -23,6 +25,7 @@
 #include "cpu/relax.inl"
 #include "cpu/retention.inl"
 #include "cpu/construct.inl"
+#include "cpu/counted.inl"
 // clang-format on
 
 namespace pulseline::cpu {
@@ -33,6 +36,7 @@ namespace pulseline::cpu {
 #define PL_GROUPED(D) grouped<D>,
 #define PL_MOMENTS(D) moments<D>,
 #define PL_CONSTRUCT(D) construct<D>,
+#define PL_COUNTED(D) counted<D>,
 
 extern const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME);
 const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
@@ -64,6 +68,8 @@ const KernelTable PL_CAT(table_, PULSELINE_ISA_NAME) = {
     construct_retention,
     initial_normals,
     mark_last,
+    {PULSELINE_DEVICES(PL_COUNTED)},
+    counts_whole,
 };
 
 }  // namespace pulseline::cpu

@@ -5,9 +5,17 @@
 
 namespace pulseline::cpu {
 
+// Taps of an update: what a column holds right after a sample, as if the batch ended there.
+struct Taps {
+  const int32_t* at = nullptr;  // [count][2] sample, column; in the order of samples
+  int64_t count = 0;
+  float* values = nullptr;  // [rows][count]
+};
+
 struct PlacedUpdate : UpdateArgs {
   int64_t x_stride, d_stride;  // from one sample to the next
   int64_t row0, col0;          // which crosspoint of the array w[0] is
+  Taps taps = {};              // of a dense matrix
 };
 
 struct PlacedRead : ReadArgs {

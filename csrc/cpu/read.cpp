@@ -211,6 +211,31 @@ Status read_block_of(const PlacedRead& a, int threads) {
   return {};
 }
 
+// Some rows of a batch, cut behind the samples that are tapped.
+void accumulate(const PlacedUpdate& a, const OuterJob& whole, int64_t row0, int64_t row1) {
+  constexpr int64_t kRows = 8;  // stay in the first-level cache from one cut to the next
+  const auto samples = [&](int64_t b0, int64_t b1, int64_t r0, int64_t r1) {
+    OuterJob job = whole;
+    job.a += b0;
+    job.x += b0 * job.x_stride;
+    job.batch = b1 - b0;
+    if (b0 < b1) table().accumulate_outer(job, r0, r1);
+  };
+  const int64_t step = a.taps.count ? kRows : row1 - row0;
+  for (int64_t r0 = row0; r0 < row1; r0 += step) {
+    const int64_t r1 = r0 + step < row1 ? r0 + step : row1;
+    int64_t b = 0;
+    for (int64_t t = 0; t < a.taps.count; ++t) {
+      const int64_t end = a.taps.at[2 * t] + 1;
+      samples(b, end, r0, r1);
+      b = end;
+      for (int64_t i = r0; i < r1; ++i)
+        a.taps.values[i * a.taps.count + t] = a.w[i * a.cols + a.taps.at[2 * t + 1]];
+    }
+    samples(b, a.batch, r0, r1);
+  }
+}
+
 Status update_ideal_block(const PlacedUpdate& a, int threads) {
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
   Scratch& scratch = Scratch::of_thread();
@@ -219,9 +244,8 @@ Status update_ideal_block(const PlacedUpdate& a, int threads) {
     for (int64_t i = 0; i < a.rows; ++i)
       scaled[i * a.batch + b] = -(a.train.lr * a.d[b * a.d_stride + i]);
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
-  const OuterJob job = {a.w, scaled, a.x, a.rows, a.cols, a.batch, a.x_stride};
-  parallel_chunks(a.rows, 48, threads,
-                  [&](int64_t r0, int64_t r1) { table().accumulate_outer(job, r0, r1); });
+  const OuterJob job = {a.w, scaled, a.x, a.rows, a.cols, a.batch, a.batch, a.x_stride};
+  parallel_chunks(a.rows, 48, threads, [&](int64_t r0, int64_t r1) { accumulate(a, job, r0, r1); });
   return {};
 }
 

@@ -348,10 +348,10 @@ void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
     const int64_t n = job.cols - j;
     for (int64_t i = row0; i < row1;) {
       const int rows = tile_rows(row1 - i);
-      const float* a = job.a + i * job.batch;
+      const float* a = job.a + i * job.a_stride;
       float* w = job.w + i * job.cols + j;
       if (n >= kPanel) {
-        register_tile_of<true, true>(rows, a, job.batch, job.x + j, job.x_stride, job.batch, w,
+        register_tile_of<true, true>(rows, a, job.a_stride, job.x + j, job.x_stride, job.batch, w,
                                      job.cols);
       } else {
         for (int r = 0; r < rows; ++r)
@@ -359,7 +359,7 @@ void accumulate_outer(const OuterJob& job, int64_t row0, int64_t row1) {
             const int64_t o = v * kLanes;
             F sum = load_partial(w + r * job.cols + o, n - o);
             for (int64_t b = 0; b < job.batch; ++b)
-              sum = fma(F(a[r * job.batch + b]),
+              sum = fma(F(a[r * job.a_stride + b]),
                         load_partial(job.x + b * job.x_stride + j + o, n - o), sum);
             store_partial(w + r * job.cols + o, sum, n - o);
           }

@@ -181,6 +181,47 @@ static Status redraw_block(const PlacedUpdate& a, const Written& cells, int thre
   return status;
 }
 
+void rewrite(const PlacedUpdate& a, const CountedLines& lines, const Written& cells, int threads) {
+  std::vector<Keys> keys(static_cast<size_t>(lines.count));
+  for (int64_t t = 0; t < lines.count; ++t)
+    keys[size_t(t)] = draw_keys(a.stream, kCountedPulses, a.k + uint64_t(t), kWritten);
+  std::optional<Anew> anew;
+  if (!cells.step) anew.emplace(cells.drawn, a.stream);
+  const Rows all = {0, a.rows, a.cols, 0};
+  over_rows(all, threads, [&](int64_t r0, int64_t r1, int64_t) {
+    std::vector<int32_t> last(static_cast<size_t>(a.cols), -1);
+    std::optional<DrawnRow> words;
+    if (anew) words.emplace(*anew, a.cols);
+    for (int64_t i = r0; i < r1; ++i) {
+      bool any = false;
+      for (int64_t t = 0; t < lines.count; ++t) {
+        const bool pulsed = lines.counts[i * lines.count + t] != 0.0f;
+        last[size_t(lines.columns[t])] = pulsed ? int32_t(t) : -1;
+        any |= pulsed;
+      }
+      if (!any) continue;
+      WriteNoiseJob job = {cells.hidden,
+                           nullptr,
+                           cells.visible,
+                           a.cols,
+                           cells.deviation,
+                           {},
+                           last.data(),
+                           keys.data(),
+                           i,
+                           0,
+                           0};
+      if (words) {
+        words->draw(i, 0, false);
+        write_row(job, i, *words);
+      } else {
+        job.step = cells.step + i * a.cols;
+        table().write_noise(job, i, i + 1);
+      }
+    }
+  });
+}
+
 Status redraw(const PlacedUpdate& a, const Written& cells, int64_t block_rows, int threads) {
   return over_blocks(a, block_rows, threads, [&](const PlacedUpdate& block, int n) {
     Written part = cells;

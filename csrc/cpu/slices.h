@@ -88,10 +88,14 @@ inline int64_t next_slice(const PlacedUpdate& a, const Train* trains, Cursor& at
   return n;
 }
 
+inline int64_t padded_columns(int64_t cols) {  // kernels take two groups
+  return (cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);
+}
+
 // Trains of up to `samples` train words.
 inline void allocate(UpdateJob& job, Scratch& scratch, int64_t samples) {
   const PlacedUpdate& a = *job.args;
-  job.padded_cols = (a.cols + 2 * kGroup - 1) / (2 * kGroup) * (2 * kGroup);  // kernels take two
+  job.padded_cols = padded_columns(a.cols);
   job.padded_rows = (a.rows + kGroup - 1) / kGroup * kGroup;
   const int64_t words = (samples + 63) / 64, groups = job.padded_cols / kGroup;
   job.column_words = scratch.take<uint32_t>(samples * job.padded_cols);

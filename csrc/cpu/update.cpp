@@ -1,6 +1,7 @@
 // The update of one call. Order: everything is checked before anything is written.
 #include "cpu/blocks.h"
 #include "cpu/slices.h"
+#include "cpu/taps.h"
 
 namespace pulseline::cpu {
 namespace {
@@ -23,9 +24,11 @@ struct Cells {
   }
 };
 
-void run_expected(const PlacedUpdate& a, const Cells& cells, const Train* trains, int threads) {
+void run_expected(const PlacedUpdate& a, const Cells& cells, const Train* trains, int threads,
+                  Scratch& scratch) {
   UpdateJob job = cells.job(a);
   job.trains = trains;
+  SliceTaps(a, padded_columns(a.cols), scratch).take(job, a.batch);
   parallel_chunks(a.rows, kRowChunk, threads, [&](int64_t r0, int64_t r1) {
     table().expected[cells.device](job, cells.model.bytes, r0, r1);
   });
@@ -36,7 +39,7 @@ void run_ordered(const PlacedUpdate& a, const Cells& cells, const Train* trains,
                  Scratch& scratch) {
   int64_t most = 0;
   for (int64_t b = 0; b < a.batch; ++b) most += words_of(trains[b].bl);
-  if (most == 0) return;
+  if (most == 0) return copy_taps(a, 0, a.taps.count);
   most = most < kSlice ? most : kSlice;
   const bool strict = a.fidelity == kStrict;
   UpdateJob job = cells.job(a);
@@ -46,10 +49,12 @@ void run_ordered(const PlacedUpdate& a, const Cells& cells, const Train* trains,
   if (!strict) allocate_ranks(job, scratch, most);
   job.train_words = train_words;
   job.slot_keys = slot_keys;
+  SliceTaps taps(a, job.padded_cols, scratch);
   for (Cursor at;;) {
     job.count = next_slice(a, trains, at, a.batch, kSlice, train_words, slot_keys);
-    if (job.count == 0) return;
+    if (job.count == 0) return taps.rest();
     job.words = (job.count + 63) / 64;
+    taps.take(job, at.sample);
     const UpdateRows* rows = strict ? table().strict : table().exact;
     SliceRun{job, rows[cells.device], cells.model.bytes}.run(threads);
   }
@@ -162,11 +167,15 @@ Status update_block(const PlacedUpdate& a, int device, const float* params, int 
   Scratch& scratch = Scratch::of_thread();
   Train* trains = scratch.take<Train>(a.batch);
   const Status status = manage_trains(a, trains);
-  if (status.source || !(a.train.lr > 0.0f)) return status;
+  if (status.source) return status;
+  if (!(a.train.lr > 0.0f)) {
+    copy_taps(a, 0, a.taps.count);
+    return status;
+  }
   if (a.rows * a.cols * a.batch < kSerialCrosspoints) threads = 1;
   const Cells cells(a, device, params);
   if (a.fidelity == kExpected) {
-    run_expected(a, cells, trains, threads);
+    run_expected(a, cells, trains, threads, scratch);
     return status;
   }
   if (a.fidelity == kGrouped || a.fidelity == kMoments)

@@ -86,6 +86,16 @@ struct BlockNoise {
   }
 };
 
+// The same of kLanes columns by a hash each. upper: columns that take the high half; K: the key of
+// all lanes, or of each its own.
+template <class K>
+PL_HD F column_normal(const NoiseTables& tables, U base, M upper, K k0, K k1) {
+  const U inner = hash_inner(base, k0, k1), counts = popcount16(hash_outer(inner));
+  const F low = tables.cubic_low(counts) + as_float((inner & U(0x7fffffu)) | U(0x3f000000u));
+  const F high = tables.cubic_high(counts) + as_float(shift_in<9>(inner, 0x7eu));
+  return select(upper, high, low);
+}
+
 // The same where a block begins within a group of 32 columns of its array: one hash per column.
 struct SplitNoise {
   static constexpr float kUnit = 1.0f;
@@ -105,14 +115,9 @@ struct SplitNoise {
     draw(tables, job.train_words[s].cycle, xi);
   }
   PL_HD void draw(const NoiseTables& tables, Keys key, F* xi) const {
-    const U mantissa(0x7fffffu), half(0x3f000000u);
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < kGroup / kLanes; ++v) {
-      const U inner = hash_inner(base[v], key.k0, key.k1), counts = popcount16(hash_outer(inner));
-      const F low = tables.cubic_low(counts) + as_float((inner & mantissa) | half);
-      const F high = tables.cubic_high(counts) + as_float(shift_in<9>(inner, 0x7eu));
-      xi[v] = select(upper[v], high, low);
-    }
+    for (int v = 0; v < kGroup / kLanes; ++v)
+      xi[v] = column_normal(tables, base[v], upper[v], key.k0, key.k1);
   }
 };
 PL_HD bool splits(const PlacedUpdate& a) { return a.col0 % kGroup != 0; }
@@ -148,9 +153,76 @@ PL_HD bool meets(const UpdateJob& job, int64_t i, int64_t j, const Hits& hits) {
   return false;
 }
 
+// What an update records of a block on its way (GROUPS 1): nothing, or its taps. Those of what no
+// sample touches are `skip`ped: they hold what is stored.
+struct Untapped {
+  PL_HD static void skip(const UpdateJob&, int64_t, int64_t, int64_t) {}
+  template <class B>
+  PL_HD void before(const B&, int64_t) {}
+  template <class B>
+  PL_HD void end(const B&) {}
+};
+struct Tapped {
+  static constexpr int64_t kNever = int64_t(1) << 40;
+  const SliceTap *at, *last;
+  const float* stored;  // of the row and from the column on
+  float* values;        // of the row
+  int64_t column, next;
+
+  PL_HD Tapped(const UpdateJob& job, const PlacedUpdate& a, int64_t i, int64_t j)
+      : at(job.taps + job.tap_first[j / kGroup]),
+        last(job.taps + job.tap_first[j / kGroup + 1]),
+        stored(a.w + i * a.cols + j),
+        values(a.taps.values + i * a.taps.count),
+        column(j) {
+    look();
+  }
+  PL_HD bool none() const { return at == last; }
+  PL_HD void look() { next = at < last ? at->before : kNever; }
+  // Columns j0 up to j1 of row i.
+  PL_HD static void skip(const UpdateJob& job, int64_t i, int64_t j0, int64_t j1) {
+    const PlacedUpdate& a = *job.args;
+    const SliceTap* const end = job.taps + job.tap_first[(j1 + kGroup - 1) / kGroup];
+    for (const SliceTap* t = job.taps + job.tap_first[j0 / kGroup]; t < end; ++t)
+      a.taps.values[i * a.taps.count + t->number] = a.w[i * a.cols + t->column];
+  }
+  // Train word s is next.
+  template <class B>
+  PL_HD void before(const B& b, int64_t s) {
+    if (s >= next) record(b, s);
+  }
+  template <class B>
+  PL_HD void end(const B& b) {
+    if (at < last) record(b, kNever - 1);
+  }
+  // As `store_to` would store them.
+  template <class B>
+  PL_HD void record(const B& b, int64_t s) {
+    alignas(64) float lanes[B::kColumns];
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < B::kVectors; ++v) store(lanes + v * kLanes, b.w[v] + F(0.0f));
+    for (; at < last && at->before <= s; ++at) {
+      const int64_t lane = at->column - column;
+      const bool keeps = b.nan && stored[lane] != stored[lane];
+      values[at->number] = keeps ? stored[lane] : lanes[lane];
+    }
+    look();
+  }
+};
+
+// Calls body(tap) for a block of a row: most of one that records have no taps.
+template <class Tap, class Body>
+PL_HD void with_taps(const UpdateJob& job, const PlacedUpdate& a, int64_t i, int64_t j, Body body) {
+  if constexpr (std::is_same_v<Tap, Tapped>) {
+    const Tapped tap(job, a, i, j);
+    if (!tap.none()) return body(tap);
+  }
+  body(Untapped());
+}
+
 // Calls body(row, column, hits) for every row and `groups` groups of columns that any sample
 // touches.
-template <int GROUPS, class Body>
+template <int GROUPS, class Tap = Untapped, class Body>
 PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, Body body) {
   const int64_t cols = job.args->cols, strip = strip_columns(job);
   for (int64_t j0 = 0; j0 < cols; j0 += strip) {
@@ -159,18 +231,25 @@ PL_HD void for_touched_blocks(const UpdateJob& job, int64_t row0, int64_t row1, 
       const uint64_t* row = job.row_hits + i * job.words;
       uint64_t row_any = 0;
       for (int64_t q = 0; q < job.words; ++q) row_any |= row[q];
-      if (!row_any) continue;
+      if (!row_any) {
+        Tap::skip(job, i, j0, j1);
+        continue;
+      }
       for (int64_t j = j0; j < j1; j += GROUPS * kGroup) {
         const Hits hits = {row, job.column_hits + j / kGroup * job.words, job.words};
         uint64_t any = 0;
         for (int64_t q = 0; q < job.words; ++q) any |= hits.at(q, GROUPS);
-        if (any && (!job.drawn || meets<GROUPS>(job, i, j, hits))) body(i, j, hits);
+        if (any && (!job.drawn || meets<GROUPS>(job, i, j, hits)))
+          body(i, j, hits);
+        else
+          Tap::skip(job, i, j, j + GROUPS * kGroup < j1 ? j + GROUPS * kGroup : j1);
       }
     }
   }
 }
 
-template <class Device, bool ADDITIVE, int GROUPS, class Noise = BlockNoise<GROUPS>>
+template <class Device, bool ADDITIVE, int GROUPS, class Noise = BlockNoise<GROUPS>,
+          class Tap = Untapped>
 void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   // Copies: vector stores may alias anything, so fields behind a reference are read again each
   // time.
@@ -179,34 +258,38 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
   const Device device = model;
   const NoiseTables tables(device.p.pulsed.dw_min_std * Noise::kUnit);
   const int64_t groups = job.padded_cols / kGroup;
-  for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
+  for_touched_blocks<GROUPS, Tap>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
     b.load_from(job, device, i, j);
     const Noise noise(a, i, j);
-    for (int64_t q = 0; q < job.words; ++q) {
-      const uint64_t negative = job.row_negative[i * job.words + q];
-      for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
-        const int bit = __builtin_ctzll(m);
-        const int64_t s = q * 64 + bit;
-        const U row_word(job.row_words[i * job.count + s]);
-        const uint32_t* words = job.column_words + s * job.padded_cols + j;
-        const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
-        F xi[Block<Device, GROUPS>::kVectors];
-        noise.draw_sample(job, tables, s, xi);
+    with_taps<Tap>(job, a, i, j, [&](auto tap) PL_LAMBDA {
+      for (int64_t q = 0; q < job.words; ++q) {
+        const uint64_t negative = job.row_negative[i * job.words + q];
+        for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
+          const int bit = __builtin_ctzll(m);
+          const int64_t s = q * 64 + bit;
+          tap.before(b, s);
+          const U row_word(job.row_words[i * job.count + s]);
+          const uint32_t* words = job.column_words + s * job.padded_cols + j;
+          const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
+          F xi[Block<Device, GROUPS>::kVectors];
+          noise.draw_sample(job, tables, s, xi);
 #pragma GCC unroll kUnroll
-        for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
-          const U n = popcount(load(words + v * kLanes) & row_word);
-          b.w[v] = pulse(device, b.c[v], b.w[v], load_mask(up, v), to_float(n), tables.root(n),
-                         xi[v], ADDITIVE);
+          for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
+            const U n = popcount(load(words + v * kLanes) & row_word);
+            b.w[v] = pulse(device, b.c[v], b.w[v], load_mask(up, v), to_float(n), tables.root(n),
+                           xi[v], ADDITIVE);
+          }
         }
       }
-    }
+      tap.end(b);
+    });
     b.store_to(a, i * a.cols + j, a.cols - j);
   });
 }
 
 // Every pulse on its own, in slot order.
-template <class Device, int GROUPS = 1, class Noise = BlockNoise<GROUPS>>
+template <class Device, int GROUPS = 1, class Noise = BlockNoise<GROUPS>, class Tap = Untapped>
 void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int64_t row1) {
   // Copies: vector stores may alias anything, so fields behind a reference are read again each
   // time.
@@ -217,57 +300,65 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
   const F sigma(device.p.pulsed.dw_min_std);
   const bool additive = device.additive_noise();
   const int64_t groups = job.padded_cols / kGroup;
-  for_touched_blocks<GROUPS>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
+  for_touched_blocks<GROUPS, Tap>(job, row0, row1, [&](int64_t i, int64_t j, Hits hits) PL_LAMBDA {
     Block<Device, GROUPS> b;
     b.load_from(job, device, i, j);
     const Noise noise(a, i, j);
-    for (int64_t q = 0; q < job.words; ++q) {
-      const uint64_t negative = job.row_negative[i * job.words + q];
-      for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
-        const int bit = __builtin_ctzll(m);
-        const int64_t s = q * 64 + bit;
-        const uint32_t* words = job.column_words + s * job.padded_cols + j;
-        const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
-        for (uint32_t slots = job.row_words[i * job.count + s]; slots; slots &= slots - 1) {
-          const int slot = __builtin_ctz(slots);
-          F xi[Block<Device, GROUPS>::kVectors];
-          noise.draw(tables, job.slot_keys[s * kSlotsPerWord + slot], xi);
-          for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
-            const M fires = nonzero(load(words + v * kLanes) & U(1u << slot));
-            const F moved =
-                pulse(device, b.c[v], b.w[v], load_mask(up, v), F(1.0f), sigma, xi[v], additive);
-            b.w[v] = select(fires, moved, b.w[v]);
+    with_taps<Tap>(job, a, i, j, [&](auto tap) PL_LAMBDA {
+      for (int64_t q = 0; q < job.words; ++q) {
+        const uint64_t negative = job.row_negative[i * job.words + q];
+        for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
+          const int bit = __builtin_ctzll(m);
+          const int64_t s = q * 64 + bit;
+          tap.before(b, s);
+          const uint32_t* words = job.column_words + s * job.padded_cols + j;
+          const uint32_t* up = job.column_up[negative >> bit & 1] + s * groups + j / kGroup;
+          for (uint32_t slots = job.row_words[i * job.count + s]; slots; slots &= slots - 1) {
+            const int slot = __builtin_ctz(slots);
+            F xi[Block<Device, GROUPS>::kVectors];
+            noise.draw(tables, job.slot_keys[s * kSlotsPerWord + slot], xi);
+            for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
+              const M fires = nonzero(load(words + v * kLanes) & U(1u << slot));
+              const F moved =
+                  pulse(device, b.c[v], b.w[v], load_mask(up, v), F(1.0f), sigma, xi[v], additive);
+              b.w[v] = select(fires, moved, b.w[v]);
+            }
           }
         }
       }
-    }
+      tap.end(b);
+    });
     b.store_to(a, i * a.cols + j, a.cols - j);
   });
 }
 
 // No trains: the expected update of the response functions, sample by sample.
-template <class Device, int GROUPS = 1>
+template <class Device, class Tap = Untapped, int GROUPS = 1>
 void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int64_t row1) {
   const PlacedUpdate& a = *job.args;
   for (int64_t i = row0; i < row1; ++i) {
     for (int64_t j = 0; j < a.cols; j += Block<Device, GROUPS>::kColumns) {
       Block<Device, GROUPS> b;
       b.load_from(job, device, i, j);
-      for (int64_t s = 0; s < a.batch; ++s) {
-        const float d = a.d[s * a.d_stride + i];
-        if (d == 0.0f) continue;
-        const MeanPulses mean = mean_pulses(a.train, job.trains[s]);
-        const F rate(finite(mean.rate * pulseline::min(pulseline::absolute(d), mean.most_d)));
-        const F most_x(mean.most_x);
-        for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
-          const int64_t o = j + v * kLanes;
-          const F x = load_partial(a.x + s * a.x_stride + o, a.cols - o);
-          const M up = d > 0.0f ? is_negative(x) : is_negative(F(0.0f) - x);
-          const F pulses = rate * min(absolute(x), most_x);
-          const F moved = fma(pulses, device.step(b.c[v], b.w[v], up), b.w[v]);
-          b.w[v] = clip(moved, b.c[v].hi, b.c[v].lo);
+      with_taps<Tap>(job, a, i, j, [&](auto tap) PL_LAMBDA {
+        for (int64_t s = 0; s < a.batch; ++s) {
+          tap.before(b, s);
+          const float d = a.d[s * a.d_stride + i];
+          if (d == 0.0f) continue;
+          const MeanPulses mean = mean_pulses(a.train, job.trains[s]);
+          const F rate(finite(mean.rate * pulseline::min(pulseline::absolute(d), mean.most_d)));
+          const F most_x(mean.most_x);
+          for (int v = 0; v < Block<Device, GROUPS>::kVectors; ++v) {
+            const int64_t o = j + v * kLanes;
+            const F x = load_partial(a.x + s * a.x_stride + o, a.cols - o);
+            const M up = d > 0.0f ? is_negative(x) : is_negative(F(0.0f) - x);
+            const F pulses = rate * min(absolute(x), most_x);
+            const F moved = fma(pulses, device.step(b.c[v], b.w[v], up), b.w[v]);
+            b.w[v] = clip(moved, b.c[v].hi, b.c[v].lo);
+          }
         }
-      }
+        tap.end(b);
+      });
       b.store_to(a, i * a.cols + j, a.cols - j);
     }
   }
@@ -284,10 +375,21 @@ bool wide(const UpdateJob& job) {
   return hits * kGroup * 5 > job.count * job.args->cols * 4;
 }
 
+template <class Device, class Noise>
+void exact_tapped(const UpdateJob& job, const Device& d, int64_t row0, int64_t row1) {
+  if (Device::kAdditive && d.additive_noise())
+    return exact_rows<Device, Device::kAdditive, 1, Noise, Tapped>(job, d, row0, row1);
+  exact_rows<Device, false, 1, Noise, Tapped>(job, d, row0, row1);
+}
+
 template <class Device>
 void exact(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
   constexpr int kWide = Device::kLongStep && kLanes == 16 ? 2 : 1;
   const Device& d = *static_cast<const Device*>(device);
+  if (job.taps) {
+    if (job.rank_columns) return exact_tapped<Device, RankNoise>(job, d, row0, row1);
+    return exact_tapped<Device, BlockNoise<1>>(job, d, row0, row1);
+  }
   if (job.rank_columns) {
     if (Device::kAdditive && d.additive_noise())
       return exact_rows<Device, Device::kAdditive, 1, RankNoise>(job, d, row0, row1);
@@ -305,11 +407,14 @@ template <class Device>
 void strict(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
   const Device& d = *static_cast<const Device*>(device);
   if (splits(*job.args)) return strict_rows<Device, 1, SplitNoise>(job, d, row0, row1);
+  if (job.taps) return strict_rows<Device, 1, BlockNoise<1>, Tapped>(job, d, row0, row1);
   strict_rows(job, d, row0, row1);
 }
 template <class Device>
 void expected(const UpdateJob& job, const void* device, int64_t row0, int64_t row1) {
-  expected_rows(job, *static_cast<const Device*>(device), row0, row1);
+  const Device& d = *static_cast<const Device*>(device);
+  if (job.taps) return expected_rows<Device, Tapped>(job, d, row0, row1);
+  expected_rows(job, d, row0, row1);
 }
 
 }  // namespace

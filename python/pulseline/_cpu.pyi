@@ -5,6 +5,8 @@ NUMBERING: int
 LAYOUT: dict[str, str]  # fields of every kind of settings, see csrc/bind/layout.h
 DEVICES: list[tuple[str, str, bool, bool]]  # name, fields, affine, slopes
 PURPOSES: dict[str, int]
+DRAWS: dict[str, int]
+MOST_COUNTED: int
 core: Any
 
 def isa() -> str: ...
@@ -30,6 +32,29 @@ def update(
     threads: int,
     fired: int,
 ) -> int: ...
+def update_tapped(
+    w: int,
+    step: int,
+    slope: int,
+    bound: int,
+    x: int,
+    d: int,
+    rows: int,
+    cols: int,
+    batch: int,
+    lr: float,
+    device: int,
+    params: Sequence[float],
+    pulses: Sequence[float],
+    counters: int,
+    key: Sequence[int],
+    threads: int,
+    fired: int,
+    taps: int,
+    tap_count: int,
+    tapped: int,
+) -> int: ...
+def check_taps(taps: int, count: int, batch: int, cols: int) -> None: ...
 def read(
     w: int,
     x: int,
@@ -173,3 +198,46 @@ def redraw(
     params: Sequence[float],
     threads: int,
 ) -> int: ...
+def pulse_counted(
+    at: Sequence[int],
+    rows: int,
+    cols: int,
+    count: int,
+    number: int,
+    device: int,
+    params: Sequence[float],
+    deviation: float,
+    key: Sequence[int],
+    threads: int,
+) -> None: ...
+def convert(
+    values: int,
+    out: int,
+    rows: int,
+    count: int,
+    number: int,
+    key: Sequence[int],
+    settings: Sequence[float],
+    converters: Sequence[float],
+    threads: int,
+) -> None: ...
+def uniforms(
+    key: Sequence[int],
+    purpose: int,
+    numbers: int,
+    indices: int,
+    draw: int,
+    count: int,
+    out: int,
+) -> None: ...
+def check_counted(
+    at: Sequence[int],
+    rows: int,
+    cols: int,
+    count: int,
+    number: int,
+    device: int,
+    params: Sequence[float],
+    deviation: float,
+    key: Sequence[int],
+) -> None: ...

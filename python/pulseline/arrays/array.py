@@ -14,22 +14,23 @@ from ..configs import Crossbar
 from ..devices import PulsedDevice
 from ..errors import ConfigError
 from ..identity import Identity, changed, check_integer, identify
-from .aged import Aged
 from .crosspoints import Crosspoints
 from .meta import where
 from .packed import Packed
 from .parameter import AnalogParameter, check_lr
 from .saturation import Saturation
 from .state import Saved, check, pack
+from .transfers import Transfers
 
 __all__ = ["Array"]
 
 _COUNTERS = ("forward", "backward", "update")  # in a state; evaluation restarts
+_ON_HOST = {"age": "age_count", "stepped": "stepped", "transferred": "transferred"}
 _EVALUATED = ops.Counters._fields.index("evaluation")
 _EXPECTED = ops.FIDELITY_INDEX["expected"]
 
 
-class Array(Aged):
+class Array(Transfers):
     """One matrix ``W[rows, cols]`` on crosspoints of one device population.
 
     Every random number is a function of its identity and running counters: the same bits on any
@@ -396,7 +397,14 @@ class Array(Aged):
         # On a GPU the host does not wait: a NaN in the last sample is one in every sample.
         return (x, d) if x.is_cpu else (torch.where(finite, x, float("nan")), d)
 
-    def _pulse(self, x: Tensor, d: Tensor, rate: float, batch: ops.Batch | None) -> None:
+    def _pulse(
+        self,
+        x: Tensor,
+        d: Tensor,
+        rate: float,
+        batch: ops.Batch | None,
+        taps: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         """Pulses of samples between which nothing else happens."""
         if self._watched._version != self._seen:
             self.settle()
@@ -406,12 +414,12 @@ class Array(Aged):
         weight = self.held if hidden is None else hidden
         if ops.direct(x) and weight.is_cpu:
             near = self._near(weight, counters)
-            lines = near.update(x, d, rate, packed.pulses, packed.update, fired)
+            lines = near.update(x, d, rate, packed.pulses, packed.update, fired, taps)
         else:
             pairs = (cells["step"], cells["slope"], cells["bound"])
             lines = ops.update_(
                 *(weight, *pairs, x, d, rate, self._name, self._params, packed.pulses, counters),
-                *(packed.update, fired, batch, self._outcomes),
+                *(packed.update, fired, *(taps or (None, None)), batch, self._outcomes),
             )
         if lines and self._saturation.suspect(lines):
             self._saturation.judge(self.counts().update, self.crossbar, rate * self.out_scale)
@@ -447,11 +455,13 @@ class Array(Aged):
         """Set the counters; those that are not given begin at 0."""
         numbers = ops.Counters(**{name: counts.get(name, 0) for name in _COUNTERS})
         self.counters.copy_(torch.tensor(numbers, dtype=torch.int64, device="cpu"))
-        self.age_count = counts.get("age", 0)
+        for name, attribute in _ON_HOST.items():
+            setattr(self, attribute, counts.get(name, 0))
 
     def _saved(self) -> Saved:
         numbers = ops.Counters() if self.counters.is_meta else self.counts()
-        counts = {name: getattr(numbers, name) for name in _COUNTERS} | {"age": self.age_count}
+        counts = {name: getattr(numbers, name) for name in _COUNTERS}
+        counts |= {name: getattr(self, attribute) for name, attribute in _ON_HOST.items()}
         return Saved(
             ops.NUMBERING,
             tuple(self.shape),

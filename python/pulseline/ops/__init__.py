@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .checks import (
     check_finite,
+    check_taps,
     check_tensor,
     is_finite,
     refuse_matrix,
@@ -43,15 +44,18 @@ from .library import direct
 from .read import read_, read_chain_
 from .resident import Resident
 from .retention import disturb_, drift_log2, redraw_, reset_, retain_
+from .transfer import DRAWS, MOST_COUNTED, convert, pulse_, uniforms
 from .unfold import Unfolding, fold_, unfold
 from .update import update_
 from .wires import wire_currents
 
 __all__ = [
     "DEVICE_INDEX",
+    "DRAWS",
     "FIDELITY_INDEX",
     "FIELDS",
     "FLAT",
+    "MOST_COUNTED",
     "NUMBERING",
     "PURPOSES",
     "Batch",
@@ -67,10 +71,12 @@ __all__ = [
     "UpdateKey",
     "check_environment",
     "check_finite",
+    "check_taps",
     "check_tensor",
     "construct",
     "construct_pairs",
     "construct_retention",
+    "convert",
     "direct",
     "disturb_",
     "drift_log2",
@@ -78,6 +84,7 @@ __all__ = [
     "info",
     "initial_normals",
     "is_finite",
+    "pulse_",
     "read_",
     "read_chain_",
     "redraw_",
@@ -87,6 +94,7 @@ __all__ = [
     "reset_",
     "retain_",
     "unfold",
+    "uniforms",
     "update_",
     "use_isa",
     "wire_currents",

@@ -25,6 +25,8 @@ __all__ = [
     "check_fired",
     "check_shapes",
     "check_sizes",
+    "check_tapped",
+    "check_taps",
     "check_tensor",
     "is_finite",
     "operand",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 _SOURCES = ("", "x", "d")
-_F32, _I64, _STRIDED = torch.float32, torch.int64, torch.strided
+_F32, _I32, _I64, _STRIDED = torch.float32, torch.int32, torch.int64, torch.strided
 _COUNTERS = (len(Counters._fields),)
 _MOST_SIZE = (1 << 31) - 1
 
@@ -307,6 +309,48 @@ def check_fired(fired: Tensor | None, weight: Tensor) -> int:
             f"fired has dtype {fired.dtype} and shape {tuple(fired.shape)}; use two int64 or more"
         )
     return address("fired", fired, _I64, tuple(fired.shape), weight)
+
+
+def _taps_address(taps: Tensor) -> int:
+    check_tensor(taps)
+    if taps.dtype is not _I32 or taps.dim() != 2 or taps.shape[1] != 2 or not taps.is_cpu:
+        raise ConfigError(
+            f"taps have dtype {taps.dtype} and shape {tuple(taps.shape)} on {taps.device}; use an "
+            "int32 (taps, 2) tensor of sample and column on the CPU"
+        )
+    return address("taps", taps, _I32, tuple(taps.shape), taps)
+
+
+def check_tapped(
+    taps: Tensor | None, tapped: Tensor | None, weight: Tensor
+) -> tuple[int, int, int] | None:
+    """Address and number of taps and address of their values; None: there are no taps.
+
+    Args:
+        taps: (taps, 2) int32, or None. tapped: (rows, taps) float32, or None. weight: of the array.
+
+    Raises:
+        ConfigError: one without the other, or as of :func:`address`.
+    """
+    if taps is None and tapped is None:
+        return None
+    if taps is None or tapped is None:
+        missing, there = ("taps", "tapped") if taps is None else ("tapped", "taps")
+        raise ConfigError(f"{missing} is None and {there} is given; use both or none")
+    at, count = _taps_address(taps), taps.shape[0]
+    return at, count, address("tapped", tapped, _F32, (weight.shape[0], count), weight)
+
+
+def check_taps(taps: Tensor, samples: int, columns: int) -> None:
+    """Refuse taps of samples or columns that there are not, or out of order.
+
+    Args:
+        taps: (taps, 2) int32, sample and column. samples, columns: how many there are.
+
+    Raises:
+        ConfigError: as said.
+    """
+    _cpu.check_taps(_taps_address(taps), taps.shape[0], samples, columns)
 
 
 def check_shapes(x: Tensor, d: Tensor) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "NUMBERING",
     "PURPOSES",
     "ConverterSettings",
+    "CountedAddresses",
     "Counters",
     "DrawKey",
     "PulseSettings",
@@ -250,6 +251,19 @@ class UpdateAddresses(NamedTuple):
     counter: int
 
 
+class CountedAddresses(NamedTuple):
+    """Where counted pulses on single crosspoints are; 0: not there."""
+
+    w: int
+    step: int
+    slope: int
+    bound: int
+    columns: int
+    counts: int
+    fired: int
+    visible: int
+
+
 class Counters(NamedTuple):
     """Samples that an array has read and pulsed: the int64 buffer beside it, by name."""
 
@@ -297,6 +311,7 @@ _KINDS = (
     ConverterSettings,
     PulseSettings,
     UpdateAddresses,
+    CountedAddresses,
     UpdateSizes,
     UnfoldSizes,
     Counters,

@@ -27,7 +27,11 @@ for schema in (
     "float[] settings, float[] converters, Tensor(b!)? average) -> Tensor",
     "update_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor x, Tensor d, "
     "float lr, str device, float[] params, float[] pulses, Tensor(b!) counters, int[] key, "
-    "Tensor(c!)? fired=None) -> ()",
+    "Tensor(c!)? fired=None, Tensor? taps=None, Tensor(d!)? tapped=None) -> ()",
+    "pulse_(Tensor(a!) weight, Tensor? step, Tensor? slope, Tensor? bound, Tensor columns, "
+    "Tensor counts, int number, str device, float[] params, int[] key, Tensor(b!)? fired=None, "
+    "Tensor(c!)? visible=None, float deviation=0.) -> ()",
+    "convert(Tensor values, int number, int[] key, float[] settings, float[] converters) -> Tensor",
     "construct(str device, float[] params, int rows, int cols, int seed, int tile_id, int first=0, "
     "int block_rows=0) -> (Tensor, Tensor, Tensor)",
     "initial_normals(int rows, int cols, int seed, int tile_id, int first=0, int block_rows=0) "

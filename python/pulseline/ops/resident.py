@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checks import check_counters, check_fired, operand, weight_address
+from .checks import check_counters, check_fired, check_tapped, operand, weight_address
 from .read import run_read
 from .update import device_arguments, run_update
 
@@ -79,12 +79,19 @@ class Resident:
         )
 
     def update(
-        self, x: Tensor, d: Tensor, lr: float, pulses: Any, key: Any, fired: Tensor | None
+        self,
+        x: Tensor,
+        d: Tensor,
+        lr: float,
+        pulses: Any,
+        key: Any,
+        fired: Tensor | None,
+        taps: tuple[Tensor, Tensor] | None = None,
     ) -> int:
         """:func:`.update.update_` of the array.
 
         Args:
-            x, d, lr, pulses, key, fired: see there.
+            x, d, lr, pulses, key, fired: see there. taps: and ``tapped``, see there.
 
         Returns:
             How many lines saturated.
@@ -94,7 +101,8 @@ class Resident:
         columns = cols if key.block_rows == 0 else cols * (rows // key.block_rows)
         x, d = operand("x", x, columns, weight), operand("d", d, rows, weight)
         fired_at = 0 if fired is None else check_fired(fired, weight)
-        return run_update(self._held, self._sizes, x, d, lr, (pulses, key, fired_at))
+        taps_at = None if taps is None else check_tapped(*taps, weight)
+        return run_update(self._held, self._sizes, x, d, lr, (pulses, key, fired_at, taps_at))
 
     def read(
         self,

@@ -18,6 +18,7 @@ from .checks import (
     check_counters,
     check_fired,
     check_shapes,
+    check_tapped,
     operand,
     refuse_matrix,
     refuse_mixture,
@@ -52,6 +53,8 @@ def update_cpu(
     counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
+    taps: Tensor | None = None,
+    tapped: Tensor | None = None,
 ) -> int:
     """``pulseline::update_`` of CPU tensors, see :func:`update_`.
 
@@ -64,7 +67,8 @@ def update_cpu(
     d = operand("d", d, rows, weight)
     index, addresses = device_arguments(device, params, weight, step, slope, bound)
     held = (w_at, *addresses, index, params, check_counters(counters, weight))
-    return run_update(held, (rows, cols), x, d, lr, (pulses, key, check_fired(fired, weight)))
+    how = (pulses, key, check_fired(fired, weight), check_tapped(taps, tapped, weight))
+    return run_update(held, (rows, cols), x, d, lr, how)
 
 
 def run_update(
@@ -73,14 +77,15 @@ def run_update(
     x: Tensor,
     d: Tensor,
     lr: float,
-    how: tuple[Sequence[float], Sequence[int], int],
+    how: tuple[Sequence[float], Sequence[int], int, tuple[int, int, int] | None],
 ) -> int:
     """An update on the CPU whose tensors have been looked at.
 
     Args:
         held: addresses of weight, step, slope and bound, number and parameters of the model,
             address of the counters. sizes: rows and columns.
-        x, d, lr: see :func:`update_`. how: pulses, key and the address of ``fired``, see there.
+        x, d, lr: see :func:`update_`. how: pulses, key, the address of ``fired`` and what
+            :func:`check_tapped` says of taps, see there.
 
     Returns:
         How many lines saturated.
@@ -89,12 +94,12 @@ def run_update(
         ConfigError: samples of x without one of d, or a value that is not finite.
     """
     w, step, slope, bound, index, params, counters = held
-    pulses, key, fired = how
+    pulses, key, fired, taps = how
     rows, cols = sizes
     batch = x.shape[0]
     if batch != d.shape[0]:
         check_shapes(x, d)
-    code = _cpu.update(
+    arguments = (
         w,
         step,
         slope,
@@ -113,6 +118,7 @@ def run_update(
         _threads(),
         fired,
     )
+    code = _cpu.update(*arguments) if taps is None else _cpu.update_tapped(*arguments, *taps)
     if code >= 0:
         refuse_value(code % 2 + 1, code // 2)
     return -1 - code
@@ -136,20 +142,27 @@ def update_cuda(
     counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
+    taps: Tensor | None = None,
+    tapped: Tensor | None = None,
     batch: Batch | None = None,
     outcomes: Outcomes | None = None,
 ) -> None:
     """``pulseline::update_`` of CUDA tensors.
 
     Args:
-        weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired, batch,
-            outcomes: see :func:`update_`.
+        weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired, taps,
+            tapped, batch, outcomes: see :func:`update_`.
 
     Raises:
         ConfigError: see :func:`update_`.
         BackendError: there are no kernels, or no GPU.
     """
     weight_address(weight, weight.device.type)
+    if taps is not None or tapped is not None:
+        raise ConfigError(
+            "taps are given on a GPU, for which there is no kernel; cut the update at taps, or "
+            "keep the array on the CPU"
+        )
     refuse_blocks(weight, key, _BLOCKS)
     rows, cols = weight.shape
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
@@ -246,6 +259,8 @@ def update_(
     counters: Tensor,
     key: Sequence[int],
     fired: Tensor | None = None,
+    taps: Tensor | None = None,
+    tapped: Tensor | None = None,
     batch: Batch | None = None,
     outcomes: Outcomes | None = None,
 ) -> int:
@@ -260,6 +275,11 @@ def update_(
             advanced by the samples. key: :class:`UpdateKey`.
         fired: int64, where the weight is; counts of coincidences and of slots are added to its
             first two elements.
+        taps: (T, 2) int32 in the CPU's memory, sample and column, in the order of samples; of a
+            dense matrix there and of ``exact``, ``strict``, ``expected`` or the ideal device: what
+            joins samples must be cut.
+        tapped: (rows, T) float32, written: what each column holds right after its sample, with the
+            bits of a batch that is cut there.
         batch: on a GPU, whose launches it shares; None: its own, at once.
         outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
             who waits.
@@ -273,13 +293,12 @@ def update_(
         ConfigError: shapes, dtypes, devices, settings out of their range, or a value that is not
             finite; nothing was written.
     """
+    arguments: Any = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key)
+    taken: Any = (fired, taps, tapped)
     if direct(x):
-        return update_cpu(
-            weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired
-        )
-    arguments = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key, fired)
+        return update_cpu(*arguments, *taken)
     if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
-        update_cuda(*arguments, batch, outcomes)
+        update_cuda(*arguments, *taken, batch, outcomes)
     else:
-        _update_op(*arguments)
+        _update_op(*arguments, *taken)
     return 0

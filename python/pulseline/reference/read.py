@@ -17,6 +17,8 @@ from .rng import (
     FORWARD,
     FORWARD_ROUNDING,
     READ_LINES,
+    TRANSFER_OUTPUT,
+    TRANSFER_ROUNDING,
     Keys,
     Stream,
     byte_sum_normal,
@@ -26,7 +28,7 @@ from .rng import (
     uniform24,
 )
 
-__all__ = ["convert", "line_hash", "line_noise", "manage", "norm_squared", "read"]
+__all__ = ["convert", "convert_column", "line_hash", "line_noise", "manage", "norm_squared", "read"]
 
 
 def convert(v: Tensor, resolution: float, bound: float, u: Tensor | None = None) -> Tensor:
@@ -329,3 +331,58 @@ def read(
     segments = [range(i, min(i + tile_in, inputs)) for i in range(0, inputs, tile_in)]
     blocks = [range(o, min(o + tile_out, outputs)) for o in range(0, outputs, tile_out)]
     return torch.cat([reader.block(n, outs, segments) for n, outs in enumerate(blocks)], dim=1)
+
+
+# ---- one-hot reads ----
+
+
+class _OneHot(_Reader):
+    """Reads of one driven line: draws of their own, the line apart from the outputs."""
+
+    def keys(self, purpose: int, sample: Tensor, draw: int) -> Keys:
+        return draw_keys(self.stream, TRANSFER_OUTPUT, self.k + sample, draw)
+
+    def convert(
+        self, v: Tensor, res: float, bound: float, sample: Tensor, draw: int, first: int
+    ) -> Tensor:
+        keys = draw_keys(self.stream, TRANSFER_ROUNDING, self.k + sample, draw)
+        return convert(v, res, bound, uniform24(line_hash(keys, first, first + v.shape[1])))
+
+
+def convert_column(
+    values: Tensor, config: ReadConfig, *, number: int, seed: int = 0, tile_id: int = 0
+) -> Tensor:
+    """What reads of one driven line give of values that are there.
+
+    Args:
+        values: (rows, reads). config: converters and noise; managements and DAC have no part.
+        number: of the first read. seed, tile_id: whose random numbers.
+
+    Returns:
+        (rows, reads).
+    """
+    w = values.t()
+    one = torch.ones(len(w), 1)
+    stream, c = Stream(seed, tile_id), config
+    reader = _OneHot(one, w, config, stream, number, FORWARD, 1.0, False, 0.0, True)
+    reader.alpha = one[:, 0]
+    sample, outs, gain = torch.arange(len(w)), range(w.shape[1]), f32(1.0 - c.out_asymmetry)
+    sums, variances = [], []
+    for n in range(reader.passes):
+        q = one if n == 0 else one * 0.0
+        if c.inp_noise > 0:  # of line 0, apart from the outputs by bit 4
+            keys = reader.keys(0, sample, 1 << 4 | n << 23)
+            xi = byte_sum_normal(hash32(torch.zeros(len(w), dtype=torch.int64), keys))
+            q = fma(f32(c.inp_noise), xi[:, None], q)
+        y, variance = w * q, (q * q).expand_as(w)
+        if c.w_noise_type == "pcm_read":
+            variance = w.abs() * (q * q)
+        sums.append(y * gain if n else y)
+        variances.append(variance * (gain * gain) if n else variance)
+    if c.mv_type == "pos_neg_separate":
+        sums, variances = [sums[0] + sums[1]], [variances[0] + variances[1]]
+    parts = [
+        reader.finish(y, v, sample, 0, outs, n << 4)[0]
+        for n, (y, v) in enumerate(zip(sums, variances, strict=True))
+    ]
+    return sum(parts[1:], parts[0]).t().contiguous()

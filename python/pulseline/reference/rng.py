@@ -16,9 +16,12 @@ from .arithmetic import MASK32, f32, fma, from_bits
 __all__ = [
     "ASYMMETRY",
     "BACKWARD",
+    "CHOPPER",
+    "COLUMN_CHOICE",
     "COLUMN_RANK",
     "COLUMN_STRIDE",
     "CORRUPT",
+    "COUNTED_PULSES",
     "CYCLE_NOISE",
     "DEVICE_PARAMETERS",
     "DIFFUSIVITY",
@@ -42,7 +45,10 @@ __all__ = [
     "ROW_STRIDE",
     "SLOT_NOISE",
     "STUCK_AT",
+    "TRANSFER_OUTPUT",
+    "TRANSFER_ROUNDING",
     "UPPER_BOUND",
+    "WRITTEN",
     "Keys",
     "ParameterDraws",
     "Stream",
@@ -65,6 +71,8 @@ FORWARD, BACKWARD, EVALUATION = 2, 4, 6  # outputs; + 1: inputs
 PULSES, CYCLE_NOISE, SLOT_NOISE, GROUP_NOISE = 8, 9, 10, 11
 ROW_RANK, COLUMN_RANK = 16, 17
 FORWARD_ROUNDING, READ_LINES = 20, 23  # rounding: + 1 backward, + 2 evaluation
+TRANSFER_OUTPUT, TRANSFER_ROUNDING, COUNTED_PULSES, CHOPPER, COLUMN_CHOICE = range(24, 29)
+WRITTEN = 1 << 23  # draw of COUNTED_PULSES: noise of the write
 
 ROW_STRIDE = 0x85EBCA77  # multiplies a row, a slot or a word number
 COLUMN_STRIDE = 0x9E3779B1  # multiplies a column or an output line

@@ -25,14 +25,14 @@ from .rng import (
 )
 from .trains import manage, mean_pulses, sample_trains
 
-__all__ = ["update"]
+__all__ = ["pulse", "update"]
 
 
 def _clip(w: Tensor, c: Crosspoints) -> Tensor:
     return torch.maximum(torch.minimum(w, c.hi), c.lo)
 
 
-def _pulse(
+def pulse(
     device: PulsedDevice,
     c: Crosspoints,
     w: Tensor,
@@ -41,7 +41,16 @@ def _pulse(
     xi: Tensor,
     unit: float = 1.0,
 ) -> Tensor:
-    """n coincidences at once: ``clip(w + (n + sigma unit sqrt(n) xi) f)``, f the step at w."""
+    """n coincidences at once: ``clip(w + (n + sigma unit sqrt(n) xi) f)``, f the step at w.
+
+    Args:
+        device: the crosspoints' model. c: the crosspoints. w: their weights.
+        up: which are raised. n: how many coincidences, at most 31; 0 leaves a weight.
+        xi: standard normals times 1 / unit. unit: what noise is drawn in; 0: none.
+
+    Returns:
+        The new weights.
+    """
     f = DEVICES[device.name].step(device, c, w, up)
     count = n.to(torch.float32)
     root = square_root(count) * (f32(device.dw_min_std) * f32(unit))
@@ -73,13 +82,13 @@ def _pulsed_sample(
                 xi, unit = rank_noise(d.numel(), x.numel(), stream, k, word), RANK_UNIT
             else:
                 xi, unit = cycle_normal(rows, columns, draw_keys(stream, CYCLE_NOISE, k, word)), 1.0
-            w = _pulse(device, c, w, up, both.sum(0), xi, unit)
+            w = pulse(device, c, w, up, both.sum(0), xi, unit)
             continue
         for slot in range(len(both)):
             if both[slot].any():
                 noise = draw_keys(stream, SLOT_NOISE, k, word << 5 | slot)
                 xi = cycle_normal(rows, columns, noise)
-                w = _pulse(device, c, w, up, both[slot].to(torch.int64), xi)
+                w = pulse(device, c, w, up, both[slot].to(torch.int64), xi)
     return w
 
 

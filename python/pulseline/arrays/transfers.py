@@ -1,0 +1,157 @@
+"""Transfers: what algorithms of several arrays do to one, beside reads and pulses.
+
+Columns right after their samples, counted pulses on single crosspoints, and the converters of reads
+of one driven line on values that are there. Lines and reads are counted on the host
+(``stepped``, ``transferred``), which numbers their draws: as often as they are cut, the bits stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..configs import ReadConfig
+from ..errors import ConfigError
+from .aged import Aged
+from .parameter import check_lr
+
+__all__ = ["Transfers"]
+
+_IN_ORDER = frozenset(ops.FIDELITY_INDEX[name] for name in ("exact", "strict", "expected"))
+_PERFECT = ReadConfig.perfect()
+
+
+class Transfers(Aged):
+    """An array that others are transferred from, or to.
+
+    Attributes:
+        fired: coincidences, slots and samples counted so far, or None.
+        stepped: lines that :meth:`step` has pulsed. transferred: reads of :meth:`convert`.
+    """
+
+    fired: Tensor | None
+    stepped: int = 0
+    transferred: int = 0
+    _deviation: float
+
+    def pulse_tapped(
+        self, x: Tensor, d: Tensor, lr: float, taps: Tensor, batch: ops.Batch | None = None
+    ) -> Tensor:
+        """:meth:`pulse`, and what columns hold right after their samples, as reads see them.
+
+        Bit for bit that of a batch cut behind every tapped sample. Where nothing but pulses happens
+        to crosspoints on the CPU, and samples are not joined, the kernel writes the values on its
+        way; else the batch is cut (which grouped and moments feel).
+
+        Args:
+            x, d, lr, batch: as of :meth:`pulse`.
+            taps: (taps, 2) int32 on the CPU, sample and column, in the order of samples.
+
+        Returns:
+            (rows, taps) float32, normalised.
+
+        Raises:
+            ConfigError: as of :meth:`pulse`; a tap of no sample or column, or out of order; a
+                matrix of several blocks.
+        """
+        rate = check_lr(lr) / self.out_scale
+        rows, cols = self.held.shape
+        if self._block_rows:
+            raise ConfigError(
+                f"columns are tapped of a matrix of {rows // self._block_rows} blocks; use a layer "
+                "of one group"
+            )
+        for name, t, width in (("x", x, cols), ("d", d, rows)):
+            ops.check_tensor(t)
+            ops.refuse_matrix(name, t, width)
+        ops.check_taps(taps, x.shape[0], cols)
+        values = self.held.new_empty((rows, taps.shape[0]))
+        if self._taps_on_the_way:
+            self._pulse(x, d, rate, batch, (taps, values))  # type: ignore[operator]
+        else:
+            self._pulse_cut(x, d, lr, taps, values, batch)
+        return values
+
+    @property
+    def _taps_on_the_way(self) -> bool:
+        """Whether the update's kernel takes taps, and its weight is what is read."""
+        in_order = self.crossbar.device.name == "Ideal" or self._packed.update.fidelity in _IN_ORDER
+        return in_order and self.held.is_cpu and self.hidden is None and not self._ages
+
+    def _pulse_cut(
+        self,
+        x: Tensor,
+        d: Tensor,
+        lr: float,
+        taps: Tensor,
+        values: Tensor,
+        batch: ops.Batch | None,
+    ) -> None:
+        """:meth:`pulse_tapped` by updates that end behind the tapped samples."""
+        samples, rate = x.shape[0], lr / self.out_scale
+        if samples != d.shape[0]:
+            self._pulse(x, d, rate, batch)  # type: ignore[operator]  # which says so
+        x, d = self._all_or_nothing(x, d, rate)  # type: ignore[operator]
+        first = 0
+        for t, (sample, column) in enumerate(taps.tolist()):
+            if sample >= first:
+                self.pulse(x[first : sample + 1], d[first : sample + 1], lr, batch)  # type: ignore[operator]
+                first = sample + 1
+                if batch is not None:
+                    batch.launch()
+            values[:, t] = self.held[:, column]
+        if first < samples or not samples:
+            self.pulse(x[first:], d[first:], lr, batch)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def step(self, columns: Tensor, counts: Tensor) -> None:
+        """Counted, signed pulses on single crosspoints, see :func:`pulseline.ops.pulse_`.
+
+        Where the weight that is read carries write noise, it gets that of the step wherever a pulse
+        came, drawn by the number of the line: no update and no programming draws the same.
+
+        Args:
+            columns: (lines,) int32, all different.
+            counts: (rows, lines) float32, whole numbers; n > 0 raises the weight. Of the ideal
+                device n steps of ``granularity``, 1.
+
+        Raises:
+            ConfigError: as of the operator; nothing is written.
+        """
+        self.settle()
+        cells: dict[str, Tensor | None] = self._stored  # type: ignore[assignment]
+        hidden, settings = self.hidden, self._packed
+        pairs = (cells["step"], cells["slope"], cells["bound"])
+        visible, weight = (None, self.held) if hidden is None else (self.held, hidden)
+        params, key = self._params or (settings.pulses.granularity,), settings.update
+        lines = (columns, counts, self.stepped)
+        rest: Any = (key, self.fired, visible, self._deviation)
+        ops.pulse_(weight, *pairs, *lines, self._name, params, *rest)
+        self.stepped += columns.shape[0]
+
+    def convert(self, values: Tensor, settings: ReadConfig | None = None) -> Tensor:
+        """Values of columns as reads of one driven line give them, in normalised units.
+
+        See :func:`pulseline.ops.convert`: neither managements nor ``out_scale`` act.
+
+        Args:
+            values: (rows, reads) float32. settings: of the reads; None: those of forward reads.
+
+        Returns:
+            (rows, reads); the values themselves where reads are perfect.
+
+        Raises:
+            ConfigError: as of the operator, wires for instance.
+        """
+        config = self.crossbar.io.forward if settings is None else settings
+        out = values
+        if config != _PERFECT:
+            out = ops.convert(
+                *(values, self.transferred, ops.DrawKey(*self._identity.key)),
+                *(ops.ReadSettings.of(config), ops.ConverterSettings.of(config)),
+            )
+        self.transferred += values.shape[1]
+        return out
