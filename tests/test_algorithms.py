@@ -261,6 +261,40 @@ def test_fast_choppers_on_stale_gradients_are_warned_of(rule: Any, warns: bool) 
         assert "3 samples stale" in said[0]
 
 
+# ---- time ----
+
+AGES = pl.devices.SoftBounds(dw_min=0.01, lifetime=50.0, diffusion=0.001, batch=3)
+
+
+@EVERY
+def test_time_passes_on_all_arrays_by_the_samples_of_the_cell(name: str) -> None:
+    """However updates are cut, also where the arrays' events fall on other samples."""
+    slower = dataclasses.replace(AGES, batch=4, write_noise_std=1.0)
+    rule = RULES[name]
+    cells = [cell_of(rule, device=AGES, fast_device=slower) for _ in range(3)]
+    x, d = normals(25, 5), normals(25, 7, seed=1) * 0.3
+    for cell, cuts in zip(cells, ([25], [1] * 25, [7, 0, 18]), strict=True):
+        for part_x, part_d in zip(x.split(cuts), d.split(cuts), strict=True):
+            cell.update(part_x, part_d, 0.1)
+        assert [array.age_count for array in cell.arrays] == [25] * len(cell.arrays)
+    assert len({pl.digest(cell.state_dict()) for cell in cells}) == 1
+    still = cell_of(rule, device=dataclasses.replace(AGES, lifetime=0.0, diffusion=0.0))
+    still.update(x, d, 0.1)
+    assert not torch.equal(cells[0].array.held, still.array.held)
+
+
+def test_frozen_weights_age_by_what_is_read() -> None:
+    for rule in (al.ERIDER(), al.MixedPrecision()):
+        whole, cut = (cell_of(rule, device=AGES) for _ in range(2))
+        x = normals(10, 5)
+        for cell in (whole, cut):
+            cell.weight.requires_grad_(False)
+        y = whole.read(x)
+        assert torch.equal(y, torch.cat([cut.read(part) for part in x.split([4, 6])]))
+        assert [array.age_count for array in whole.arrays] == [10] * len(whole.arrays)
+        assert same(whole, cut)
+
+
 # ---- what is built, what is refused ----
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from algorithm_works import DEVICE, WORKS, M, N, cell
 from pulseline import algorithms as rules
 from pulseline import cost
-from pulseline.arrays import tally
+from pulseline.arrays import Array
 from pulseline.cells import Cell
 from pulseline.configs import UpdateConfig
 from pulseline.errors import ConfigError
@@ -425,13 +425,16 @@ def test_text_of_wear() -> None:
 
 def test_what_arrays_count_of_writes() -> None:
     """Columns of 0, 3 and 2 pulses at most; 7 in all."""
-    fired = torch.tensor([1, 0, 0, 0, 0])
+    array = Array(2, 3, DEVICE, seed=0)
+    array.count_pulses()
+    columns = torch.arange(3, dtype=torch.int32)
     pulses = torch.tensor([[0.0, 3.0, -1.0], [0.0, -1.0, 2.0]])
-    tally(fired, pulses)
-    assert fired.tolist() == [1 + 7, 0, 0, 5, 3]
-    tally(fired, pulses[:, :0])
-    tally(None, pulses)
-    assert fired.tolist() == [8, 0, 0, 5, 3]
+    array.step(columns, pulses)
+    assert array.fired is not None
+    assert array.fired.tolist() == [7, 0, 0, 5, 3]
+    array.step(columns[:0], pulses[:, :0])
+    array.pulse(torch.ones(2, 3), -torch.ones(2, 2), 0.01)
+    assert array.fired.tolist()[2:] == [2, 5, 3]
 
 
 def test_slots_of_the_array_that_takes_updates() -> None:

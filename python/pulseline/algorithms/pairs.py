@@ -135,9 +135,9 @@ class OneSidedCell(_PairCell):
         parts = [v / a.device.w_max for v, a in zip(read, (plus, minus), strict=True)]
         full = torch.maximum(*parts) > rule.full
         full &= torch.minimum(*parts) > rule.both
-        self.progress["refreshed"] += 1
         for array in (plus, minus):
-            array.reset(where=full)
+            array.reset(where=full, number=int(self.progress["refreshed"]))
+        self.progress["refreshed"] += 1
         difference = torch.where(full, read[0] - read[1], 0.0)
         columns = torch.arange(self.shape[1], dtype=torch.int32, device=full.device)
         for array, sign in ((plus, 1.0), (minus, -1.0)):

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..cells import Cell
 from ..configs import Crossbar
 from ..identity import Identity
+from ..ops import Batch, check_tensor
 
 __all__ = ["RuledCell"]
 
@@ -31,10 +35,49 @@ class RuledCell(Cell):
         super().__init__(rows, cols, crossbar, identity)
         self.rule = rule
         self.build()
+        for array in self.arrays:
+            array.leave_time()
+        self.ages = any(getattr(array.device, "ages", False) for array in self.arrays)
         self.refresh()
 
     def build(self) -> None:
         """Make the arrays beside array 0, and what else the rule keeps."""
+
+    # ---- time passes on all arrays by the samples of the cell ----
+
+    def update(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """See :meth:`pulseline.Cell.update`; cut where an event of an array falls.
+
+        Args:
+            x, d, lr, batch: see there.
+        """
+        if not self.ages:
+            super().update(x, d, lr, batch)
+            return
+        self.check_update(x, d, lr)
+        for part in self._between_events(len(x)):
+            self.pulse(x[part], d[part], lr, batch)
+            for array in self.arrays:
+                array.age(part.stop - part.start, batch)
+
+    def read(self, v: Tensor, transposed: bool = False) -> Tensor:
+        """See :meth:`pulseline.Cell.read`; a frozen weight ages.
+
+        Args:
+            v, transposed: see there.
+        """
+        if transposed or not self.ages or self.weight.requires_grad:
+            return super().read(v, transposed)
+        check_tensor(v)
+        read = []
+        for part in self._between_events(len(v)):
+            read.append(super().read(v[part]))
+            self.age(len(read[-1]))
+        return read[0] if len(read) == 1 else torch.cat(read)
+
+    def _between_events(self, samples: int) -> list[slice]:
+        ends = sorted({end for array in self.arrays for end in array.until_events(samples)})
+        return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
 
     @property
     def algorithm(self) -> str:

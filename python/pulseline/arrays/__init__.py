@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .array import Array
 from .budget import Budget
-from .fired import tally
 from .form import Form
 from .gradient import Pairs, PendingGradient
 from .meta import on_meta
@@ -35,5 +34,4 @@ __all__ = [
     "refuse_conversion",
     "refuse_dense",
     "refuse_twin_arrays",
-    "tally",
 ]

@@ -26,7 +26,10 @@ class Aged(Shown):
     Attributes:
         hidden: what pulses move where the weight, which is read, carries write noise; else None.
         age_count: samples that passed, on the host, which cuts calls at events.
+        timed: whether its own updates, and reads of a frozen weight, let time pass.
     """
+
+    timed: bool = True
 
     hidden: Tensor | None
     age_count: int
@@ -55,7 +58,7 @@ class Aged(Shown):
         if samples < 0:
             raise ConfigError(f"samples is {samples}; use a number >= 0")
         device = self.crossbar.device
-        if not self._ages or not isinstance(device, PulsedDevice):
+        if not isinstance(device, PulsedDevice) or not device.ages:
             return
         first = self.age_count // device.batch
         self.age_count += samples
@@ -63,6 +66,21 @@ class Aged(Shown):
             if batch is not None:
                 batch.launch()
             self._pass_time(event)
+
+    def leave_time(self) -> None:
+        """Let time pass by :meth:`age` alone: of a cell of several arrays, by its samples."""
+        self.timed = self._ages = False
+
+    def until_events(self, samples: int) -> list[int]:
+        """Behind which of so many samples an event falls, and the last one: their numbers + 1.
+
+        Args:
+            samples: of a call.
+        """
+        device = self.crossbar.device
+        if not isinstance(device, PulsedDevice) or not device.ages:
+            return [samples]
+        return [part.stop for part in self._until_events(samples)]
 
     def _settled(self) -> Tensor:
         """What pulses move, with what was written into the weight."""
@@ -101,14 +119,20 @@ class Aged(Shown):
         return [slice(a, b) for a, b in zip([0, *edges], edges, strict=False)]
 
     @torch.no_grad()
-    def reset(self, columns: Tensor | None = None, where: Tensor | None = None) -> None:
+    def reset(
+        self,
+        columns: Tensor | None = None,
+        where: Tensor | None = None,
+        number: int | None = None,
+    ) -> None:
         """Set crosspoints to ``b + reset_std xi``, within their bounds; stuck ones stay.
 
-        Two resets without a sample of :meth:`age` between them draw the same noise.
+        Two resets of one number draw the same noise.
 
         Args:
             columns: indices of the columns; None: all.
             where: (rows, cols) bool, which crosspoints of them; None: all.
+            number: of the reset; None: samples that passed so far.
 
         Raises:
             ConfigError: the device is ideal, or columns are given of a matrix of several blocks.
@@ -119,8 +143,9 @@ class Aged(Shown):
         if columns is not None and self._block_rows:
             raise ConfigError("columns are given of a matrix of several blocks; leave them out")
         fresh = self._settled().clone()
+        number = self.age_count if number is None else number
         ops.reset_(
-            *(fresh, *self._between(), device.reset_std, self.age_count, self._packed.draws),
+            *(fresh, *self._between(), device.reset_std, number, self._packed.draws),
             *self._anew,
         )
         some = slice(None) if columns is None else columns

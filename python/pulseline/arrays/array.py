@@ -126,7 +126,7 @@ class Array(Transfers):
         self._params: tuple[float, ...] = ()
         self._deviation, self._ages = 0.0, False
         if isinstance(device, PulsedDevice):
-            self._params, self._ages = device.parameters(), device.ages
+            self._params, self._ages = device.parameters(), device.ages and self.timed
             self._deviation = device.write_noise_std * device.dw_min
         rest = (self.crossbar, self.out_scale, self._block_rows)
         self._packed = Packed.of(self._identity.key, *rest)

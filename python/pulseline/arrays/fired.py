@@ -14,16 +14,14 @@ __all__ = ["tally"]
 
 
 @torch.no_grad()
-def tally(fired: Tensor | None, pulses: Tensor) -> None:
-    """Count what is written to columns by whole pulses.
+def tally(fired: Tensor | None, counted: Tensor | None, columns: int) -> None:
+    """Add what was written to columns by whole pulses.
 
     Args:
         fired: an array's counts, in place; None: it counts nothing.
-        pulses: (rows, columns) on each crosspoint, signed.
+        counted: pulses and slots of the write. columns: how many.
     """
-    if fired is None or not pulses.numel():
-        return
-    count = pulses.abs()
-    fired[0] += count.sum(dtype=torch.float64).long()
-    fired[3] += count.amax(0).sum(dtype=torch.float64).long()
-    fired[4] += pulses.shape[1]
+    if fired is not None and counted is not None:
+        fired[0] += counted[0]
+        fired[3] += counted[1]
+        fired[4] += columns

@@ -16,6 +16,7 @@ from .. import ops
 from ..configs import ReadConfig
 from ..errors import ConfigError
 from .aged import Aged
+from .fired import tally
 from .parameter import check_lr
 
 __all__ = ["Transfers"]
@@ -128,8 +129,10 @@ class Transfers(Aged):
         visible, weight = (None, self.held) if hidden is None else (self.held, hidden)
         params, key = self._params or (settings.pulses.granularity,), settings.update
         lines = (columns, counts, self.stepped)
-        rest: Any = (key, self.fired, visible, self._deviation)
+        counted = None if self.fired is None else self.fired.new_zeros(2)
+        rest: Any = (key, counted, visible, self._deviation)
         ops.pulse_(weight, *pairs, *lines, self._name, params, *rest)
+        tally(self.fired, counted, columns.shape[0])
         self.stepped += columns.shape[0]
 
     def convert(self, values: Tensor, settings: ReadConfig | None = None) -> Tensor:

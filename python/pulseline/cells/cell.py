@@ -200,6 +200,18 @@ class Cell(Settings, nn.Module):
         Raises:
             ConfigError: shapes, dtypes, lr < 0 or values that are not finite; weights untouched.
         """
+        self.check_update(x, d, lr)
+        self.pulse(x, d, lr, batch)
+
+    def check_update(self, x: Tensor, d: Tensor, lr: float) -> None:
+        """Refuse what :meth:`update` refuses.
+
+        Args:
+            x, d, lr: see there.
+
+        Raises:
+            ConfigError: see there.
+        """
         check_lr(lr)
         rows, cols = self.shape
         for source, (name, t, size) in enumerate((("x", x, cols), ("d", d, rows)), 1):
@@ -208,7 +220,6 @@ class Cell(Settings, nn.Module):
             check_finite(source, t)
         if len(x) != len(d):
             raise ConfigError(f"x has {len(x)} samples and d has {len(d)}; use as many of each")
-        self.pulse(x, d, lr, batch)
 
     def spans(self, samples: int, every: int) -> Iterator[tuple[slice, int | None]]:
         """The samples of an update, cut behind every so many of the cell's.

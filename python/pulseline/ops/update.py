@@ -297,8 +297,9 @@ def update_(
     taken: Any = (fired, taps, tapped)
     if direct(x):
         return update_cpu(*arguments, *taken)
+    shared: Any = (batch, outcomes)
     if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
-        update_cuda(*arguments, *taken, batch, outcomes)
+        update_cuda(*arguments, *taken, *shared)
     else:
         _update_op(*arguments, *taken)
     return 0
