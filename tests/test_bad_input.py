@@ -155,6 +155,11 @@ def tied() -> nn.Module:
     return model
 
 
+def test_what_a_recurrent_layer_returns_is_named() -> None:
+    model = to_analog(nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 2)))
+    refused(lambda: model(torch.ones(5, 1, 3)), "a tuple of tensors", "argument[0]")
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "no linear layer": (nn.Tanh, "no layer that can be analog"),
     "float64": (lambda: nn.Linear(3, 2).double(), "float64"),

@@ -7,15 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pulseline import presets
 from pulseline.cli import main
+from pulseline.cli.plots import accuracy_figure
 from pulseline.data import load_digits
 from pulseline.models import DEVICES, mlp, network
-from pulseline.train import Recipe, pipeline, train
+from pulseline.train import Epoch, Recipe, Run, pipeline, train
 
 SAMPLES = 1437
 
@@ -148,6 +150,27 @@ def test_demo_prints_the_table_and_writes_two_figures(
     for file in ("accuracy.png", "schedules.png"):
         assert (tmp_path / file).stat().st_size > 1000
         assert str(tmp_path / file) in out
+
+
+def test_curves_of_several_seeds_are_a_mean_in_a_band(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the lowest to the highest, from the start on; one seed has a line alone."""
+    drawn: list[Any] = []
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    monkeypatch.setattr(figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    runs = [
+        Run([Epoch(10, 20, 50.0 + n, 1.0), Epoch(20, 40, 90.0 + n, 0.5)], start=10.0 - n)
+        for n in (0, 2)
+    ]
+    accuracy_figure({"several": runs, "one": runs[:1]}, tmp_path / "accuracy.png")
+    for axes, ends in zip(drawn[0].axes, ([0, 10, 20], [0, 20, 40]), strict=True):
+        means = [line.get_ydata().tolist() for line in axes.lines]
+        assert means == [[9.0, 51.0, 91.0], [10.0, 50.0, 90.0]]
+        (band,) = axes.collections
+        corners = {tuple(point) for point in band.get_paths()[0].vertices.tolist()}
+        low, high = (8.0, 50.0, 90.0), (10.0, 52.0, 92.0)
+        assert corners == {*zip(ends, low, strict=True), *zip(ends, high, strict=True)}
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,17 @@ def test_committed_rows_give_the_verdicts_of_the_page(name: str) -> None:
         assert file.stat().st_size < 200_000
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "clock"])  # which is exact
+def test_every_panel_shows_how_sure_its_means_are(name: str) -> None:
+    containers = pytest.importorskip("matplotlib.container")
+    experiment, rows = committed(name)
+    for axes in experiment.figure(rows).axes:
+        found = [one for one in axes.containers if isinstance(one, containers.ErrorbarContainer)]
+        lengths = [np.ptp(path, axis=0).max() for one in found for path in one[2][0].get_segments()]
+        assert lengths, axes.get_xlabel()
+        assert max(lengths) > 0, axes.get_xlabel()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_planted_errors_turn_the_verdicts(name: str) -> None:
     """On full-size rows: what holds does not hold any more, and nothing starts to hold."""

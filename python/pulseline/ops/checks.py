@@ -68,6 +68,11 @@ def check_tensor(value: object) -> None:
     if not isinstance(value, Tensor):
         if type(value).__module__ == "torch.fx.proxy":
             refuse_traced()
+        if isinstance(value, (tuple, list)) and any(isinstance(one, Tensor) for one in value):
+            raise ConfigError(
+                f"an argument is a {type(value).__name__} of tensors, such as recurrent layers "
+                "return; take the one that is meant before this layer, such as argument[0]"
+            )
         raise ConfigError(
             f"an argument is a {type(value).__name__}; convert it with "
             "torch.as_tensor(argument, dtype=torch.float32)"
