@@ -208,7 +208,7 @@ def test_steps_are_counted() -> None:
     one.step(LINES, counts(6))
     assert one.fired is not None
     n = counts(6).abs()
-    assert one.fired.tolist() == [n.sum(), n.amax(0).sum(), 0]
+    assert one.fired.tolist() == [n.sum(), 0, 0, n.amax(0).sum(), n.shape[1]]
 
 
 def test_what_was_written_is_programmed_first() -> None:
