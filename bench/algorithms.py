@@ -44,7 +44,8 @@ def cell_of(rule: al.Rule | None, size: int, crosspoints: str = "stored") -> Any
     """A cell with small random weights, the same at every call; None: one array."""
     mapping = pl.configs.Mapping(crosspoints=crosspoints)
     crossbar = pl.Crossbar(DEVICE, algorithm=rule, mapping=mapping)
-    made: Any = pl.nn.AnalogLinear(size, size, bias=False, device=crossbar, seed=0).cell
+    made: Any = pl.cells.make_cell(size, size, crossbar, pl.Identity(0))
+    made.initialise()
     return made
 
 

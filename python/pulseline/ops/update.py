@@ -293,13 +293,13 @@ def update_(
         ConfigError: shapes, dtypes, devices, settings out of their range, or a value that is not
             finite; nothing was written.
     """
-    arguments: Any = (weight, step, slope, bound, x, d, lr, device, params, pulses, counters, key)
-    taken: Any = (fired, taps, tapped)
+    arguments: list[Any] = [weight, step, slope, bound, x, d, lr, device, params, pulses]
+    arguments += [counters, key, fired, taps, tapped]
     if direct(x):
-        return update_cpu(*arguments, *taken)
-    shared: Any = (batch, outcomes)
+        return update_cpu(*arguments)
     if (batch is not None or outcomes is not None) and x.is_cuda and eager(x):
-        update_cuda(*arguments, *taken, *shared)
+        arguments += [batch, outcomes]
+        update_cuda(*arguments)
     else:
-        _update_op(*arguments, *taken)
+        _update_op(*arguments)
     return 0
