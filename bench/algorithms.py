@@ -22,18 +22,23 @@ from pulseline import algorithms as al
 DEVICE = pl.devices.SoftBounds()
 
 
-def rules(every: int) -> dict[str, al.Rule]:
-    """Every algorithm, with its defaults but for the period of its transfers."""
+def rules(every: int, lr: float) -> dict[str, al.Rule]:
+    """Every algorithm, at the rate of the profile.
+
+    Args:
+        every: samples between transfers. lr: of the array that takes gradients.
+    """
+    fast = {"every": every, "lr_fast": lr, "scale_transfer": False}
     return {
-        "TikiTaka1": al.TikiTaka1(every=every),
-        "Residual1": al.Residual1(every=every),
-        "MultiTile": al.MultiTile(every=every),
-        "TikiTaka2": al.TikiTaka2(every=every),
-        "ChoppedTikiTaka2": al.ChoppedTikiTaka2(every=every),
-        "AGAD": al.AGAD(every=every),
-        "ERIDER": al.ERIDER(every=every),
-        "RIDER": al.RIDER(every=every),
-        "Residual2": al.Residual2(every=every),
+        "TikiTaka1": al.TikiTaka1(**fast, lr_transfer=0.05),
+        "Residual1": al.Residual1(**fast, lr_transfer=0.05),
+        "MultiTile": al.MultiTile(**fast),
+        "TikiTaka2": al.TikiTaka2(**fast, lr_transfer=0.05),
+        "ChoppedTikiTaka2": al.ChoppedTikiTaka2(**fast, lr_transfer=0.05),
+        "AGAD": al.AGAD(**fast, lr_transfer=0.05),
+        "ERIDER": al.ERIDER(**fast, lr_transfer=0.05),
+        "RIDER": al.RIDER(**fast, lr_transfer=0.05),
+        "Residual2": al.Residual2(**fast, lr_transfer=0.05),
         "MixedPrecision": al.MixedPrecision(every=every, units="samples"),
         "OneSided": al.OneSided(refresh_every=64 * every),
         "Vector": al.Vector(),
@@ -62,7 +67,8 @@ def check(rule: al.Rule, x: torch.Tensor, d: torch.Tensor, lr: float) -> float:
 def cases(name: str, every: int, profile: str, size: int, batch: int, args: Any) -> list[Row]:
     """One algorithm and shape on every thread count."""
     x, d = inputs(profile, batch, size, size)
-    lr, rule = LR[profile], rules(every)[name]
+    lr = LR[profile]
+    rule = rules(every, lr)[name]
     error, rows = check(rule, x, d, lr), []
     for threads in numbers(args.threads):
         torch.set_num_threads(threads)
@@ -86,7 +92,7 @@ def cases(name: str, every: int, profile: str, size: int, batch: int, args: Any)
 def memory(size: int) -> None:
     """Bytes per crosspoint of everything that a cell owns: arrays, buffers, device parameters."""
     print(f"bytes per crosspoint at {size} x {size}\n{'algorithm':18s} stored  drawn")
-    for name, rule in {"SGD": None, **rules(1)}.items():
+    for name, rule in {"SGD": None, **rules(1, 0.01)}.items():
         owned = []
         for crosspoints in ("stored", "drawn"):
             cell = cell_of(rule, size, crosspoints)

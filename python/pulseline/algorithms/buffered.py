@@ -76,7 +76,7 @@ class TikiTaka2(Transfer):
         if self.chop or self.chop_rows:
             value = value * cell.signs(columns)
         h = (held if self.leak == 0 else held * (1 - self.leak)) + value * rate
-        n = h.trunc().clamp_(-self.max_pulses, self.max_pulses)
+        n = h.clamp(-self.max_pulses, self.max_pulses).int().float()  # trunc() is 60 times slower
         if self.forget:
             held.copy_(torch.where(n != 0, h * self.momentum, h))
         else:
