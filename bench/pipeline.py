@@ -1,12 +1,19 @@
-"""Executors of the pipeline against `sim` on equal work: 4 layers of 1024x1024, micro-batch 32.
+"""Executors of the pipeline against `sim` on equal work: 4 layers of 1024x1024, micro-batch 32, or
+a GPT of bytes, cut where measured times balance.
 
 Checked first: every executor ends with the digest of `sim` on as many stages, noise on. Then the
 time per micro-batch of a filled pipeline with one flush, runs of all executors in turn; `dist`
 runs 2 processes with two layers each under torchrun, by itself: messages through shared memory and
 by gloo, in turn. The baseline is `sim` with one intra-op thread; two threads are printed beside it.
 
+What is lost is printed under it, from one more run of each that measures its operations: `balance`
+(mean over slowest stage of the operations' time), `stretch` (time of all operations over that in
+`sim`: what cores, memory and Python's lock share) and `busy` (operations' time over wall time and
+workers, min(stages, cores)). On a machine with other work these say more than the speed-up.
+
     python bench/pipeline.py
     python bench/pipeline.py --executors threads --size 256 --repeats 3 --json out/pipeline.json
+    python bench/pipeline.py --model gpt --size 256 --layers 6 --batch 2 --context 128
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +36,9 @@ from common import machine, spread
 from torch import Tensor, nn
 
 import pulseline as pl
+from pulseline.models import Sizes, digital, on_crossbars
 from pulseline.pipeline.executors import dist
+from pulseline.train import loss_of
 
 HERE = Path(__file__).resolve()
 
@@ -45,10 +54,16 @@ class Row:
     spread: float
     speedup: float
     digest: str
+    balance: float | None = None
+    stretch: float | None = None
+    busy: float | None = None
 
 
-def model(args: argparse.Namespace) -> nn.Sequential:
-    """Square analog layers with tanh between them, always with the same weights."""
+def model(args: argparse.Namespace) -> nn.Module:
+    """Square analog layers with tanh between them, or a GPT; always with the same weights."""
+    if args.model == "gpt":
+        sizes = Sizes((args.context,), 256, args.size, args.layers, 4)
+        return on_crossbars(digital("gpt", 1, sizes), "soft_bounds", 1)
     device = pl.devices.SoftBounds(w_max=1.0, w_min=-1.0, dw_min=0.001)
     layers: list[nn.Module] = []
     for tile_id in range(args.layers):
@@ -59,20 +74,55 @@ def model(args: argparse.Namespace) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def optimizer(parameters: Iterable[nn.Parameter]) -> pl.optim.AnalogSGD:
+    return pl.optim.AnalogSGD(parameters, lr=0.01)
+
+
+def loss(args: argparse.Namespace) -> Callable[[Tensor, Tensor], Tensor]:
+    return loss_of if args.model == "gpt" else nn.functional.mse_loss
+
+
+def counts(args: argparse.Namespace, stages: int) -> list[int] | None:
+    """Layers per stage: those given, or measured for a GPT; None: equal numbers."""
+    if args.counts:
+        return [int(n) for n in args.counts.split(",")]
+    if args.model != "gpt":
+        return None
+    x, y = (one[: 6 * args.batch] for one in samples(args))
+    found = pl.pipeline.measured_balance(
+        *(model(args), stages, x, y),
+        optimizer=optimizer,
+        loss=loss(args),
+        micro_batch_size=args.batch,
+    )
+    print(f"{stages} stages: layers {found.counts}, imbalance {found.imbalance:.3f}")
+    return [*found.counts]
+
+
 def pipeline(args: argparse.Namespace, executor: str, stages: int) -> pl.Pipeline:
+    if stages not in args.cuts:
+        args.cuts[stages] = counts(args, stages)
     return pl.Pipeline(
         model(args),
         stages,
-        optimizer=lambda parameters: pl.optim.AnalogSGD(parameters, lr=0.01),
-        loss=nn.functional.mse_loss,
+        optimizer=optimizer,
+        loss=loss(args),
         schedule="async",
         executor=executor,
         micro_batch_size=args.batch,
+        balance=args.cuts[stages],
+        measure=True,
+        seed=0,
+        stage_threads=1 if args.model == "gpt" and executor != "sim" else None,
     )
 
 
 def samples(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
+    if args.model == "gpt":
+        shape = (args.batch * args.micro_batches, args.context + 1)
+        ids = torch.randint(256, shape, generator=generator)
+        return ids[:, :-1], ids[:, 1:]
     x, y = torch.randn(2, args.batch * args.micro_batches, args.size, generator=generator)
     return x, y.tanh()
 
@@ -104,6 +154,23 @@ class Contender:
         seconds = statistics.median(self.times)
         name = (self.executor, self.stages, self.threads)
         return Row(*name, seconds, spread(self.times), baseline / seconds, self.digest[:16])
+
+
+def explain(row: Row, contender: Contender, sim: Contender) -> None:
+    """Balance, stretch and busy share of one more run of each, in turn."""
+    took = []
+    for one in (sim, contender):
+        first = one.pipe.micro_batches
+        seconds = one.run() * one.count
+        spans = [span for span in one.pipe.spans() if span.mb >= first]
+        stages = [0.0] * one.stages
+        for span in spans:
+            stages[span.stage - 1] += span.end - span.start
+        took.append((seconds, stages))
+    (_, alone), (wall, together) = took
+    row.balance = sum(alone) / len(alone) / max(alone)
+    row.stretch = sum(together) / sum(alone)
+    row.busy = sum(together) / wall / min(contender.stages, os.cpu_count() or 1)
 
 
 def race(contenders: list[Contender], repeats: int) -> None:
@@ -140,9 +207,12 @@ def gloo() -> Iterator[None]:
 def distributed(args: argparse.Namespace) -> dict[str, tuple[list[float], str]]:
     """Times and digest of both kinds of `dist`, from processes under torchrun."""
     names = ("size", "layers", "batch", "micro_batches", "repeats", "dist_stages")
+    names += ("model", "context")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
         options = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in names]
+        if cut := args.cuts[args.dist_stages]:
+            options.append(f"--counts={','.join(map(str, cut))}")
         run = ["-m", "torch.distributed.run", "--standalone"]
         run += ["--nproc-per-node", str(args.dist_stages), str(HERE)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -168,10 +238,15 @@ def measure(args: argparse.Namespace) -> list[Row]:
         contenders.append(Contender(args, "threads", stages, 1))
     for contender in contenders:
         name = f"{contender.executor} on {contender.stages} stages, {contender.threads} threads"
-        check(name, contender.digest, sims[contender.stages, 1].digest)
+        # normalisations have other last bits on another number of torch's threads
+        if args.model != "gpt" or contender.threads == 1:
+            check(name, contender.digest, sims[contender.stages, 1].digest)
     race(contenders, args.repeats)
     base = {n: statistics.median(sims[n, 1].times) for n in both}
     rows = [contender.row(base[contender.stages]) for contender in contenders]
+    for contender, row in zip(contenders, rows, strict=True):
+        if contender.executor == "threads":
+            explain(row, contender, sims[contender.stages, 1])
     for contender in contenders:
         contender.pipe.close()
     if "dist" in executors:
@@ -190,8 +265,11 @@ def measure(args: argparse.Namespace) -> list[Row]:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--executors", default="threads,dist")
-    p.add_argument("--size", type=int, default=1024)
-    p.add_argument("--layers", type=int, default=4)
+    p.add_argument("--model", choices=("mlp", "gpt"), default="mlp")
+    p.add_argument("--size", type=int, default=1024, help="units of a layer, width of a token")
+    p.add_argument("--layers", type=int, default=4, help="layers, or blocks of the GPT")
+    p.add_argument("--context", type=int, default=128, help="tokens of a sample of the GPT")
+    p.add_argument("--counts", help="layers with parameters of each stage (default: measured)")
     p.add_argument("--batch", type=int, default=32, help="samples per micro-batch")
     p.add_argument(
         "--micro-batches", type=int, default=64, help="per run: fill and flush count in it"
@@ -202,12 +280,13 @@ def main() -> None:
     p.add_argument("--json", metavar="FILE")
     p.add_argument("--worker", help=argparse.SUPPRESS)
     args = p.parse_args()
+    args.cuts = {}
     if args.worker:
         worker(args)
         return
     where = machine()
     print(
-        f"{args.layers} layers of {args.size}x{args.size}, micro-batches of {args.batch}, on "
+        f"{args.model}: {args.layers} layers of {args.size}, micro-batches of {args.batch}, on "
         f"{where['processor']}, {where['cores']} cores, {where['isa']}"
     )
     rows = measure(args)
@@ -218,6 +297,10 @@ def main() -> None:
             f"{row.executor:10s}{row.stages:7d}{own:>9s}{row.seconds * 1e3:16.2f}"
             f"{row.spread:8.2f}  {row.speedup:5.2f} x sim with 1 thread, digest {row.digest}"
         )
+        if row.busy is not None:
+            print(
+                f"{'':10s}balance {row.balance:.3f}, stretch {row.stretch:.3f}, busy {row.busy:.3f}"
+            )
     if args.json:
         path = Path(args.json)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from .model import KINDS, Hardware, Source
 from .presets import PRESETS, preset
 
-__all__ = ["ENDINGS", "find", "read", "save"]
+__all__ = ["ENDINGS", "content", "find", "read", "save"]
 
 ENDINGS = (".toml", ".json")
 

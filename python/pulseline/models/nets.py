@@ -179,15 +179,15 @@ class GPT(nn.Module):
         if width % heads:
             raise ConfigError(f"width is {width}; use a multiple of the {heads} heads")
         self.tokens = nn.Embedding(tokens, width)
-        self.positions = nn.Parameter(torch.zeros(context, width))
+        self.positions = nn.Embedding(context, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, tokens)
         nn.init.normal_(self.tokens.weight, std=0.1)
-        nn.init.normal_(self.positions, std=0.1)
+        nn.init.normal_(self.positions.weight, std=0.1)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(samples, length) int64 to (samples, length, tokens)."""
-        x = self.blocks(self.tokens(ids) + self.positions[: ids.shape[1]])
-        y: Tensor = self.head(self.norm(x))
+        places = self.positions(torch.arange(ids.shape[1], device=ids.device))
+        y: Tensor = self.head(self.norm(self.blocks(self.tokens(ids) + places)))
         return y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import checkpoint
 from .audit import staleness
+from .measured import measured_balance
 from .options import Options
 from .pipeline import Pipeline
 from .stage import Record, Stage, Update
@@ -16,6 +17,7 @@ __all__ = [
     "Stage",
     "Update",
     "checkpoint",
+    "measured_balance",
     "staleness",
     "torch_lr",
 ]
