@@ -10,12 +10,13 @@ from __future__ import annotations
 from .buffered import AGAD, ERIDER, RIDER, ChoppedTikiTaka2, Residual2, TikiTaka2
 from .chain import Chain, ChainCell, MultiTile, Residual1, TikiTaka1, advance
 from .mixed import MixedCell, MixedPrecision
-from .pairs import OneSided, OneSidedCell, ReferencePair, ReferencePairCell, Vector, VectorCell
+from .pairs import OneSided, OneSidedCell, ReferencePair, ReferencePairCell
 from .programming import Written, write_verify
 from .rule import Periodic, Rule
 from .sums import Summand, SummedCell
 from .symmetry import find_symmetry_point
 from .transfer import Transfer, TransferCell
+from .vector import Vector, VectorCell
 
 __all__ = [
     "AGAD",
