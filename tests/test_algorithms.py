@@ -27,7 +27,7 @@ from algorithm_cases import (
     specification,
     train,
 )
-from pulseline import ConfigError
+from pulseline import ConfigError, reference
 from pulseline import algorithms as al
 from pulseline.pipeline import Pipeline
 
@@ -293,6 +293,27 @@ def test_frozen_weights_age_by_what_is_read() -> None:
         assert torch.equal(y, torch.cat([cut.read(part) for part in x.split([4, 6])]))
         assert [array.age_count for array in whole.arrays] == [10] * len(whole.arrays)
         assert same(whole, cut)
+
+
+def test_vectors_pulse_all_arrays_by_the_same_trains() -> None:
+    """Each on devices of its own: the specification of one array with the trains of array 0."""
+    quiet = dataclasses.replace(DEVICE, dw_min_std=0.0)
+    x, d = normals(20, 5), normals(20, 7, seed=1) * 0.3
+    cell = cell_of(al.Vector(arrays=3), device=quiet)
+    before = [array.held.clone() for array in cell.arrays]
+    cell.update(x, d, 0.1)
+    seed, stream = cell.array.identity.key
+    for array, old in zip(cell.arrays, before, strict=True):
+        stored = reference.construct(quiet, *array.shape, *array.identity.key)
+        config = array.update_config
+        trained = reference.update(
+            old, stored, x, d, quiet, config, lr=0.1, seed=seed, tile_id=stream
+        )
+        assert torch.equal(array.held, trained)
+    alone = pl.Array(7, 5, quiet, seed=cell.arrays[1].identity)
+    alone.write(before[1])
+    alone.pulse(x, d, 0.1)
+    assert not torch.equal(alone.held, cell.arrays[1].held)  # its own trains
 
 
 # ---- what is built, what is refused ----

@@ -35,7 +35,7 @@
 namespace pulseline::bind {
 
 PULSELINE_NAMED(ReadKey, int64_t, seed, tile_id, purpose, tile_in, tile_out, fused, block_rows)
-PULSELINE_NAMED(UpdateKey, int64_t, seed, tile_id, fidelity, block_rows)
+PULSELINE_NAMED(UpdateKey, int64_t, seed, tile_id, fidelity, block_rows, trains)
 PULSELINE_NAMED(DrawKey, int64_t, seed, tile_id, block_rows)
 PULSELINE_NAMED(ReadSettings, double, inp_bound, inp_res, inp_noise, out_bound, out_res, out_noise,
                 w_noise, out_scale, noise_management, max_rounds)
@@ -60,7 +60,8 @@ struct Limits<ReadKey> {
 };
 template <>
 struct Limits<UpdateKey> {
-  static constexpr Limit kOf[] = {kSeeds, kTiles, whole(0, kMoments), kExtents};
+  static constexpr Limit kOf[] = {kSeeds, kTiles, whole(0, kMoments), kExtents,
+                                  whole(-1, 4294967295.0)};
 };
 template <>
 struct Limits<DrawKey> {
@@ -137,6 +138,11 @@ T* pointer(uint64_t address) {
 template <class Key>
 Stream stream_of(const Key& key) {
   return {uint64_t(key.seed), uint32_t(key.tile_id)};
+}
+
+// Whose trains an update draws: its own, or those of the array that the key names.
+inline uint32_t trains_of(const UpdateKey& key) {
+  return uint32_t(key.trains < 0 ? key.tile_id : key.trains);
 }
 
 // The counter of an array's reads of this purpose.

@@ -28,7 +28,9 @@ class VectorCell(SummedCell):
     def build(self) -> None:
         """The arrays behind array 0."""
         for _ in range(1, self.rule.arrays):
-            self.add_array(self.crossbar.fast)
+            array = self.add_array(self.crossbar.fast)
+            if self.rule.pulsed == "all":
+                array.share_trains(0)
 
     @property
     def own(self) -> float:
@@ -107,8 +109,9 @@ class Vector(Rule):
     Attributes:
         arrays: how many.
         weights: of each, in proportion; (): the same for all. They are scaled to a sum of 1.
-        pulsed: "all": every array by each sample; "first"; "sequential": one after the other,
-            "random": a drawn one, sample by sample. One of n moves the mean by 1/n of the update.
+        pulsed: "all": every array by the same trains of each sample; "first"; "sequential": one
+            after the other; "random": a drawn one, sample by sample. One of n moves the mean by 1/n
+            of the update.
 
     Raises:
         ConfigError: a value out of range.

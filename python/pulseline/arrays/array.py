@@ -128,7 +128,7 @@ class Array(Transfers):
         if isinstance(device, PulsedDevice):
             self._params, self._ages = device.parameters(), device.ages and self.timed
             self._deviation = device.write_noise_std * device.dw_min
-        rest = (self.crossbar, self.out_scale, self._block_rows)
+        rest = (self.crossbar, self.out_scale, self._block_rows, self._trains)
         self._packed = Packed.of(self._identity.key, *rest)
         self._residents.clear()
 

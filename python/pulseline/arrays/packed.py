@@ -39,13 +39,18 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(
-        cls, key: tuple[int, int], crossbar: Crossbar, out_scale: float, block_rows: int = 0
+        cls,
+        key: tuple[int, int],
+        crossbar: Crossbar,
+        out_scale: float,
+        block_rows: int = 0,
+        trains: int = -1,
     ) -> Packed:
         """Those of an array.
 
         Args:
             key: Philox key, seed and stream. crossbar: its settings. out_scale: of its reads.
-            block_rows: of its matrix.
+            block_rows: of its matrix. trains: the stream whose trains it takes; -1: its own.
         """
         device, io, update = crossbar.device, crossbar.io, crossbar.update
         mapping = crossbar.mapping
@@ -58,7 +63,7 @@ class Packed(NamedTuple):
                 ops.ReadKey.of(*key, _EVALUATION, mapping, True, block_rows),
             ),
             draws=ops.DrawKey(*key, block_rows),
-            update=ops.UpdateKey(*key, fidelity, block_rows),
+            update=ops.UpdateKey(*key, fidelity, block_rows, trains),
             reads=(
                 ops.ReadSettings.of(io.forward, out_scale),
                 ops.ReadSettings.of(io.backward, out_scale),

@@ -7,6 +7,7 @@ of one driven line on values that are there. Lines and reads are counted on the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,13 +31,32 @@ class Transfers(Aged):
 
     Attributes:
         fired: coincidences, slots and samples counted so far, or None.
+        trains_of: number of the array whose pulse trains updates take; None: its own.
         stepped: lines that :meth:`step` has pulsed. transferred: reads of :meth:`convert`.
     """
 
     fired: Tensor | None
     stepped: int = 0
     transferred: int = 0
+    trains_of: int | None = None
     _deviation: float
+
+    @property
+    def _trains(self) -> int:
+        """The stream whose trains updates take; -1: the array's own."""
+        if self.trains_of is None:
+            return -1
+        seed_and_stream: tuple[int, int] = replace(self._identity, array=self.trains_of).key
+        return seed_and_stream[1]
+
+    def share_trains(self, array: int) -> None:
+        """Take the pulse trains of another array of the matrix: lines that run through both.
+
+        Args:
+            array: its number.
+        """
+        self.trains_of = array
+        self._pack()  # type: ignore[operator]
 
     def pulse_tapped(
         self, x: Tensor, d: Tensor, lr: float, taps: Tensor, batch: ops.Batch | None = None

@@ -90,12 +90,16 @@ class ReadKey(NamedTuple):
 
 
 class UpdateKey(NamedTuple):
-    """Whose draws an update takes: array and fidelity; ``block_rows`` as of :class:`ReadKey`."""
+    """Whose draws an update takes: array and fidelity; ``block_rows`` as of :class:`ReadKey`.
+
+    ``trains``: the ``tile_id`` whose pulse trains it takes; -1: its own.
+    """
 
     seed: int
     tile_id: int
     fidelity: int
     block_rows: int = 0
+    trains: int = -1
 
 
 class DrawKey(NamedTuple):
