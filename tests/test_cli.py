@@ -131,8 +131,9 @@ def test_demo_prints_the_table_and_writes_two_figures(
     columns = ("test accuracy", "samples", "clock cycles", "computation density", "wall time")
     for column in (*columns, "speed-up over sequential"):
         assert column in lines[head]
-    rows = {" ".join(line.split()[:2]): line for line in lines[head + 2 : head + 6]}
+    rows = {line.split("  ")[0]: line for line in lines[head + 2 : head + 8]}
     names = ["digital sequential", "analog sequential", "analog synchronous", "analog asynchronous"]
+    names += ["20 states, SGD", "20 states, mixed precision"]
     assert list(rows) == names
     cycles = {}
     for name, row in rows.items():

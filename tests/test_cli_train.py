@@ -202,3 +202,36 @@ def test_the_real_mnist(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *words)
     assert code == 0, err
     assert float(out.split()[2]) > 75
+
+
+def test_algorithms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """By name, with settings; run files repeat them; the report says what they moved."""
+    words = ["train", "--epochs", "1", "--samples", "64", "--batch-size", "8"]
+    words += ["--algorithm", "agad", "--rule", "chop=0.2", "every=2", "regular_chop=no"]
+    code, out, err = run(capsys, *words, "--out", str(tmp_path))
+    assert code == 0, err
+    assert "transfers: " in err
+    options = json.loads((tmp_path / "result.json").read_text())["options"]
+    assert options["algorithm"] == "agad"
+    assert options["rule"] == {"chop": 0.2, "every": 2, "regular_chop": False}
+    again = run(capsys, "train", "--config", str(tmp_path / "run.toml"))
+    assert digest(again[1]) == digest(out)
+    assert digest(run(capsys, *words[:-4], "--algorithm", "agad")[1]) != digest(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--algorithm adam", "algorithm is 'adam'; use sgd or one of ttv1, ttv2"),
+        ("--rule every=2", "--rule is 'every=2' of sgd, which has no settings; add --algorithm"),
+        ("--algorithm ttv2 --rule foo=1", "--rule is 'foo=1'; use FIELD=VALUE, FIELD one of every"),
+        ("--algorithm ttv2 --rule every=0", "TikiTaka2.every is 0; use a whole number >= 1"),
+        ("--algorithm ttv2 --device digital", "which has no crossbars; leave it out"),
+    ],
+)
+def test_algorithms_that_are_none(
+    capsys: pytest.CaptureFixture[str], words: str, told: str
+) -> None:
+    code, _, err = run(capsys, *SHORT[:1], *words.split(), "--epochs", "1", "--samples", "8")
+    assert code == 2
+    assert told in err

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .buffered import AGAD, ERIDER, RIDER, ChoppedTikiTaka2, Residual2, TikiTaka2
 from .chain import Chain, ChainCell, MultiTile, Residual1, TikiTaka1, advance
 from .mixed import MixedCell, MixedPrecision
+from .named import NAMES, rule_named
 from .pairs import OneSided, OneSidedCell, ReferencePair, ReferencePairCell
 from .programming import Written, write_verify
 from .rule import Periodic, Rule
@@ -21,6 +22,7 @@ from .vector import Vector, VectorCell
 __all__ = [
     "AGAD",
     "ERIDER",
+    "NAMES",
     "RIDER",
     "Chain",
     "ChainCell",
@@ -47,5 +49,6 @@ __all__ = [
     "Written",
     "advance",
     "find_symmetry_point",
+    "rule_named",
     "write_verify",
 ]

@@ -12,11 +12,12 @@ NOISY = 0.02  # write noise, part of the range
 WILD = 1.0  # cycle noise of a step, relative
 
 
-def remedies(device: Device, lr: float, accuracy: float) -> str:
+def remedies(device: Device, lr: float, accuracy: float, algorithm: str = "sgd") -> str:
     """A sentence with an option for each number that can be why.
 
     Args:
         device: that was trained. lr: learning rate of epoch 1. accuracy: in percent.
+        algorithm: that trained it.
     """
     found = []
     if isinstance(device, PulsedDevice):
@@ -34,6 +35,8 @@ def remedies(device: Device, lr: float, accuracy: float) -> str:
                 f"pulses that scatter by {device.dw_min_std:g} times their mean "
                 "(--set dw_min_std=0.3: less)"
             )
+        if algorithm == "sgd":
+            found.append("plain pulsed SGD (--algorithm mixed, ttv2 or agad)")
         found.append(
             f"lr {lr:g}, {lr / device.dw_min:.2g} times dw_min (--lr {3 * lr:.3g} or {lr / 3:.3g})"
         )

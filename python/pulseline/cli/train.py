@@ -62,8 +62,9 @@ def run_train(args: argparse.Namespace) -> None:
     data, model = loaded(args)
     options = TrainOptions.of(args, data, model)
     label = f"{options.device} {options.schedule}"
+    given = (options.device, options.seed, options.set, options.io, options.made_rule)
     with training.pipeline(
-        on_crossbars(model, options.device, options.seed, options.set, options.io),
+        on_crossbars(model, *given),
         options.stages,
         options.lr,
         schedule=options.schedule,
@@ -143,7 +144,7 @@ def _tell(
     print(report, file=sys.stderr)
     if run.accuracy < POOR and options.device != "digital" and not data.is_text:
         device = replace(crosspoint(options.device), **options.set)
-        _notice(remedies(device, options.lr, run.accuracy))
+        _notice(remedies(device, options.lr, run.accuracy, options.algorithm))
     if not options.json:
         print(f"digest: {result['digest']}")
 

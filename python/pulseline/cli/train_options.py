@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import nn
 
 from .. import hardware
 from .. import train as training
+from ..algorithms import NAMES as ALGORITHMS
+from ..algorithms import Rule, rule_named
 from ..data import DATA, DataSet, load
 from ..errors import ConfigError
 from ..hardware import Hardware
@@ -119,6 +121,13 @@ def _add_network(train: Any) -> None:
     )
     add_set(train, "the device, such as dw_min=0.01 (weights in [-1, 1])")
     add_set(train, "the converters of both directions, such as out_res=64 (levels)", "--io")
+    train.add_argument(
+        "--algorithm",
+        default="sgd",
+        metavar="NAME",
+        help=f"that trains the crossbars: sgd (one array a matrix), {', '.join(ALGORITHMS)}",
+    )
+    add_set(train, "the algorithm, such as lr_fast=0.1 every=2", "--rule")
     train.add_argument(
         "--hardware",
         default=DEFAULT,
@@ -271,6 +280,8 @@ class TrainOptions:
     micro_batches: int
     set: dict[str, Any]
     io: dict[str, Any]
+    algorithm: str
+    rule: dict[str, Any]
     json: bool
     checkpoint: Path | None
     checkpoint_every: int
@@ -307,6 +318,7 @@ class TrainOptions:
                 "device": device,
                 "set": changes(args.set, crosspoint(device)) if args.set else {},
                 "io": changes(args.io, converters(device), "--io") if args.io else {},
+                "rule": _rule_changes(args),
                 "hardware": hardware.find(args.hardware),
                 "hardware_name": args.hardware,
                 "stages": args.stages or _default_stages(args.executor, model),
@@ -314,11 +326,18 @@ class TrainOptions:
             }
         )
 
+    @property
+    def made_rule(self) -> Rule | None:
+        """The algorithm with its settings; None: plain pulsed SGD."""
+        rule = rule_named(self.algorithm)
+        return None if rule is None else replace(rule, **self.rule)
+
     def saving(self, samples: int) -> Saving | None:
         """Checkpoints of the run on so many training samples."""
         if self.checkpoint is None:
             return None
-        names = ("data", "model", "device", "set", "io", "seed", "lr", "lr_decay")
+        names = ["data", "model", "device", "set", "io", "seed", "lr", "lr_decay"]
+        names += ["algorithm", "rule"] if self.algorithm != "sgd" else []
         config = {name: getattr(self, name) for name in names} | {"samples": samples}
         config |= {"context": self.context} if self.model == "gpt" else {}
         return Saving(self.checkpoint, self.checkpoint_every, self.resume, config)
@@ -356,6 +375,23 @@ def loaded(args: argparse.Namespace) -> tuple[DataSet, nn.Module]:
     sizes = Sizes(data.shape, data.classes, args.width, args.layers, args.heads)
     network = digital(model, args.seed, sizes)
     return data.flat() if model == "mlp" else data, network
+
+
+def _rule_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the algorithm that ``--rule`` gives."""
+    rule = rule_named(args.algorithm)
+    if rule is None:
+        if args.rule:
+            raise ConfigError(
+                f"--rule is {args.rule[0]!r:.60} of sgd, which has no settings; add --algorithm"
+            )
+        return {}
+    if device_name(args.device) == "digital":
+        raise ConfigError(
+            f"--algorithm is {args.algorithm} on device digital, which has no crossbars; leave it "
+            "out, or choose a device"
+        )
+    return changes(args.rule, rule, "--rule") if args.rule else {}
 
 
 def _default_model(data: DataSet) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from .. import devices, presets
-from ..configs import IOConfig, ReadConfig, UpdateConfig
+from ..algorithms import Rule
+from ..configs import Crossbar, IOConfig, ReadConfig, UpdateConfig
 from ..devices import files
 from ..errors import ConfigError
 from ..nn import to_analog
@@ -71,9 +72,10 @@ def network(
     seed: int,
     settings: Mapping[str, Any] | None = None,
     read: Mapping[str, Any] | None = None,
+    algorithm: Rule | None = None,
 ) -> nn.Module:
     """The network of :func:`.nets.mlp` on crossbars, see :func:`on_crossbars`."""
-    return on_crossbars(mlp(seed), device, seed, settings, read)
+    return on_crossbars(mlp(seed), device, seed, settings, read, algorithm)
 
 
 def on_crossbars(
@@ -82,6 +84,7 @@ def on_crossbars(
     seed: int,
     settings: Mapping[str, Any] | None = None,
     read: Mapping[str, Any] | None = None,
+    algorithm: Rule | None = None,
 ) -> nn.Module:
     """A network on crossbars of the named device ("digital": as it is).
 
@@ -92,13 +95,16 @@ def on_crossbars(
         model: in plain torch. device: one of DEVICES, or a device file. seed: of the devices.
         settings: fields of the device that differ.
         read: fields of the converters, of both directions, that differ.
+        algorithm: that trains them; None: plain pulsed SGD.
 
     Raises:
         ConfigError: there is no such device, or a value cannot be.
     """
     device = device_name(device)
-    if device == "digital" and not settings and not read:
+    if device == "digital" and not settings and not read and algorithm is None:
         return model
     kind = replace(crosspoint(device), **settings or {})
     one = replace(converters(device), **read or {})
-    return to_analog(model, device=kind, io=IOConfig(one, one), update=UpdateConfig(), seed=seed)
+    io = IOConfig(one, one)
+    crossbar = Crossbar(kind, io=io, update=UpdateConfig(), algorithm=algorithm)
+    return to_analog(model, crossbar, seed=seed)
