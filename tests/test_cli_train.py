@@ -206,7 +206,7 @@ def test_the_real_mnist(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_algorithms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """By name, with settings; run files repeat them; the report says what they moved."""
-    words = ["train", "--epochs", "1", "--samples", "64", "--batch-size", "8"]
+    words = ["train", "--epochs", "1", "--samples", "64", "--schedule", "sequential"]
     words += ["--algorithm", "agad", "--rule", "chop=0.2", "every=2", "regular_chop=no"]
     code, out, err = run(capsys, *words, "--out", str(tmp_path))
     assert code == 0, err
@@ -225,7 +225,7 @@ def test_algorithms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ("--algorithm adam", "algorithm is 'adam'; use sgd or one of ttv1, ttv2"),
         ("--rule every=2", "--rule is 'every=2' of sgd, which has no settings; add --algorithm"),
         ("--algorithm ttv2 --rule foo=1", "--rule is 'foo=1'; use FIELD=VALUE, FIELD one of every"),
-        ("--algorithm ttv2 --rule every=0", "TikiTaka2.every is 0; use a whole number >= 1"),
+        ("--algorithm ttv2 --rule every=0", "TikiTaka2: every is 0; use a whole number >= 1"),
         ("--algorithm ttv2 --device digital", "which has no crossbars; leave it out"),
     ],
 )
