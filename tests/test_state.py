@@ -184,7 +184,7 @@ DAMAGE: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "two arrays": (cell(arrays=[{}, {}]), "its state has 2 arrays and this cell 1"),
     "a bad array": (cell(arrays=[3]), "layer 3: a int is no array's state"),
     "other algorithm": (cell(algorithm="TikiTaka"), "algorithm was saved as 'TikiTaka' and is"),
-    "other settings": (cell(settings={"every": 2}), "settings was saved as {'every': 2} and is {}"),
+    "other settings": (cell(settings={"every": 2}), "every was saved as 2 and is None"),
     "negative samples": (cell(samples=-1), "its state has samples = -1; it is damaged"),
     "no weight": (just("3.cell.arrays.0.weight", None), "3.cell.arrays.0.weight"),
     "wrong shape": (

@@ -345,19 +345,6 @@ class Array(Transfers):
         """Restart the draws of :meth:`evaluate`."""
         self.counters[_EVALUATED] = 0
 
-    def column(self, j: int) -> Tensor:
-        """A training read of input ``j`` alone: (rows,), column j as the converters see it.
-
-        Raises:
-            ConfigError: there is no such column.
-        """
-        cols = self.shape[1]
-        if not 0 <= j < cols:
-            raise ConfigError(f"column is {j}; this array has columns 0 to {cols - 1}")
-        one = self.held.new_zeros(1, cols)
-        one[0, j] = 1.0
-        return self.read(one)[0]
-
     # ---- pulses ----
 
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: ops.Batch | None = None) -> None:

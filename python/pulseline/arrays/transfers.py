@@ -58,6 +58,21 @@ class Transfers(Aged):
         self.trains_of = array
         self._pack()  # type: ignore[operator]
 
+    def column(self, j: int) -> Tensor:
+        """A training read of input ``j`` alone: (rows,), column j as the converters see it.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        array: Any = self
+        cols: int = array.shape[1]
+        if not 0 <= j < cols:
+            raise ConfigError(f"column is {j}; this array has columns 0 to {cols - 1}")
+        one = self.held.new_zeros(1, cols)
+        one[0, j] = 1.0
+        read: Tensor = array.read(one)[0]
+        return read
+
     def pulse_tapped(
         self, x: Tensor, d: Tensor, lr: float, taps: Tensor, batch: ops.Batch | None = None
     ) -> Tensor:

@@ -20,10 +20,9 @@ Numbers of arrays: :mod:`pulseline.identity`. What else a cell keeps are buffers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +42,15 @@ from ..configs import Crossbar
 from ..errors import ConfigError
 from ..hardware import Work
 from ..identity import Identity, identify
-from ..ops import Batch, Counters, check_finite, check_tensor, refuse_matrix, refuse_traced
+from ..ops import Batch, Counters, check_finite, check_tensor, refuse_matrix
 from .numbers import enrol
 from .patched import update_patches
+from .saving import Saving
 
-__all__ = ["Cell", "check_entry"]
+__all__ = ["Cell"]
 
 
-class Cell(Settings, nn.Module):
+class Cell(Settings, Saving):
     """A (rows, cols) matrix and the algorithm that trains it.
 
     Args:
@@ -366,112 +366,6 @@ class Cell(Settings, nn.Module):
         for array in self._modules["arrays"]._modules.values():  # type: ignore[union-attr]
             array._outcomes.check(wait)  # type: ignore[union-attr, operator]
 
-    # ---- state ----
-
-    @property
-    def algorithm(self) -> str:
-        """Its name: a state of another is refused."""
-        return type(self).__name__
-
-    def settings(self) -> Mapping[str, Any]:
-        """What an algorithm was made with, as plain values: a state of others is refused."""
-        return {}
-
-    def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script asks of every module
-        refuse_traced("an analog layer is compiled by torch.jit.script")
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Algorithm, its settings and count, and the state of every array."""
-        if torch.onnx.is_in_onnx_export():  # which would take this for a tensor
-            refuse_traced("an analog layer is exported to ONNX")
-        return {
-            "algorithm": self.algorithm,
-            "settings": dict(self.settings()),
-            "samples": self.samples,
-            "progress": dict(self.progress),
-            "arrays": [array.state() for array in self.arrays],
-        }
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over count and arrays of :meth:`get_extra_state`; what is pending stays pending.
-
-        Raises:
-            ConfigError: see :meth:`check_state`; nothing is changed.
-        """
-        self._check_extra_state(state, "cell")
-        self.samples = state["samples"]
-        self.progress.update(state.get("progress", {}))
-        for array, saved in zip(self.arrays, state["arrays"], strict=True):
-            array.load_state(saved)
-        self._identity = replace(self.array.identity, array=0)
-
-    def _check_extra_state(self, state: object, name: str) -> None:
-        if not isinstance(state, dict) or "arrays" not in state:
-            raise ConfigError(f"{name}: a {type(state).__name__} is no cell's state; load another")
-        settings = state.get("settings")
-        found = {"algorithm": state.get("algorithm")}
-        found |= settings if isinstance(settings, dict) else {"settings": settings}
-        own = {"algorithm": self.algorithm, **self.settings()}
-        for field in (*own, *found):
-            if found.get(field) != own.get(field):
-                raise ConfigError(
-                    f"{name}: {field} was saved as {found.get(field)!r:.60} and is "
-                    f"{own.get(field)!r:.60} here; build the model as it was when saved"
-                )
-        self._check_progress(state.get("progress", self.progress), name)
-        samples, arrays = state.get("samples"), state["arrays"]
-        if type(samples) is not int or samples < 0 or not isinstance(arrays, list):
-            raise ConfigError(f"{name}: its state has samples = {samples!r:.60}; it is damaged")
-        if len(arrays) != len(self.arrays):
-            raise ConfigError(
-                f"{name}: its state has {len(arrays)} arrays and this cell {len(self.arrays)}; "
-                "build the model as it was when saved"
-            )
-        for array, saved in zip(self.arrays, arrays, strict=True):
-            array.check_state(saved, name)
-
-    def _check_progress(self, found: Any, name: str) -> None:
-        ok = isinstance(found, dict) and found.keys() <= self.progress.keys()
-        for field, value in found.items() if ok else ():
-            ok &= type(value) is type(self.progress[field]) and 0 <= value < math.inf
-        if not ok:
-            raise ConfigError(
-                f"{name}: its state has progress = {found!r:.60}; it is damaged, load another"
-            )
-
-    def check_state(self, state: Mapping[str, Any], prefix: str, whole: bool, name: str) -> None:
-        """Refuse entries of a state_dict that this cell cannot take over; changes nothing.
-
-        A weight means nothing without its scale and identity, so the entries come together.
-
-        Args:
-            state: a state_dict. prefix: of this cell's names in it. name: what users call it.
-            whole: False: all entries may be absent.
-
-        Raises:
-            ConfigError: an entry is missing, misshapen, not finite, or of another configuration.
-        """
-        own: dict[str, Tensor | None] = {"_extra_state": None, **self.state_dict(keep_vars=True)}
-        own = {name: None if name.endswith("_extra_state") else own[name] for name in own}
-        missing = [prefix + name for name in own if prefix + name not in state]
-        if missing and (whole or len(missing) < len(own)):
-            raise ConfigError(
-                f"state lacks {missing[0]}; load the whole state_dict() of an analog model, "
-                "or convert a digital one with to_analog"
-            )
-        if missing:
-            return
-        for entry, held in own.items():
-            value = state[prefix + entry]
-            if held is None:
-                self._check_extra_state(value, name)
-            else:
-                check_entry(prefix + entry, value, held)
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        self.check_state(state, prefix, False, f"layer {prefix[:-6]}" if prefix[:-5] else "layer")
-        super()._load_from_state_dict(state, prefix, *rest)
-
     # ---- moves and copies ----
 
     def _apply(self, fn: Any, recurse: bool = True) -> Cell:
@@ -491,21 +385,3 @@ class Cell(Settings, nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.number = enrol(self)
-
-
-def check_entry(name: str, value: Any, held: Tensor) -> None:
-    """Refuse an entry of a state_dict that a tensor cannot take over.
-
-    Args:
-        name: what the message calls it. value: the entry. held: the tensor.
-
-    Raises:
-        ConfigError: it has another shape, or is not finite.
-    """
-    if not isinstance(value, Tensor) or value.shape != held.shape:
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(
-            f"state holds {name} of shape {found}; this layer holds {tuple(held.shape)}"
-        )
-    if not torch.isfinite(value).all():
-        raise ConfigError(f"state holds a NaN or an infinity in {name}; load another")

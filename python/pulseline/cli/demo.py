@@ -23,7 +23,7 @@ from .parser import add_command
 from .train import window
 from .train_logs import bar
 
-__all__ = ["MICRO_BATCHES", "STAGES", "add_parser", "run"]
+__all__ = ["ARMS", "MICRO_BATCHES", "STAGES", "Arm", "add_parser", "run"]
 
 STAGES, MICRO_BATCHES = 4, 8
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..arrays import AnalogParameter, Fixed, Settings, refuse_conversion
 from ..arrays.meta import where
 from ..cells import Cell
-from ..cells.cell import check_entry
+from ..cells.saving import check_entry
 from ..errors import ConfigError
 from ..identity import Identity
 from ..ops import check_tensor, refuse_traced
