@@ -159,10 +159,12 @@ inline void check_counted(const CountedAddresses& at, const UpdateSizes& n, int6
   const auto* columns = pointer<const int32_t>(at.columns);
   for (int64_t t = 0; t < lines; ++t) {
     const int64_t j = columns[t];
-    const std::string what = "columns[" + std::to_string(t) + "] is " + std::to_string(j);
+    const auto what = [&] {  // a sentence that is wanted rarely
+      return "columns[" + std::to_string(t) + "] is " + std::to_string(j);
+    };
     if (j < 0 || j >= n.cols)
-      refuse(what + " of " + std::to_string(n.cols) + " columns; use one that there is");
-    if (seen[size_t(j)]) refuse(what + " as an earlier one; use every column once in a call");
+      refuse(what() + " of " + std::to_string(n.cols) + " columns; use one that there is");
+    if (seen[size_t(j)]) refuse(what() + " as an earlier one; use every column once in a call");
     seen[size_t(j)] = true;
   }
 }

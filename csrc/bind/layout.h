@@ -13,6 +13,7 @@
 //   Counters                      of one array, in its buffer: samples read and pulsed so far
 //   UpdateAddresses, UpdateSizes  one tile's update in a launch of several (CUDA)
 //   CountedAddresses              counted pulses on single crosspoints, see cpu/counted.cpp
+//   CountAddresses, CountSettings the rule of a buffered transfer, see cpu/buffered.cpp
 //   UnfoldSizes                   an image and its patches, see core/unfold.h
 #include <pybind11/pybind11.h>
 
@@ -48,6 +49,8 @@ PULSELINE_NAMED(RetentionSettings, double, lifetime, lifetime_dtod, reset, reset
                 diffusion, diffusion_dtod, drift_nu, drift_nu_dtod)
 PULSELINE_NAMED(UpdateAddresses, uint64_t, w, step, slope, bound, x, d, workspace, fired, counter)
 PULSELINE_NAMED(CountedAddresses, uint64_t, w, step, slope, bound, columns, counts, fired, visible)
+PULSELINE_NAMED(CountAddresses, uint64_t, held, mean, rho, values, sign_columns, sign_rows, pulses)
+PULSELINE_NAMED(CountSettings, double, rate, max_pulses, leak, momentum, forget, beta)
 PULSELINE_NAMED(Counters, int64_t, forward, backward, evaluation, update)
 PULSELINE_NAMED(UpdateSizes, int64_t, rows, cols, batch)
 PULSELINE_NAMED(UnfoldSizes, int64_t, channels, sample_stride, channel_stride, stride0, stride1,
@@ -99,6 +102,14 @@ struct Limits<CountedAddresses> {
   static constexpr Limit kOf[] = {kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
 };
 template <>
+struct Limits<CountAddresses> {
+  static constexpr Limit kOf[] = {kAny, kAny, kAny, kAny, kAny, kAny, kAny};
+};
+template <>
+struct Limits<CountSettings> {
+  static constexpr Limit kOf[] = {kAny, whole(1, kMostCounted), kPart, kPart, kFlag, kPart};
+};
+template <>
 struct Limits<UpdateSizes> {
   static constexpr Limit kOf[] = {kAnyWhole, kAnyWhole, kAnyWhole};
 };
@@ -124,6 +135,8 @@ inline pybind11::dict layout() {
   d["RetentionSettings"] = RetentionSettings::kFields;
   d["UpdateAddresses"] = UpdateAddresses::kFields;
   d["CountedAddresses"] = CountedAddresses::kFields;
+  d["CountAddresses"] = CountAddresses::kFields;
+  d["CountSettings"] = CountSettings::kFields;
   d["UpdateSizes"] = UpdateSizes::kFields;
   d["UnfoldSizes"] = UnfoldSizes::kFields;
   d["Counters"] = Counters::kFields;

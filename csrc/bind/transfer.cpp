@@ -61,6 +61,42 @@ void convert_columns(uint64_t values, uint64_t out, int64_t rows, int64_t count,
   cpu::convert(a, chain, threads);
 }
 
+// Columns from `column` on.
+void count_columns(const bind::CountAddresses& at, int64_t rows, int64_t cols, int64_t column,
+                   int64_t count, const bind::CountSettings& s, int threads) {
+  const int64_t size = 4 * rows * cols, part = 4 * rows * count;
+  const bool none = !at.mean && !at.rho;
+  if (column < 0 || count < 0 || column > cols - count)
+    bind::refuse("columns " + std::to_string(column) + " to " + std::to_string(column + count) +
+                 " are counted of " + std::to_string(cols) + "; use those that there are");
+  bind::check_memory(
+      {{"held", at.held, size}, {"mean", at.mean, size, none}, {"pulses", at.pulses, part}},
+      {{"rho", at.rho, size, none},
+       {"values", at.values, part},
+       {"sign_columns", at.sign_columns, 4 * cols},
+       {"sign_rows", at.sign_rows, 4 * rows, true}});
+  const cpu::Buffered b = {pointer<float>(at.held),
+                           pointer<float>(at.mean),
+                           pointer<const float>(at.rho),
+                           pointer<const float>(at.values),
+                           pointer<const float>(at.sign_columns),
+                           pointer<const float>(at.sign_rows),
+                           pointer<float>(at.pulses),
+                           rows,
+                           cols,
+                           column,
+                           count,
+                           float(s.rate),
+                           float(s.max_pulses),
+                           float(1.0 - s.leak),
+                           float(s.momentum),
+                           float(1.0 - s.momentum),
+                           float(s.beta),
+                           s.forget != 0};
+  py::gil_scoped_release nogil;
+  cpu::count_buffered(b, threads);
+}
+
 }  // namespace
 
 void bind_transfer(py::module_ m) {
@@ -78,6 +114,7 @@ void bind_transfer(py::module_ m) {
           bind::check_counted(at, {rows, cols, count}, number, device, params, deviation, key);
         });
   m.def("convert", &convert_columns);
+  m.def("count_columns", &count_columns);
   // [0, 1) of the first word of draws; numbers, indices: [count].
   m.def("uniforms", [](const bind::DrawKey& key, uint32_t purpose, uint64_t numbers,
                        uint64_t indices, uint32_t draw, int64_t count, uint64_t out) {

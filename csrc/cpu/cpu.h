@@ -88,6 +88,20 @@ void rewrite(const PlacedUpdate& args, const CountedLines& lines, const Written&
 // Converters of one-hot reads, see transfer.cpp. args: w: [rows][batch] values, y: [rows][batch].
 void convert(const PlacedRead& args, const Chain& chain, int threads);
 
+// Columns that were read, counted in a digital buffer of [rows][cols]; see buffered.cpp:
+//   h = keep held + rate sign (z - rho), n = trunc(h) within +-most, held = h - spent n (forget:
+//   momentum h where n is not 0), mean += beta (z - mean)
+struct Buffered {
+  float *held, *mean;               // [rows][cols]; mean: nullptr: neither mean nor rho
+  const float *rho, *values;        // values: [rows][count], of columns from `column` on
+  const float *sign_columns, *sign_rows;  // [cols], [rows]; sign_rows: nullptr: 1
+  float* pulses;                    // [rows][count]
+  int64_t rows, cols, column, count;
+  float rate, most, keep, momentum, spent, beta;
+  bool forget;
+};
+void count_buffered(const Buffered& args, int threads);
+
 // No NaN and no infinity.
 bool is_finite(const float* values, int64_t count);
 // Patches of an image into rows, and the sum of rows into an image, see core/unfold.h. store: every

@@ -221,6 +221,15 @@ def convert(
     converters: Sequence[float],
     threads: int,
 ) -> None: ...
+def count_columns(
+    at: Sequence[int],
+    rows: int,
+    cols: int,
+    column: int,
+    count: int,
+    settings: Sequence[float],
+    threads: int,
+) -> None: ...
 def uniforms(
     key: Sequence[int],
     purpose: int,

@@ -13,10 +13,12 @@ one write of m rows. What a run pays: :meth:`pulseline.Cell.work`, ``pulseline.c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..errors import require
 from .transfer import Transfer, TransferCell
 
@@ -60,7 +62,32 @@ class TikiTaka2(Transfer):
 
     def transfer(self, cell: TransferCell, columns: slice, z: Tensor, rate: float) -> Tensor:
         """See the class."""
-        return self.count(cell, columns, z, rate)
+        n = self._at_once(cell, columns, z, rate)
+        return self.count(cell, columns, z, rate) if n is None else n
+
+    def _at_once(
+        self, cell: TransferCell, columns: slice, z: Tensor, rate: float, beta: float | None = None
+    ) -> Tensor | None:
+        """What :meth:`transfer` does by tensors, in one pass and with the same bits.
+
+        Args:
+            cell, columns, z, rate: see there. beta: of the mean; None: neither mean nor rho.
+
+        Returns:
+            (rows, columns) pulses; None, and nothing is done: on a GPU, in a graph, and where a
+            rule of one's own counts otherwise.
+        """
+        counts = type(self).count is TikiTaka2.count and self.max_pulses <= ops.MOST_COUNTED
+        if not counts or not ops.direct(z):
+            return None
+        held: Any = cell._buffers  # not by attribute, which torch looks up in Python
+        mean, rho = (None, None) if beta is None else (held["mean"], held["rho"])
+        rows = held["sign_rows"] if self.chops_rows else None
+        kept = (self.max_pulses, self.leak, self.momentum, self.forget, beta or 0.0)
+        return ops.count_columns_(
+            *(held["H"], z.contiguous(), columns.start, (held["sign_columns"], rows)),
+            *(ops.CountSettings(rate, *kept), mean, rho),
+        )
 
     def count(self, cell: TransferCell, columns: slice, value: Tensor, rate: float) -> Tensor:
         """Add to H what was read, and take out the pulses.
@@ -155,6 +182,9 @@ class AGAD(TikiTaka2):
 
     def transfer(self, cell: TransferCell, columns: slice, z: Tensor, rate: float) -> Tensor:
         """See the class."""
+        at_once = self._at_once(cell, columns, z, rate, self.beta)
+        if at_once is not None:
+            return at_once
         mean: Tensor = cell.mean[:, columns]  # type: ignore[index]
         n = self.count(cell, columns, z - cell.rho[:, columns], rate)  # type: ignore[index]
         mean.add_((z - mean) * self.beta)

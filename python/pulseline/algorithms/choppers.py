@@ -16,7 +16,7 @@ from .schedule import Run
 
 __all__ = ["Choppers"]
 
-_Turns = list[tuple[int, Tensor]]  # (sample, lines whose sign turns behind it)
+_Turns = list[tuple[list[int], Tensor]]  # samples, and of each the line whose sign turns behind it
 
 
 class Choppers:
@@ -67,8 +67,10 @@ class Choppers:
             return x
         turns: _Turns = []
         for run, flip in zip(self._plan, self.flips, strict=True):
-            for place in [] if flip is None else flip.nonzero().flatten().tolist():
-                turns.append((run.samples[place], torch.tensor([run.columns.start + place])))
+            if flip is not None:
+                places = flip.nonzero().flatten()
+                samples = [run.samples[place] for place in places.tolist()]
+                turns.append((samples, places + run.columns.start))
         return x * _during(signs, len(x), turns)
 
     def errors(self, d: Tensor, signs: Tensor) -> Tensor:
@@ -80,9 +82,10 @@ class Choppers:
         if not self._rule.chops_rows:
             return d
         ends = [run for run in self._plan if run.ends]
-        turns = [
-            (run.samples[-1], self.row_turns(run.sweep).lt(0).nonzero().flatten()) for run in ends
-        ]
+        turns: _Turns = []
+        for run in ends:
+            lines = self.row_turns(run.sweep).lt(0).nonzero().flatten()
+            turns.append((run.samples[-1:] * len(lines), lines))
         return d * _during(signs, len(d), turns)
 
 
@@ -91,6 +94,8 @@ def _during(signs: Tensor, samples: int, turns: _Turns) -> Tensor:
     if not turns:
         return signs
     turned = signs.new_zeros(samples + 1, len(signs))
-    for sample, lines in turns:
-        turned[sample + 1, lines.to(signs.device)] += 1
+    for behind, lines in turns:
+        place = (torch.tensor(behind, dtype=torch.int64) + 1, lines)
+        where = [one.to(signs.device) for one in place]
+        turned.index_put_(where, turned.new_ones(()), accumulate=True)
     return signs * (1 - 2 * (turned.cumsum(0)[:-1] % 2))

@@ -47,6 +47,7 @@ class TransferCell(SummedCell):
 
     Attributes:
         rule: that says what a transfer does.
+        granularity: step of the device in which the rule counts pulses.
         sign_columns, sign_rows: of the choppers, +1 or -1.
     """
 
@@ -65,6 +66,9 @@ class TransferCell(SummedCell):
         self.register_buffer("sign_rows", ones(rows))
         self.progress.update(transfers=0, steps=0, largest_x=0.0, largest_d=0.0)
         self._rate = FastRate(self.rule)
+        counted = self.fast if self.rule.granularity == "fast" else self.slow
+        self.granularity: float = counted.device.granularity
+        self._numbers = torch.empty(0)
         self.rule.start(self)
 
     @property
@@ -75,8 +79,8 @@ class TransferCell(SummedCell):
     @property
     def fast(self) -> Array:
         """A, which gradients pulse."""
-        found: Array = self.arrays[1]
-        return found
+        found = self._modules["arrays"]._modules["1"]  # type: ignore[union-attr]
+        return found  # type: ignore[return-value]
 
     def zeros(self, *names: str) -> None:
         """Digital (rows, cols) buffers of these names, all 0, which a state holds."""
@@ -134,22 +138,35 @@ class TransferCell(SummedCell):
 
     # ---- an update ----
 
+    def update(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
+        """See :meth:`pulseline.Cell.update`.
+
+        Args:
+            x, d, lr, batch: see there.
+        """
+        first = type(self).pulse is TransferCell.pulse and not self.rule.auto_scale
+        if self.ages or not first:
+            super().update(x, d, lr, batch)
+            return
+        # The fast array comes first, and refuses what is not finite before anything is written.
+        self.check_update(x, d, lr, finite=False)
+        self.pulse(x, d, lr, batch)
+
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Samples in order, with their transfers; see :class:`Transfer`."""
-        rule = self.rule
+        rule, before, samples = self.rule, self.samples, x.shape[0]
         by_samples = rule.units == "samples"
-        samples = due(self.samples, len(x), rule.every, rule.reads) if by_samples else []
-        plan = self._runs(samples)
+        plan = self._runs(due(before, samples, rule.every, rule.reads) if by_samples else [])
         d, rate = self._rate.of(self, x, d, lr)
         turns = self._choppers(plan)
-        x, d = turns.inputs(x, self.sign_columns), turns.errors(d, self.sign_rows)
+        if turns is not None:
+            x, d = turns.inputs(x, self.sign_columns), turns.errors(d, self.sign_rows)
         if not plan:
             self.fast.pulse(x, d, rate, batch)
         else:
-            taps = taps_of(plan, x.device)
-            read = self.fast.pulse_tapped(x, d, rate, taps, batch)
+            read = self.fast.pulse_tapped(x, d, rate, taps_of(plan, x.device), batch)
             self._transfer(plan, turns, read, lr)
-        self.samples += len(x)
+        self.__dict__["samples"] = before + samples  # not by attribute: torch looks at each
         self._summed(batch)
 
     def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
@@ -174,8 +191,18 @@ class TransferCell(SummedCell):
         start = self.fast.identity.key if self.rule.order == "random" else None
         return runs(self.transfers(), samples, self.shape[1], start)
 
-    def _choppers(self, plan: list[Run]) -> Choppers:
-        return Choppers(self.rule, self.fast.identity.key, self.shape[0], plan)
+    def _choppers(self, plan: list[Run]) -> Choppers | None:
+        rule = self.rule
+        if not (rule.chop or rule.chops_rows):
+            return None
+        return Choppers(rule, self.fast.identity.key, self.shape[0], plan)
+
+    def _lines(self, columns: slice, device: torch.device) -> Tensor:
+        """Numbers of columns, int32."""
+        if self._numbers.device != device or not len(self._numbers):
+            numbers = torch.arange(self.shape[1], dtype=torch.int32, device=device)
+            self.__dict__["_numbers"] = numbers
+        return self._numbers[columns]
 
     def _summed(self, batch: Batch | None) -> None:
         if self.rule.gamma:
@@ -184,7 +211,9 @@ class TransferCell(SummedCell):
             self.refresh()
 
     @torch.no_grad()
-    def _transfer(self, plan: list[Run], turns: Choppers, read: Tensor, lr: float) -> None:
+    def _transfer(
+        self, plan: list[Run], turns: Choppers | None, read: Tensor, lr: float
+    ) -> None:
         """Rule and pulses of all runs.
 
         Args:
@@ -194,22 +223,25 @@ class TransferCell(SummedCell):
         rule, first = self.rule, 0
         rate = rule.transfer_rate(self, lr)
         read = self.fast.convert(read, rule.read)
-        for run, flip in zip(plan, turns.flips, strict=True):
-            z = read[:, first : first + len(run)]
+        for place, run in enumerate(plan):
+            z = read if len(plan) == 1 else read[:, first : first + len(run)]
             first += len(run)
             pulses = rule.transfer(self, run.columns, z, rate)
             self.progress["transfers"] += len(run)
             if not rule.waits(run.sweep):
-                columns = torch.arange(
-                    run.columns.start, run.columns.stop, dtype=torch.int32, device=z.device
-                )
-                self.slow.step(columns, pulses)
-            if flip is not None:
-                turned = flip.nonzero().flatten() + run.columns.start
-                self.sign_columns[turned] *= -1
-                rule.flipped(self, turned)
-            if run.ends and rule.chops_rows:
-                self.sign_rows *= turns.row_turns(run.sweep).to(self.sign_rows)
+                self.slow.step(self._lines(run.columns, pulses.device), pulses)
+            if turns is not None:
+                self._turn(run, turns, turns.flips[place])
+
+    def _turn(self, run: Run, turns: Choppers, flip: Tensor | None) -> None:
+        """Signs behind a run; flip: which of its columns."""
+        rule = self.rule
+        if flip is not None:
+            turned = flip.nonzero().flatten() + run.columns.start
+            self.sign_columns[turned] *= -1
+            rule.flipped(self, turned)
+        if run.ends and rule.chops_rows:
+            self.sign_rows *= turns.row_turns(run.sweep).to(self.sign_rows)
 
 
 @dataclass(frozen=True)
@@ -328,8 +360,7 @@ class Transfer(Periodic):
         Args:
             cell: whose. lr: of the optimizer.
         """
-        device = cell.slow.device if self.granularity == "slow" else cell.fast.device
-        unit = self.threshold * device.granularity
+        unit = self.threshold * cell.granularity
         if self.auto_granularity:
             unit *= self.auto_granularity / (cell.shape[1] * self.every)
         rate: float = self.slow_rate(lr) / unit

@@ -39,6 +39,7 @@ class Transfers(Aged):
     stepped: int = 0
     transferred: int = 0
     trains_of: int | None = None
+    _converts: tuple[ReadConfig | None, Any] = (None, None)  # settings of reads, packed once
     _deviation: float
 
     @property
@@ -93,29 +94,30 @@ class Transfers(Aged):
             ConfigError: as of :meth:`pulse`; a tap of no sample or column, or out of order; a
                 matrix of several blocks.
         """
-        rate = check_lr(lr) / self.out_scale
-        rows, cols = self.held.shape
+        rate, (rows, cols) = check_lr(lr) / self.out_scale, self.held.shape
         if self._block_rows:
             raise ConfigError(
                 f"columns are tapped of a matrix of {rows // self._block_rows} blocks; use a layer "
                 "of one group"
             )
+        ops.check_tensor(taps)
+        values = self.held.new_empty((rows, len(taps)))
+        if self._taps_on_the_way:  # the operator looks at everything
+            self._pulse(x, d, rate, batch, (taps, values))  # type: ignore[operator]
+            return values
         for name, t, width in (("x", x, cols), ("d", d, rows)):
             ops.check_tensor(t)
             ops.refuse_matrix(name, t, width)
         ops.check_taps(taps, x.shape[0], cols)
-        values = self.held.new_empty((rows, taps.shape[0]))
-        if self._taps_on_the_way:
-            self._pulse(x, d, rate, batch, (taps, values))  # type: ignore[operator]
-        else:
-            self._pulse_cut(x, d, lr, taps, values, batch)
+        self._pulse_cut(x, d, lr, taps, values, batch)
         return values
 
     @property
     def _taps_on_the_way(self) -> bool:
         """Whether the update's kernel takes taps, and its weight is what is read."""
-        in_order = self.crossbar.device.name == "Ideal" or self._packed.update.fidelity in _IN_ORDER
-        return in_order and self.held.is_cpu and self.hidden is None and not self._ages
+        in_order = self._name == "Ideal" or self._packed.update.fidelity in _IN_ORDER
+        hidden = self._buffers["hidden"]
+        return in_order and self.held.is_cpu and hidden is None and not self._ages
 
     def _pulse_cut(
         self,
@@ -142,7 +144,6 @@ class Transfers(Aged):
         if first < samples or not samples:
             self.pulse(x[first:], d[first:], lr, batch)  # type: ignore[operator]
 
-    @torch.no_grad()
     def step(self, columns: Tensor, counts: Tensor) -> None:
         """Counted, signed pulses on single crosspoints, see :func:`pulseline.ops.pulse_`.
 
@@ -158,17 +159,22 @@ class Transfers(Aged):
             ConfigError: as of the operator; nothing is written.
         """
         self.settle()
-        cells: dict[str, Tensor | None] = self._stored  # type: ignore[assignment]
-        hidden, settings = self.hidden, self._packed
-        pairs = (cells["step"], cells["slope"], cells["bound"])
+        held, settings, number = self._buffers, self._packed, self.stepped
+        hidden, fired = held["hidden"], held["fired"]
         visible, weight = (None, self.held) if hidden is None else (self.held, hidden)
-        params, key = self._params or (settings.pulses.granularity,), settings.update
-        lines = (columns, counts, self.stepped)
-        counted = None if self.fired is None else self.fired.new_zeros(2)
-        rest: Any = (key, counted, visible, self._deviation)
-        ops.pulse_(weight, *pairs, *lines, self._name, params, *rest)
-        tally(self.fired, counted, columns.shape[0])
-        self.stepped += columns.shape[0]
+        counted = None if fired is None else fired.new_zeros(2)
+        rest: Any = (settings.update, counted, visible, self._deviation)
+        if self._params and ops.direct(counts) and weight.is_cpu:
+            near: ops.Resident = self._near(weight, held["counters"])  # type: ignore[operator]
+            near.step(columns, counts, number, *rest)
+        else:
+            cells: dict[str, Tensor | None] = self._stored  # type: ignore[assignment]
+            pairs = (cells["step"], cells["slope"], cells["bound"])
+            params = self._params or (settings.pulses.granularity,)
+            with torch.no_grad():
+                ops.pulse_(weight, *pairs, columns, counts, number, self._name, params, *rest)
+        tally(fired, counted, len(columns))
+        self.__dict__["stepped"] = number + len(columns)
 
     def convert(self, values: Tensor, settings: ReadConfig | None = None) -> Tensor:
         """Values of columns as reads of one driven line give them, in normalised units.
@@ -185,11 +191,18 @@ class Transfers(Aged):
             ConfigError: as of the operator, wires for instance.
         """
         config = self.crossbar.io.forward if settings is None else settings
-        out = values
-        if config != _PERFECT:
-            out = ops.convert(
-                *(values, self.transferred, ops.DrawKey(*self._identity.key)),
-                *(ops.ReadSettings.of(config), ops.ConverterSettings.of(config)),
-            )
-        self.transferred += values.shape[1]
+        held = self.__dict__  # not by attribute, which torch looks up in Python
+        if config is not self._converts[0]:
+            held["_converts"] = (config, _settings(config))
+        out, how, number = values, self._converts[1], self.transferred
+        if how is not None:
+            out = ops.convert(values, number, self._packed.draws, *how)
+        held["transferred"] = number + values.shape[1]
         return out
+
+
+def _settings(config: ReadConfig) -> tuple[ops.ReadSettings, ops.ConverterSettings] | None:
+    """What the operator takes; None: values stay as they are."""
+    if config == _PERFECT:
+        return None
+    return ops.ReadSettings.of(config), ops.ConverterSettings.of(config)

@@ -203,11 +203,12 @@ class Cell(Settings, Saving):
         self.check_update(x, d, lr)
         self.pulse(x, d, lr, batch)
 
-    def check_update(self, x: Tensor, d: Tensor, lr: float) -> None:
+    def check_update(self, x: Tensor, d: Tensor, lr: float, finite: bool = True) -> None:
         """Refuse what :meth:`update` refuses.
 
         Args:
             x, d, lr: see there.
+            finite: whether to look for NaN and infinity too: an array does so before it writes.
 
         Raises:
             ConfigError: see there.
@@ -217,7 +218,8 @@ class Cell(Settings, Saving):
         for source, (name, t, size) in enumerate((("x", x, cols), ("d", d, rows)), 1):
             check_tensor(t)
             refuse_matrix(name, t, size)
-            check_finite(source, t)
+            if finite:
+                check_finite(source, t)
         if len(x) != len(d):
             raise ConfigError(f"x has {len(x)} samples and d has {len(d)}; use as many of each")
 

@@ -7,6 +7,7 @@ object of the caller, a :class:`Batch`, :class:`Outcomes` or :class:`Resident`.
 
 from __future__ import annotations
 
+from .buffered import count_columns_
 from .checks import (
     check_finite,
     check_taps,
@@ -34,6 +35,7 @@ from .layout import (
     PURPOSES,
     ConverterSettings,
     Counters,
+    CountSettings,
     DrawKey,
     PulseSettings,
     ReadKey,
@@ -60,6 +62,7 @@ __all__ = [
     "PURPOSES",
     "Batch",
     "ConverterSettings",
+    "CountSettings",
     "Counters",
     "DrawKey",
     "Outcomes",
@@ -77,6 +80,7 @@ __all__ = [
     "construct_pairs",
     "construct_retention",
     "convert",
+    "count_columns_",
     "direct",
     "disturb_",
     "drift_log2",

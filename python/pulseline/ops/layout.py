@@ -27,6 +27,8 @@ __all__ = [
     "NUMBERING",
     "PURPOSES",
     "ConverterSettings",
+    "CountAddresses",
+    "CountSettings",
     "CountedAddresses",
     "Counters",
     "DrawKey",
@@ -268,6 +270,29 @@ class CountedAddresses(NamedTuple):
     visible: int
 
 
+class CountAddresses(NamedTuple):
+    """Where a buffered transfer counts what was read; 0: not there."""
+
+    held: int
+    mean: int
+    rho: int
+    values: int
+    sign_columns: int
+    sign_rows: int
+    pulses: int
+
+
+class CountSettings(NamedTuple):
+    """How a buffered transfer counts, see :func:`.buffered.count_columns_`."""
+
+    rate: float
+    max_pulses: int = 31
+    leak: float = 0.0
+    momentum: float = 0.0
+    forget: bool = False
+    beta: float = 0.0
+
+
 class Counters(NamedTuple):
     """Samples that an array has read and pulsed: the int64 buffer beside it, by name."""
 
@@ -316,6 +341,8 @@ _KINDS = (
     PulseSettings,
     UpdateAddresses,
     CountedAddresses,
+    CountAddresses,
+    CountSettings,
     UpdateSizes,
     UnfoldSizes,
     Counters,

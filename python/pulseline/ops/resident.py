@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .checks import check_counters, check_fired, check_tapped, operand, weight_address
 from .read import run_read
+from .transfer import run_counted
 from .update import device_arguments, run_update
 
 __all__ = ["Resident"]
@@ -103,6 +104,24 @@ class Resident:
         fired_at = 0 if fired is None else check_fired(fired, weight)
         taps_at = None if taps is None else check_tapped(*taps, weight)
         return run_update(self._held, self._sizes, x, d, lr, (pulses, key, fired_at, taps_at))
+
+    def step(
+        self,
+        columns: Tensor,
+        counts: Tensor,
+        number: int,
+        key: Any,
+        fired: Tensor | None,
+        visible: Tensor | None,
+        deviation: float,
+    ) -> None:
+        """:func:`.transfer.pulse_` of the array, whose device is not ideal.
+
+        Args:
+            columns, counts, number, key, fired, visible, deviation: see there.
+        """
+        rest = (fired, visible, deviation)
+        run_counted(self._held, self._weight, columns, counts, number, key, rest)
 
     def read(
         self,

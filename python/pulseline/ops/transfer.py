@@ -31,6 +31,7 @@ __all__ = [
     "pulse_",
     "pulse_cpu",
     "pulse_cuda",
+    "run_counted",
     "uniforms",
 ]
 
@@ -58,6 +59,39 @@ def _lines(weight: Tensor, columns: Tensor, counts: Tensor) -> tuple[int, int, i
     lines = columns.shape[0]
     at = address("columns", columns, _I32, (lines,), weight)
     return lines, at, address("counts", counts, _F32, (weight.shape[0], lines), weight)
+
+
+def run_counted(
+    held: tuple[int, int, int, int, int, Sequence[float], int],
+    weight: Tensor,
+    columns: Tensor,
+    counts: Tensor,
+    number: int,
+    key: Sequence[int],
+    rest: tuple[Tensor | None, Tensor | None, float] = (None, None, 0.0),
+) -> None:
+    """Counted pulses on the CPU where the tensors of the array have been looked at.
+
+    Args:
+        held: addresses of weight, step, slope and bound, number and parameters of the model, and
+            what it does not need. weight: of the array.
+        columns, counts, number, key: see :func:`pulse_`. rest: fired, visible, deviation, see
+            there.
+
+    Raises:
+        ConfigError: see there.
+    """
+    lines, columns_at, counts_at = _lines(weight, columns, counts)
+    fired, visible, deviation = rest
+    at = CountedAddresses(
+        *held[:4],
+        columns_at,
+        counts_at,
+        check_fired(fired, weight),
+        0 if visible is None else address("visible", visible, _F32, weight.shape, weight),
+    )
+    sizes = (*weight.shape, lines)
+    _cpu.pulse_counted(at, *sizes, number, held[4], held[5], deviation, key, _threads())
 
 
 def _counted(
