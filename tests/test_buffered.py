@@ -37,7 +37,7 @@ def by_tensors(rule: al.TikiTaka2) -> Any:
 @pytest.mark.parametrize("name", BUFFERED)
 @pytest.mark.parametrize(("rows", "cols"), SIZES)
 def test_one_pass_equals_tensors(name: str, rows: int, cols: int) -> None:
-    """All buffers behind transfers of parts of a row, with pulses above ``max_pulses`` among them."""
+    """All buffers behind transfers of parts of a row, with pulses above ``max_pulses``."""
     rule = BUFFERED[name]
     own = by_tensors(rule)
     one, other = cell_of(rule, rows, cols), cell_of(own, rows, cols)
@@ -137,9 +137,8 @@ def test_refusals(change: dict[str, Any], match: str) -> None:
 
 
 def test_buffers_that_share_memory_are_refused() -> None:
-    held = torch.zeros(4, 6)
+    held, ones = torch.zeros(4, 6), (torch.ones(6), None)
     with pytest.raises(ConfigError, match="shares memory with held"):
-        ones = (torch.ones(6), None)
         ops.count_columns_(held, torch.ones(4, 2), 0, ones, SETTINGS, held.clone(), held)
 
 

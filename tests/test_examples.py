@@ -16,7 +16,7 @@ SCRIPTS = sorted(HOME.glob("*.py"))
 
 def test_there_is_one_of_every_family() -> None:
     assert [one.stem for one in SCRIPTS] == [
-        "mlp",
+        *("mlp", "own_algorithm"),
         *(f"pipeline_{family}" for family in ("gpt", "lstm", "resnet", "schedules")),
         *("recurrent", "transformer"),
     ]

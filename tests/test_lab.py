@@ -219,7 +219,7 @@ def test_pages_and_index(lab: Lab) -> None:
         with (lab.out / f"{name}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(lab.rows(name))
     index = (lab.out / "index.md").read_text()
-    linked = set(re.findall(r"\(([a-z]+\.(?:md|png))\)", index))
+    linked = set(re.findall(r"\(([a-z-]+\.(?:md|png))\)", index))
     assert linked == {f"{name}.{kind}" for name in QUICK for kind in ("md", "png")}
     for report in lab.reports.values():
         for verdict in report.verdicts:

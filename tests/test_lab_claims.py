@@ -111,7 +111,10 @@ def test_quick_runs_hold_and_notice(lab: Lab, name: str, claim: str) -> None:
         assert trial.planted.holds is False, f"{trial.what}: {trial.planted}"
 
 
-@pytest.mark.parametrize("name", ["accuracy", "speedup", "cliff", "devices"])
+ALGORITHMS = ("algorithms", "staleness-algorithms")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "speedup", "cliff", "devices", *ALGORITHMS])
 def test_what_few_seeds_leave_open_is_said(lab: Lab, name: str) -> None:
     """Three seeds of short trainings decide little: then the verdict names the seeds it needs."""
     for verdict in lab.reports[name].verdicts:

@@ -76,13 +76,13 @@ def _names() -> str:
 
 def _times() -> str:
     """What the experiments take at full size and quick."""
-    cells = []
+    cells, width = [], max(map(len, EXPERIMENTS)) + 2
     for name in EXPERIMENTS:
         whole, short = (
             _text(seconds(one, quick) * -(-len(seeds_of(one)) // one.source.group))
             for one, quick in ((EXPERIMENTS[name], False), (QUICK[name], True))
         )
-        cells.append(f"  {name:12s}{whole:>10s}  quick {short:>7s}")
+        cells.append(f"  {name:{width}s}{whole:>7s}  quick {short:>7s}")
     head = "On one core, divided by --jobs where there are several seeds, about:"
     return "\n".join([head, *cells, "speedup uses the runs of accuracy."])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .accuracy import Accuracy
+from .algorithms import Algorithms
 from .cliff import Cliff
 from .clock import Clock
 from .complexity import Complexity
@@ -17,11 +18,15 @@ from .engine import Experiment, Notice, Progress, Run, finish, load, rows_of, ru
 from .floor import Floor
 from .report import Report, write, write_index
 from .speedup import Speedup
+from .stale_algorithms import StaleAlgorithms
 from .staleness import Staleness
 
 __all__ = ["EXPERIMENTS", "QUICK", "left", "named", "perform", "seconds"]
 
-_ALL = (Clock(), Staleness(), Floor(), Complexity(), Accuracy(), Speedup(), Cliff(), Devices())
+_ALL = (
+    *(Clock(), Staleness(), Floor(), Complexity(), Accuracy(), Speedup(), Cliff(), Devices()),
+    *(Algorithms(), StaleAlgorithms()),
+)
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}
 QUICK: dict[str, Experiment] = {one.name: one.quick() for one in _ALL}
 
@@ -35,6 +40,8 @@ _MEASURED = {
     "accuracy": (14.5, 77.8),
     "cliff": (7.2, 16.8),
     "devices": (9.2, 35.2),
+    "algorithms": (20.0, 700.0),
+    "staleness-algorithms": (20.0, 400.0),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ __all__ = [
     "interval",
     "least",
     "quantile",
+    "resampled",
     "seeds_needed",
 ]
 
@@ -191,6 +192,21 @@ def seeds_needed(values: Sequence[float], low: float, high: float) -> int:
         else:
             few = middle + 1
     return few
+
+
+def resampled(
+    values: Any, statistic: Callable[[Sequence[float]], float], times: int = 2000
+) -> Interval:
+    """A statistic of means over seeds, and 95 % of what it is when seeds are drawn with repetition.
+
+    Args:
+        values: (numbers, seeds). statistic: of one mean per number. times: draws, always the same.
+    """
+    held = np.asarray(values, dtype=float)
+    draws = np.random.default_rng(0).integers(held.shape[1], size=(times, held.shape[1]))
+    found = [statistic(held[:, chosen].mean(1).tolist()) for chosen in draws]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Interval(statistic(held.mean(1).tolist()), float(low), float(high))
 
 
 def crossing(x: Sequence[float], y: Sequence[float], level: float) -> float | None:

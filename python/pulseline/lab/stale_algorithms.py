@@ -1,0 +1,291 @@
+"""``staleness-algorithms``: algorithms under stale weights, and how fast choppers may flip.
+
+The digits on 64-128-128-64-10, a layer a stage, default device, M = 4: the first stage works with
+weights that are 3 micro-batches old. Sequential and asynchronous training are compared at the same
+seed and rates (``tuned.py``, "deep").
+
+Why chopping is special: a flip throws the fast array to the other side of its reference, a
+full-scale transient through a loop that is delayed by the staleness. What counts should be the
+period of a chopper over the staleness, both in samples, in the worst layer; it is swept for each
+algorithm that chops, at two micro-batches, and the least ratio that costs at most ``allowed``
+points is fitted: linear in log(ratio) between the means, with a bootstrap over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..algorithms import Transfer
+from ..data import Digits, load_digits
+from ..devices import SoftBounds
+from ..pipeline.cautions import LEAST_PERIODS
+from ..schedules import asynchronous
+from .claims_of_algorithms import exchanged
+from .draw import bars, new_figure, plain_ticks
+from .engine import Seeds, Settings, Summary
+from .mutants import Mutant, Row, Rows
+from .nets import DEEP, Course, accuracy
+from .report import table
+from .rows import column, select
+from .statistics import Cell, Interval, Verdict, decide, interval, resampled
+from .tuned import NAMES, Tuned, crossbar_of, tuned
+
+__all__ = ["CHOPPED", "SCHEDULES", "StaleAlgorithms", "settles"]
+
+SCHEDULES = {"sequential": 1, "async": 4}
+CHOPPED = ("AGAD", "E-RIDER", "c-TTv2")
+CALM = ("TTv1", "residual v1", "TTv2", "residual v2", "mixed")  # neither chopper nor long chain
+NEAR = 1.5  # points that staleness of small micro-batches costs at most
+FAST = 16  # ratios up to this one are claimed to hurt
+
+
+@dataclass(frozen=True)
+class StaleAlgorithms(Settings):
+    """``batches``: of the table; ``epochs`` of ``images``; fewer with one sample a micro-batch.
+
+    ``ratios``: chop periods over staleness, for micro-batches ``swept``. ``allowed``: points.
+    """
+
+    seeds: Seeds = 10
+    batches: tuple[int, ...] = (1, 8, 32)
+    epochs: int = 15
+    epochs_of_one: int = 3
+    images: int = 1437
+    ratios: tuple[float, ...] = (8.0, 16.0, 32.0, 64.0, 128.0)  # whole sweeps
+    swept: tuple[int, ...] = (16, 32)
+    allowed: float = 2.0
+
+    name: ClassVar[str] = "staleness-algorithms"
+    title: ClassVar[str] = "Algorithms under stale weights, and how fast choppers may flip"
+
+    def quick(self) -> StaleAlgorithms:
+        """Two seeds, one epoch of some images, fewer micro-batches and ratios."""
+        few = {"seeds": 2, "epochs": 1, "images": 320}
+        return replace(self, batches=(8, 32), ratios=self.ratios[::4], swept=self.swept[1:], **few)
+
+    def steps(self) -> int:
+        swept = len(CHOPPED) * len(self.ratios) * len(self.swept)
+        return len(SCHEDULES) * (len(NAMES) * len(self.batches) + swept)
+
+    def run(self, seeds: Sequence[int]) -> Iterator[Row]:
+        data, rules = load_digits(self.images), tuned("deep")
+        for seed in seeds:
+            for batch in self.batches:
+                for name in NAMES:
+                    yield from self._rows(data, seed, name, rules[name], batch, None)
+            for batch in self.swept:
+                for name in CHOPPED:
+                    for ratio in self.ratios:
+                        one = rules[name]
+                        chop = chop_of(one, batch, ratio)
+                        rule: Any = replace(one.rule, chop=chop)  # type: ignore[type-var]
+                        swept = one._replace(rule=rule)
+                        yield from self._rows(data, seed, name, swept, batch, ratio)
+
+    def _rows(
+        self, data: Digits, seed: int, name: str, one: Tuned, batch: int, ratio: float | None
+    ) -> Iterator[Row]:
+        epochs = self.epochs_of_one if batch == 1 else self.epochs
+        for schedule, stages in SCHEDULES.items():
+            course = Course(DEEP, stages, batch, epochs)
+            yield {
+                "seed": seed,
+                "algorithm": name,
+                "batch": batch,
+                "ratio": ratio,
+                "chop": getattr(one.rule, "chop", None),
+                "schedule": schedule,
+                "accuracy": accuracy(crossbar_of(one, SoftBounds()), one.lr, course, data, seed),
+            }
+
+    # ---- from rows to numbers ----
+
+    def loss(self, rows: Rows, name: str, batch: int, ratio: float | None = None) -> list[float]:
+        """Points that asynchronous training lies below sequential, by seed."""
+        mine = select(rows, algorithm=name, batch=batch, ratio=ratio)
+        pair = (column(select(mine, schedule=s), "accuracy") for s in SCHEDULES)
+        return [plain - stale for plain, stale in zip(*pair, strict=True)]
+
+    def least(self, rows: Rows, name: str, batch: int) -> Interval:
+        """The least ratio that costs at most ``allowed`` points, with 95 % of the bootstrap."""
+        losses = np.array([self.loss(rows, name, batch, ratio) for ratio in self.ratios])
+        return resampled(losses, lambda means: settles(self.ratios, means, self.allowed))
+
+    def swept_losses(self, rows: Rows, chosen: Callable[[float], bool]) -> list[Cell]:
+        """Of the ratios that are chosen, for each algorithm and micro-batch."""
+        return [
+            Cell(f"{name}, {b} samples, ratio {ratio:g}", self.loss(rows, name, b, ratio))
+            for name in CHOPPED
+            for b in self.swept
+            for ratio in self.ratios
+            if chosen(ratio)
+        ]
+
+    # ---- what they say ----
+
+    def summarise(self, rows: Rows) -> Summary:
+        head = ["algorithm"]
+        for batch in self.batches:
+            head += [f"mb {batch}: sequential", "async", "lost"]
+        cells: list[list[object]] = []
+        for name in NAMES:
+            line: list[object] = [name]
+            for batch in self.batches:
+                mine = select(rows, algorithm=name, batch=batch, ratio=None)
+                line += [interval(column(select(mine, schedule=s), "accuracy")) for s in SCHEDULES]
+                line.append(interval(self.loss(rows, name, batch)))
+            cells.append(line)
+        swept = [
+            [name, b, *(interval(self.loss(rows, name, b, r)) for r in self.ratios)]
+            for name in CHOPPED
+            for b in self.swept
+        ]
+        kept = [
+            [name, b, *(f"{self._mean(rows, name, b, r):.1f}" for r in self.ratios)]
+            for name in CHOPPED
+            for b in self.swept
+        ]
+        fits = [[name, *(self.least(rows, name, b) for b in self.swept)] for name in CHOPPED]
+        ratios = [f"{ratio:g}" for ratio in self.ratios]
+        short = f", {self.epochs_of_one} where it is of one sample" if 1 in self.batches else ""
+        text = "\n\n".join(
+            [
+                f"Test accuracy (%), mean of the last three of {self.epochs} epochs{short}, by "
+                "samples of a micro-batch (mb); and points lost:",
+                table(head, cells),
+                "Points lost to staleness over the ratio of chop period to staleness in the worst "
+                "layer, with chop set for it:",
+                table(["algorithm", "mb", *ratios], swept),
+                "Accuracy of sequential training with the same choppers (%):",
+                table(["algorithm", "mb", *ratios], kept),
+                f"Least ratio that costs at most {self.allowed:g} points (95 % of a bootstrap over "
+                f"seeds; at the ends of the sweep it is cut off). The pipeline warns below "
+                f"{LEAST_PERIODS}:",
+                table(["algorithm", *(f"mb {b}" for b in self.swept)], fits),
+            ]
+        )
+        return Summary(text, self._verdicts(rows))
+
+    def _mean(self, rows: Rows, name: str, batch: int, ratio: float) -> float:
+        mine = select(rows, algorithm=name, batch=batch, ratio=ratio, schedule="sequential")
+        return sum(column(mine, "accuracy")) / len(mine)
+
+    def _verdicts(self, rows: Rows) -> list[Verdict]:
+        few = [b for b in self.batches if b <= 8]
+        most, points = max(self.batches), self.allowed
+        return [
+            decide(
+                "near",
+                f"micro-batches of up to 8 samples cost no algorithm but SGD more than {NEAR:g} "
+                "points",
+                [
+                    Cell(f"{name}, {b} samples", self.loss(rows, name, b))
+                    for name in NAMES[1:]
+                    for b in few
+                ],
+                high=NEAR,
+            ),
+            decide(
+                "sgd",
+                f"micro-batches of {most} cost plain pulses at least 8 points",
+                [Cell("SGD", self.loss(rows, "SGD", most))],
+                8.0,
+            ),
+            decide(
+                "calm",
+                f"they cost each of {', '.join(CALM)} at most {points:g}",
+                [Cell(name, self.loss(rows, name, most)) for name in CALM],
+                high=points,
+            ),
+            decide(
+                "slow",
+                f"chop periods of at least {LEAST_PERIODS} times the staleness cost at most "
+                f"{points:g} points",
+                self.swept_losses(rows, lambda ratio: ratio >= LEAST_PERIODS),
+                high=points,
+            ),
+            decide(
+                "fast",
+                f"chop periods of up to {FAST} times the staleness cost more",
+                self.swept_losses(rows, lambda ratio: ratio <= FAST),
+                points,
+            ),
+        ]
+
+    def mutants(self) -> Sequence[Mutant]:
+        most = max(self.batches)
+        ends = (self.ratios[0], self.ratios[-1])
+        least = min(self.batches)
+        stale = exchanged("algorithm", "SGD", "TTv2", batch=most)
+        return (
+            Mutant(
+                "near",
+                f"E-RIDER's micro-batches of {least} are of {most} samples",
+                exchanged("batch", least, most, algorithm="E-RIDER", ratio=None),
+            ),
+            Mutant("sgd", "SGD's rows are TTv2's", stale),
+            Mutant("calm", "TTv2's rows are SGD's", stale),
+            *(
+                Mutant(claim, f"{name}'s fastest and slowest choppers change places", bend)
+                for claim in ("slow", "fast")
+                for name, bend in [("AGAD", exchanged("ratio", *ends, algorithm="AGAD"))]
+            ),
+        )
+
+    def figure(self, rows: Rows) -> Any:
+        figure, (table_axis, sweep) = new_figure("Algorithms under stale weights, M = 4")
+        for n, name in enumerate(NAMES):
+            found = [interval(self.loss(rows, name, b)) for b in self.batches]
+            style = f"C{n}{'o-' if name in CHOPPED else 'x--'}"
+            bars(table_axis, [float(b) for b in self.batches], found, style, label=name)
+        table_axis.set_xlabel("samples of a micro-batch")
+        table_axis.set_ylabel("points lost to staleness")
+        table_axis.set_xscale("log")
+        plain_ticks(table_axis.xaxis, self.batches)
+        table_axis.legend(fontsize=7)
+        for n, name in enumerate(CHOPPED):
+            for b, line in zip(self.swept, ("o-", "x--"), strict=False):
+                found = [interval(self.loss(rows, name, b, r)) for r in self.ratios]
+                bars(sweep, list(self.ratios), found, f"C{n}{line}", label=f"{name}, mb {b}")
+        sweep.axhline(self.allowed, color="0.6", linewidth=1, linestyle=":")
+        sweep.set_xlabel("chop period / staleness, worst layer")
+        sweep.set_xscale("log")
+        plain_ticks(sweep.xaxis, self.ratios)
+        sweep.legend(fontsize=7)
+        return figure
+
+
+def chop_of(one: Tuned, batch: int, ratio: float) -> float:
+    """The chop at which the period is so many times the staleness, where that is worst.
+
+    Args:
+        one: the algorithm. batch: samples of a micro-batch. ratio: asked for.
+    """
+    rule = one.rule
+    assert isinstance(rule, Transfer)
+    stages = SCHEDULES["async"]
+    stale = [asynchronous().staleness(stages, m) * batch for m in range(1, stages + 1)]
+    least = min(
+        cols * rule.every / rule.reads / s for cols, s in zip(DEEP, stale, strict=False) if s
+    )
+    return least / ratio
+
+
+def settles(x: Sequence[float], y: Sequence[float], level: float) -> float:
+    """Least x from which on y, linear in log x, stays at or below ``level``; an end if none is.
+
+    Args:
+        x: ascending. y: at each. level: not to be passed.
+    """
+    above = [n for n, value in enumerate(y) if value > level]
+    if not above:
+        return x[0]
+    n = above[-1]
+    if n == len(x) - 1:
+        return x[-1]
+    part = (y[n] - level) / (y[n] - y[n + 1])
+    return float(x[n] * (x[n + 1] / x[n]) ** part)
