@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import pulseline as pl
-from pulseline.data import load_digits
+from pulseline import data, train
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,9 @@ class Leaky(pl.algorithms.Transfer):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    data, rule = load_digits(), Leaky(lr_fast=0.5, lr_transfer=2.0)
+    rule = Leaky(lr_fast=0.5, lr_transfer=2.0)
     model = nn.Sequential(nn.Linear(64, 36), nn.Tanh(), nn.Linear(36, 10))
     model = pl.to_analog(model, pl.devices.SoftBounds(), algorithm=rule, seed=0)
-    optimizer = pl.optim.AnalogSGD(model.parameters(), lr=0.5)
-    for _ in range(8):
-        for rows in torch.randperm(len(data.x_train)).split(8):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(data.x_train[rows]), data.y_train[rows]).backward()
-            optimizer.step()
-    right = model.eval()(data.x_test).argmax(1) == data.y_test
-    print(f"own: {right.float().mean():.1%}")
+    pipe = train.pipeline(model, 2, lr=0.5, micro_batch_size=8, executor="threads")
+    run = train.train(pipe, data.load_digits(), train.Recipe(epochs=8, lr=0.5, decay=1.0))
+    print(f"own: {run.accuracy:.1f}%")
