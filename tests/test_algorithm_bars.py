@@ -17,7 +17,7 @@ import torch
 
 import pulseline as pl
 from pulseline import algorithms as al
-from pulseline.data import Digits, load_digits
+from pulseline.data import DataSet, load_digits
 from pulseline.lab.nets import DEEP, Course, accuracy
 from pulseline.lab.target import PROGRAMMERS, error
 from pulseline.lab.tuned import Tuned, crossbar_of, states, tuned
@@ -27,7 +27,7 @@ RATES = (0.001, 0.002, 0.005, 0.01, 0.02)
 
 
 @cache
-def digits() -> Digits:
+def digits() -> DataSet:
     return load_digits()
 
 

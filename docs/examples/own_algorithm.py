@@ -25,7 +25,7 @@ class Leaky(pl.algorithms.Transfer):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    rule = Leaky(lr_fast=0.5, lr_transfer=2.0)
+    rule = Leaky(lr_fast=0.1)
     model = nn.Sequential(nn.Linear(64, 36), nn.Tanh(), nn.Linear(36, 10))
     model = pl.to_analog(model, pl.devices.SoftBounds(), algorithm=rule, seed=0)
     pipe = train.pipeline(model, 2, lr=0.5, micro_batch_size=8, executor="threads")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..configs import Crossbar, UpdateConfig
-from ..data import Digits, load_digits
+from ..data import DataSet, load_digits
 from ..devices import ConstantStep, PulsedDevice, SoftBounds
 from ..errors import ConfigError
 from . import claims_of_algorithms as claims
@@ -53,7 +53,7 @@ class Algorithms(Settings):
         ConfigError: a number is negative or not finite, or there are no rates for so many states.
     """
 
-    seeds: Seeds = 5
+    seeds: Seeds = 3
     states: tuple[int, ...] = (20, 50, 100, 1200)
     offsets: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
     rates: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02)
@@ -137,7 +137,7 @@ class Algorithms(Settings):
                 yield broken(name, one)
 
     def _trained(
-        self, data: Digits, seed: int, device: str, offset: float, name: str, one: Tuned
+        self, data: DataSet, seed: int, device: str, offset: float, name: str, one: Tuned
     ) -> Row:
         course = Course(batch=self.batch, epochs=self.epochs)
         found = accuracy(_crossbar(device, offset, name, one), one.lr, course, data, seed)

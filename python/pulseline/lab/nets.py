@@ -20,7 +20,7 @@ from torch import nn
 
 from .. import train as training
 from ..configs import Crossbar
-from ..data import Digits
+from ..data import DataSet
 from ..nn import to_analog
 from ..optim import AnalogSGD
 from ..pipeline import Pipeline
@@ -73,7 +73,7 @@ def network(widths: Sequence[int], crossbar: Crossbar | None, seed: int) -> nn.M
 
 
 def accuracy(
-    crossbar: Crossbar | None, lr: float, course: Course, data: Digits, seed: int
+    crossbar: Crossbar | None, lr: float, course: Course, data: DataSet, seed: int
 ) -> float:
     """Percent of the test images that a trained network recognises.
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..algorithms import Transfer
-from ..data import Digits, load_digits
+from ..data import DataSet, load_digits
 from ..devices import SoftBounds
 from ..pipeline.cautions import LEAST_PERIODS
 from ..schedules import asynchronous
@@ -52,7 +52,7 @@ class StaleAlgorithms(Settings):
 
     seeds: Seeds = 10
     batches: tuple[int, ...] = (1, 8, 32)
-    epochs: int = 15
+    epochs: int = 12
     epochs_of_one: int = 3
     images: int = 1437
     ratios: tuple[float, ...] = (8.0, 16.0, 32.0, 64.0, 128.0)  # whole sweeps
@@ -87,7 +87,7 @@ class StaleAlgorithms(Settings):
                         yield from self._rows(data, seed, name, swept, batch, ratio)
 
     def _rows(
-        self, data: Digits, seed: int, name: str, one: Tuned, batch: int, ratio: float | None
+        self, data: DataSet, seed: int, name: str, one: Tuned, batch: int, ratio: float | None
     ) -> Iterator[Row]:
         epochs = self.epochs_of_one if batch == 1 else self.epochs
         for schedule, stages in SCHEDULES.items():
