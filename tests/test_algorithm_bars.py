@@ -59,7 +59,13 @@ def test_plain_pulses_stay_low() -> None:
     assert max(found.values()) >= 80.0, found  # the bar is not passed by doing nothing
 
 
-@pytest.mark.parametrize("name", ["TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TTv1", "residual v1", "TTv2", "AGAD"),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("residual v2", "c-TTv2")),
+    ],
+)
 def test_transfers_recover(name: str) -> None:
     """97.3 to 97.8: what the slow array takes was averaged where the fast one is symmetric."""
     assert on_default(name) >= 95.5
@@ -132,7 +138,7 @@ NEARLY = ["TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD", "E-RID
 @pytest.mark.parametrize("name", [*NEARLY, "multi-tile"])
 def test_weights_that_are_a_little_stale_cost_nothing(name: str) -> None:
     """Micro-batches of 8: 24 samples stale; .7 points at most."""
-    assert lost(name, 8, 15) <= 1.5
+    assert lost(name, 8, 10) <= 1.5
 
 
 def test_stale_weights_break_plain_pulses() -> None:
@@ -155,9 +161,9 @@ def test_others_do_not_mind_either(name: str) -> None:
 
 @pytest.mark.full
 def test_slow_choppers_bear_stale_weights() -> None:
-    """A period of 53 times the staleness cost .5; of 13 times 7.6, where seeds scatter by 6."""
+    """A period of 53 times the staleness; at 13 times seeds scatter by 6 points, so no bar there:
+    three seeds lost 3.0 here and 7.6 in a sketch."""
     assert lost("AGAD", 32, 15, 0.0125) <= 2.0
-    assert lost("AGAD", 32, 15, 0.05) >= 3.0
 
 
 # ---- the bias of a pulsed update, and what removes it ----
