@@ -211,9 +211,7 @@ class TransferCell(SummedCell):
             self.refresh()
 
     @torch.no_grad()
-    def _transfer(
-        self, plan: list[Run], turns: Choppers | None, read: Tensor, lr: float
-    ) -> None:
+    def _transfer(self, plan: list[Run], turns: Choppers | None, read: Tensor, lr: float) -> None:
         """Rule and pulses of all runs.
 
         Args:
