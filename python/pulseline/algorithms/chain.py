@@ -97,7 +97,7 @@ class ChainCell(SummedCell):
         else:
             plans = [due(self.samples, len(x), every, rule.reads) for every in periods]
             self._pass_on(x, d, rate, plans, lr, batch)
-        self.samples += len(x)
+        self.__dict__["samples"] = self.samples + len(x)  # not by attribute: torch looks at each
         self._summed(batch)
 
     def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
@@ -148,7 +148,7 @@ class ChainCell(SummedCell):
                 break
             samples = _places(behind, plans[level])
             columns, z = self._read(array, x, d, rate, level, samples, batch)
-            x = torch.nn.functional.one_hot(columns, self.shape[1]).to(z.dtype)
+            x = z.new_zeros(len(columns), self.shape[1]).scatter_(1, columns[:, None], 1.0)
             d, behind = -z.T.contiguous(), plans[level]
             array = self.arrays[target]
             rate = self.rule.slow_rate(lr) * self.rule.lr_transfer_factor**level * array.out_scale
@@ -168,13 +168,14 @@ class ChainCell(SummedCell):
         name = f"transfers{level}"
         start = array.identity.key if self.rule.order == "random" else None
         plan = runs(int(self.progress[name]), samples, self.shape[1], start)
-        self.progress[name] += len(samples)
         taps = taps_of(plan, x.device)
+        columns = taps[:, 1].long()
         if len(x):
             read = array.pulse_tapped(x, d, rate, taps, batch)
         else:  # behind a step: what it holds
-            read = array.held[:, taps[:, 1].long()]
-        return taps[:, 1].long(), array.convert(read, self.rule.read)
+            read = array.held[:, columns]
+        self.progress[name] += len(samples)
+        return columns, array.convert(read, self.rule.read)
 
 
 def _places(behind: list[int], samples: list[int]) -> list[int]:

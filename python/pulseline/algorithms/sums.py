@@ -33,14 +33,18 @@ class Summand(NamedTuple):
     reference: Tensor | None = None
     signs: Tensor | None = None
 
-    def values(self) -> Tensor:
-        """(rows, cols), every operation rounded on its own: the same bits everywhere."""
+    def values(self, out: Tensor | None = None) -> Tensor:
+        """(rows, cols), every operation rounded on its own: the same bits everywhere.
+
+        Args:
+            out: where they may be written, so that nothing is allocated; None: nowhere.
+        """
         held = self.array.held
         if self.reference is not None:
-            held = held - self.reference
+            held = torch.sub(held, self.reference, out=out)
         if self.signs is not None:
-            held = held * self.signs
-        return held if self.scale == 1.0 else held * self.scale
+            held = torch.mul(held, self.signs, out=out)
+        return held if self.scale == 1.0 else torch.mul(held, self.scale, out=out)
 
 
 class SummedCell(RuledCell):
@@ -59,12 +63,18 @@ class SummedCell(RuledCell):
         """Of the arrays beside array 0; empty: array 0 is what is read."""
         yield from ()
 
-    def rest(self) -> Tensor | None:
-        """What the arrays beside array 0 add, normalised; None: nothing does."""
+    def rest(self, out: Tensor | None = None) -> Tensor | None:
+        """What the arrays beside array 0 add, normalised; None: nothing does.
+
+        Args:
+            out: where it may be written, see :meth:`Summand.values`.
+        """
         total: Tensor | None = None
         for one in self.summands():
-            values = one.values()
-            total = values if total is None else total + values
+            if total is None:
+                total = one.values(out)
+            else:
+                total = torch.add(total, one.values(), out=out)
         return total
 
     def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
@@ -74,10 +84,14 @@ class SummedCell(RuledCell):
     @torch.no_grad()
     def refresh(self) -> None:
         """Sum the arrays anew."""
-        rest = self.rest()
+        array, shown = self.array, self.array.shown
+        held = array.held
+        if shown is None or shown.shape != held.shape or shown.device != held.device:
+            shown = None
+        rest = self.rest(shown)
         if rest is not None and not rest.is_meta:
-            held = self.array.held if self.own == 1.0 else self.array.held * self.own
-            self.array.show(held + rest)
+            own = held if self.own == 1.0 else held * self.own
+            array.show(torch.add(own, rest, out=shown))
 
     def program(self, target: Tensor) -> None:
         """Write array 0 such that the sum becomes the target, see :meth:`pulseline.Cell.program`.

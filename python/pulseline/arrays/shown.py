@@ -31,7 +31,7 @@ class Shown(Weighted):
         shown = self.shown
         if shown is None or shown.shape != matrix.shape or shown.device != matrix.device:
             self.shown = matrix
-        else:
+        elif shown is not matrix:
             shown.copy_(matrix)
 
     @torch.no_grad()
