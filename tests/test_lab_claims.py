@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import algorithm_page
 from lab_quick import Lab
 from pulseline.lab.engine import Experiment
 from pulseline.lab.experiments import EXPERIMENTS
@@ -166,3 +167,11 @@ def test_time_takes_the_slots_that_the_run_counted(lab: Lab) -> None:
     times = [number(row, "t_u") for row in lab.rows("accuracy")]
     assert min(times) >= 10.0
     assert max(times) < 30.0
+
+
+def test_the_page_of_algorithms_shows_the_rows() -> None:
+    """docs/algorithms.md; ``python tests/algorithm_page.py`` writes its tables anew."""
+    text = algorithm_page.PAGE.read_text()
+    named = [name for _, name, _ in algorithm_page.BLOCK.findall(text)]
+    assert sorted(named) == sorted(algorithm_page.blocks())
+    assert algorithm_page.filled(text) == text
