@@ -96,6 +96,6 @@ def _during(signs: Tensor, samples: int, turns: _Turns) -> Tensor:
     turned = signs.new_zeros(samples + 1, len(signs))
     for behind, lines in turns:
         place = (torch.tensor(behind, dtype=torch.int64) + 1, lines)
-        where = [one.to(signs.device) for one in place]
+        where: list[Tensor | None] = [one.to(signs.device) for one in place]
         turned.index_put_(where, turned.new_ones(()), accumulate=True)
     return signs * (1 - 2 * (turned.cumsum(0)[:-1] % 2))

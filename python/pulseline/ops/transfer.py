@@ -90,8 +90,8 @@ def run_counted(
         check_fired(fired, weight),
         0 if visible is None else address("visible", visible, _F32, weight.shape, weight),
     )
-    sizes = (*weight.shape, lines)
-    _cpu.pulse_counted(at, *sizes, number, held[4], held[5], deviation, key, _threads())
+    rows, cols = weight.shape
+    _cpu.pulse_counted(at, rows, cols, lines, number, held[4], held[5], deviation, key, _threads())
 
 
 def _counted(
