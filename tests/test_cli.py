@@ -161,7 +161,7 @@ def test_curves_of_several_seeds_are_a_mean_in_a_band(
     figure = pytest.importorskip("matplotlib.figure").Figure
     monkeypatch.setattr(figure, "savefig", lambda self, *_, **__: drawn.append(self))
     runs = [
-        Run([Epoch(10, 20, 50.0 + n, 1.0), Epoch(20, 40, 90.0 + n, 0.5)], start=10.0 - n)
+        Run([Epoch(10, 20, 50.0 + n, 1.0, 1.1), Epoch(20, 40, 90.0 + n, 0.5, 0.6)], start=10.0 - n)
         for n in (0, 2)
     ]
     accuracy_figure({"several": runs, "one": runs[:1]}, tmp_path / "accuracy.png")

@@ -71,10 +71,7 @@ class SummedCell(RuledCell):
         """
         total: Tensor | None = None
         for one in self.summands():
-            if total is None:
-                total = one.values(out)
-            else:
-                total = torch.add(total, one.values(), out=out)
+            total = one.values(out) if total is None else torch.add(total, one.values(), out=out)
         return total
 
     def work(self, step: float = 1.0, slots: Mapping[int, float] | None = None) -> Work:
