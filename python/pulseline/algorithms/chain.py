@@ -170,10 +170,8 @@ class ChainCell(SummedCell):
         plan = runs(int(self.progress[name]), samples, self.shape[1], start)
         taps = taps_of(plan, x.device)
         columns = taps[:, 1].long()
-        if len(x):
-            read = array.pulse_tapped(x, d, rate, taps, batch)
-        else:  # behind a step: what it holds
-            read = array.held[:, columns]
+        # without samples, behind a step: what it holds
+        read = array.pulse_tapped(x, d, rate, taps, batch) if len(x) else array.held[:, columns]
         self.progress[name] += len(samples)
         return columns, array.convert(read, self.rule.read)
 
