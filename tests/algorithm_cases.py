@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import pulseline as pl
 from pulseline import algorithms as al
+from pulseline.pipeline import Pipeline
 from pulseline.reference.algorithms import Buffered, Chained, Mixed
 
 READ = pl.configs.ReadConfig(out_noise=0.02)
@@ -172,3 +173,21 @@ def specification(rule: Any, cell: Any) -> Any:
     steps = tuple(array.device.granularity for array in cell.arrays)
     bl = cell.fast.update_config.desired_bl
     return Buffered(rule, shape, steps, lambda *draw: drawn(keys[1], *draw), reference, bl)
+
+
+def pipelined(rule: al.Rule, executor: str, stages: int = 4, micro_batch: int = 1) -> str:
+    """Digest of a pipeline of so many layers behind 24 samples."""
+    widths = (7, *range(5, 5 + stages - 1), 3)
+    with Pipeline(
+        network(rule, widths),
+        stages=stages,
+        schedule="async",
+        optimizer=lambda p: pl.optim.AnalogSGD(p, lr=0.1),
+        loss=nn.functional.mse_loss,
+        micro_batch_size=micro_batch,
+        executor=executor,
+    ) as pipe:
+        pipe.step(normals(24, 7), normals(24, 3, seed=1))
+        pipe.drain()
+        digest = pipe.digest()
+    return digest

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+import algorithm_cases
 import delayed
 import executor_cases as cases
 import families
@@ -115,6 +116,15 @@ def _same(plans: list[Any], link: str | None) -> None:
                 assert staleness(pipe)
     finally:
         distributed.Distributed = original  # type: ignore[misc]
+
+
+def algorithms() -> None:
+    """Every algorithm of several arrays against ``sim``."""
+    for name, rule in algorithm_cases.RULES.items():
+        want, got = (
+            algorithm_cases.pipelined(rule, executor, WORLD) for executor in ("sim", "dist")
+        )
+        assert got == want, name
 
 
 def all_families() -> None:

@@ -24,12 +24,12 @@ from algorithm_cases import (
     crossbar,
     network,
     normals,
+    pipelined,
     specification,
     train,
 )
 from pulseline import ConfigError, reference
 from pulseline import algorithms as al
-from pulseline.pipeline import Pipeline
 
 EVERY = pytest.mark.parametrize("name", RULES)
 
@@ -213,23 +213,6 @@ def test_a_refusal_names_the_field() -> None:
 
 
 # ---- pipelines ----
-
-
-def pipelined(rule: al.Rule, executor: str, stages: int = 4, micro_batch: int = 1) -> str:
-    widths = (7, *range(5, 5 + stages - 1), 3)
-    with Pipeline(
-        network(rule, widths),
-        stages=stages,
-        schedule="async",
-        optimizer=lambda p: pl.optim.AnalogSGD(p, lr=0.1),
-        loss=nn.functional.mse_loss,
-        micro_batch_size=micro_batch,
-        executor=executor,
-    ) as pipe:
-        pipe.step(normals(24, 7), normals(24, 3, seed=1))
-        pipe.drain()
-        digest = pipe.digest()
-    return digest
 
 
 @pytest.mark.filterwarnings("ignore:signs of matrix:UserWarning")

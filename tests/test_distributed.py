@@ -71,6 +71,11 @@ def test_four_ranks() -> None:
     assert [rank.code for rank in done] == [0] * 4, done
 
 
+def test_algorithms_of_several_arrays() -> None:
+    done = launch.ranks(2, SCRIPT, "algorithms")
+    assert [rank.code for rank in done] == [0] * 2, done
+
+
 def test_without_shared_memory() -> None:
     """As between machines: gloo carries everything."""
     done = launch.ranks(2, SCRIPT, "gloo", "memory", "nan", "killed")
