@@ -15,11 +15,11 @@ from .statistics import Cell, Verdict, decide
 
 __all__ = ["Asked", "exchanged", "mutants", "verdicts"]
 
-SOUND = ("TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD", "E-RIDER", "multi-tile")
-REFERENCED = ("AGAD", "E-RIDER")  # what measures its reference
-PLAIN = ("TTv1", "residual v1", "TTv2", "residual v2", "multi-tile")  # what trusts it
-FLAT = 1.5  # points that an offset costs at most
-LOST = 3.0  # points that it costs at least where nothing is done
+_SOUND = ("TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD", "E-RIDER", "multi-tile")
+_REFERENCED = ("AGAD", "E-RIDER")  # what measures its reference
+_PLAIN = ("TTv1", "residual v1", "TTv2", "residual v2", "multi-tile")  # what trusts it
+_FLAT = 1.5  # points that an offset costs at most
+_LOST = 3.0  # points that it costs at least where nothing is done
 
 
 class Asked(Protocol):
@@ -82,26 +82,26 @@ def verdicts(experiment: Asked, rows: Rows) -> list[Verdict]:
         decide("default_sgd", f"{on} {words.format(92.5)}", rates("default", 0.0), high=92.5),
         decide(
             "default_others",
-            f"{on} each of {', '.join(SOUND)} reaches 95.5 %",
-            cells(SOUND, "default", 0.0),
+            f"{on} each of {', '.join(_SOUND)} reaches 95.5 %",
+            cells(_SOUND, "default", 0.0),
             95.5,
         ),
         decide("default_mixed", f"{on} mixed reaches 94 %", cells(["mixed"], "default", 0.0), 94),
         decide("far_sgd", f"{at} {words.format(86)}", rates(few, far), high=86.0),
         decide("far_ttv2", f"{at} TTv2 reaches at most 92 %", cells(["TTv2"]), high=92.0),
         decide("far_chopped", f"{at} c-TTv2 reaches 93 %", cells(["c-TTv2"]), 93.0),
-        decide("far_referenced", f"{at} AGAD and E-RIDER reach 96 %", cells(REFERENCED), 96.0),
+        decide("far_referenced", f"{at} AGAD and E-RIDER reach 96 %", cells(_REFERENCED), 96.0),
         decide(
             "flat",
-            f"an offset of {far:g} costs AGAD and E-RIDER at most {FLAT:g} points, at any states",
-            _cost(experiment, rows, REFERENCED),
-            high=FLAT,
+            f"an offset of {far:g} costs AGAD and E-RIDER at most {_FLAT:g} points, at any states",
+            _cost(experiment, rows, _REFERENCED),
+            high=_FLAT,
         ),
         decide(
             "lost",
-            f"it costs each of {', '.join(PLAIN)} at least {LOST:g} points",
-            _cost(experiment, rows, PLAIN),
-            LOST,
+            f"it costs each of {', '.join(_PLAIN)} at least {_LOST:g} points",
+            _cost(experiment, rows, _PLAIN),
+            _LOST,
         ),
         *_programming(experiment, rows),
     ]
@@ -169,7 +169,7 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
     def nearer(name: str) -> Bend:
         return exchanged("offset", first, far, part="accuracy", algorithm=name, device=few)
 
-    unreferenced = [(name, f"{name} without reference") for name in REFERENCED]
+    unreferenced = [(name, f"{name} without reference") for name in _REFERENCED]
     unchopped = ("c-TTv2", "c-TTv2 without choppers")
     constant = ("SGD", "SGD, constant steps")
     alike = "steps of the device are constant"
