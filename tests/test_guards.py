@@ -57,7 +57,7 @@ OPS_ROWS = (
     ("environment", "cuda.launch", "crosspoints", "wires", "unfold"),
     ("cuda.batch", "cuda.read"),
     ("read", "update", "retention"),
-    ("transfer",),
+    ("transfer", "buffered"),
     ("resident",),
     ("__init__",),
 )
@@ -90,6 +90,7 @@ IMPORTERS = {
     "transfer",
     "wires",
     "unfold",
+    "buffered",
 }
 IMPORTERS |= {"cuda.module"}
 

@@ -34,13 +34,13 @@ from .rows import column, select
 from .statistics import Cell, Interval, Verdict, decide, interval, resampled
 from .tuned import NAMES, Tuned, crossbar_of, tuned
 
-__all__ = ["CHOPPED", "SCHEDULES", "StaleAlgorithms", "settles"]
+__all__ = ["CHOPPED", "SCHEDULES", "StaleAlgorithms", "chop_of", "settles"]
 
 SCHEDULES = {"sequential": 1, "async": 4}
 CHOPPED = ("AGAD", "E-RIDER", "c-TTv2")
-CALM = ("TTv1", "residual v1", "TTv2", "residual v2", "mixed")  # neither chopper nor long chain
-NEAR = 1.5  # points that staleness of small micro-batches costs at most
-FAST = 16  # ratios up to this one are claimed to hurt
+_CALM = ("TTv1", "residual v1", "TTv2", "residual v2", "mixed")  # neither chopper nor long chain
+_NEAR = 1.5  # points that staleness of small micro-batches costs at most
+_FAST = 16  # ratios up to this one are claimed to hurt
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,14 @@ class StaleAlgorithms(Settings):
         return [
             decide(
                 "near",
-                f"micro-batches of up to 8 samples cost no algorithm but SGD more than {NEAR:g} "
+                f"micro-batches of up to 8 samples cost no algorithm but SGD more than {_NEAR:g} "
                 "points",
                 [
                     Cell(f"{name}, {b} samples", self.loss(rows, name, b))
                     for name in NAMES[1:]
                     for b in few
                 ],
-                high=NEAR,
+                high=_NEAR,
             ),
             decide(
                 "sgd",
@@ -197,8 +197,8 @@ class StaleAlgorithms(Settings):
             ),
             decide(
                 "calm",
-                f"they cost each of {', '.join(CALM)} at most {points:g}",
-                [Cell(name, self.loss(rows, name, most)) for name in CALM],
+                f"they cost each of {', '.join(_CALM)} at most {points:g}",
+                [Cell(name, self.loss(rows, name, most)) for name in _CALM],
                 high=points,
             ),
             decide(
@@ -210,8 +210,8 @@ class StaleAlgorithms(Settings):
             ),
             decide(
                 "fast",
-                f"chop periods of up to {FAST} times the staleness cost more",
-                self.swept_losses(rows, lambda ratio: ratio <= FAST),
+                f"chop periods of up to {_FAST} times the staleness cost more",
+                self.swept_losses(rows, lambda ratio: ratio <= _FAST),
                 points,
             ),
         ]

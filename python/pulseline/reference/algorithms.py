@@ -45,7 +45,7 @@ class Arrays(Protocol):
         """
 
 
-Draw = Callable[[str, int, int], float]  # purpose, number, line -> [0, 1)
+_Draw = Callable[[str, int, int], float]  # purpose, number, line -> [0, 1)
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Buffered:
     rule: Any
     shape: tuple[int, int]
     steps: tuple[float, float]
-    draw: Draw
+    draw: _Draw
     reference: str = "none"
     bl: int = 31
     count: int = 0
