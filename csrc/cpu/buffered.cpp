@@ -15,24 +15,37 @@ inline float whole_pulses(float h, float most) {
   return n == n ? float(int32_t(n)) : kNoWhole;
 }
 
+constexpr int64_t kAhead = 8;  // rows, whose lines are far apart and asked for in time
+
+inline void prefetch(const float* row, int64_t count) {
+  for (int64_t t = 0; t < count; t += 16) __builtin_prefetch(row + t, 1);
+}
+
 template <bool MEAN, bool FORGET>
 void count_row(const Buffered& b, int64_t i) {
-  const int64_t o = i * b.cols + b.column;
-  const float* __restrict values = b.values + i * b.count;
+  const int64_t o = i * b.cols + b.column, count = b.count;
+  const float* __restrict values = b.values + i * count;
   const float* __restrict signs = b.sign_columns + b.column;
   const float* __restrict rho = MEAN ? b.rho + o : nullptr;
   float* __restrict held = b.held + o;
   float* __restrict mean = MEAN ? b.mean + o : nullptr;
-  float* __restrict pulses = b.pulses + i * b.count;
+  float* __restrict pulses = b.pulses + i * count;
   const float sign = b.sign_rows ? b.sign_rows[i] : 1.0f;
-  for (int64_t t = 0; t < b.count; ++t) {
+  const float rate = b.rate, most = b.most, keep = b.keep, beta = b.beta;
+  const float momentum = b.momentum, spent = b.spent;
+  const int64_t ahead = (b.rows - 1 - i < kAhead ? b.rows - 1 - i : kAhead) * b.cols;
+  prefetch(held + ahead, count);
+  if (MEAN) prefetch(mean + ahead, count);
+  if (MEAN) prefetch(rho + ahead, count);
+#pragma GCC ivdep
+  for (int64_t t = 0; t < count; ++t) {
     const float z = values[t];
     const float value = (MEAN ? z - rho[t] : z) * (signs[t] * sign);
-    const float h = held[t] * b.keep + value * b.rate;
-    const float n = whole_pulses(h, b.most);
-    const float left = FORGET ? h * b.momentum : h - n * b.spent;
+    const float h = held[t] * keep + value * rate;
+    const float n = whole_pulses(h, most);
+    const float left = FORGET ? h * momentum : h - n * spent;
     held[t] = FORGET && n == 0.0f ? h : left;
-    if (MEAN) mean[t] = mean[t] + (z - mean[t]) * b.beta;
+    if (MEAN) mean[t] = mean[t] + (z - mean[t]) * beta;
     pulses[t] = n;
   }
 }

@@ -92,10 +92,10 @@ void convert(const PlacedRead& args, const Chain& chain, int threads);
 //   h = keep held + rate sign (z - rho), n = trunc(h) within +-most, held = h - spent n (forget:
 //   momentum h where n is not 0), mean += beta (z - mean)
 struct Buffered {
-  float *held, *mean;               // [rows][cols]; mean: nullptr: neither mean nor rho
-  const float *rho, *values;        // values: [rows][count], of columns from `column` on
+  float *held, *mean;                     // [rows][cols]; mean: nullptr: neither mean nor rho
+  const float *rho, *values;              // values: [rows][count], of columns from `column` on
   const float *sign_columns, *sign_rows;  // [cols], [rows]; sign_rows: nullptr: 1
-  float* pulses;                    // [rows][count]
+  float* pulses;                          // [rows][count]
   int64_t rows, cols, column, count;
   float rate, most, keep, momentum, spent, beta;
   bool forget;

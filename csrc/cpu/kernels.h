@@ -68,6 +68,10 @@ struct UpdateJob {
   // nullptr: none.
   const SliceTap* taps;
   const int64_t* tap_first;  // [padded_cols / 32 + 1]
+  // Train words (expected: samples) before the tap of a column, -1: none; of groups whose columns
+  // are tapped once at most.
+  const int32_t* tap_words;  // [padded_cols]
+  const uint8_t* tap_once;   // [padded_cols / 32]
 };
 
 // Counted pulses, see counted.cpp.

@@ -20,6 +20,8 @@ class SliceTaps {
     if (a.taps.count == 0) return;
     taps_ = scratch.take<SliceTap>(a.taps.count);
     first_ = scratch.take<int64_t>(groups_ + 2);
+    words_ = scratch.take<int32_t>(padded_cols);
+    once_ = scratch.take<uint8_t>(groups_);
   }
   // Hands the job the taps behind samples before `end`, the last one that its train words finish.
   void take(UpdateJob& job, int64_t end) {
@@ -31,14 +33,20 @@ class SliceTaps {
     for (int64_t g = 0; g < groups_ + 2; ++g) first_[g] = 0;
     for (int64_t t = next_; t < last; ++t) ++first_[group(t) + 2];
     for (int64_t g = 0; g < groups_; ++g) first_[g + 2] += first_[g + 1];
+    for (int64_t j = 0; j < groups_ * kGroup; ++j) words_[j] = -1;
+    for (int64_t g = 0; g < groups_; ++g) once_[g] = 1;
     int64_t before = 0;
     for (int64_t t = next_; t < last; ++t) {
       before = words_until(job, sample(t), before);
+      if (words_[column(t)] >= 0) once_[group(t)] = 0;
+      words_[column(t)] = int32_t(before);
       taps_[first_[group(t) + 1]++] = {int32_t(t), column(t), int32_t(before)};
     }
     next_ = last;
     job.taps = taps_;
     job.tap_first = first_;
+    job.tap_words = words_;
+    job.tap_once = once_;
   }
   // Those that are left: nothing moves any more.
   void rest() {
@@ -61,6 +69,8 @@ class SliceTaps {
   int64_t groups_, next_ = 0;
   SliceTap* taps_ = nullptr;
   int64_t* first_ = nullptr;
+  int32_t* words_ = nullptr;
+  uint8_t* once_ = nullptr;
 };
 
 }  // namespace pulseline::cpu

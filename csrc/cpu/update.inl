@@ -160,6 +160,8 @@ struct Untapped {
   template <class B>
   PL_HD void before(const B&, int64_t) {}
   template <class B>
+  PL_HD void after(const B&, int64_t) {}
+  template <class B>
   PL_HD void end(const B&) {}
 };
 struct Tapped {
@@ -192,6 +194,8 @@ struct Tapped {
     if (s >= next) record(b, s);
   }
   template <class B>
+  PL_HD void after(const B&, int64_t) {}
+  template <class B>
   PL_HD void end(const B& b) {
     if (at < last) record(b, kNever - 1);
   }
@@ -210,11 +214,54 @@ struct Tapped {
   }
 };
 
+// The same where no column is tapped twice: a copy of the weights follows them, each up to its tap,
+// so that there is no branch in the loop.
+struct Followed {
+  static constexpr int kVectors = kGroup / kLanes;
+  const Tapped taps;
+  int64_t columns;  // of the row from the first one on
+  U words[kVectors];
+  F w[kVectors];
+
+  template <class B>
+  PL_HD Followed(const UpdateJob& job, const Tapped& of, int64_t j, const B& b)
+      : taps(of), columns(job.args->cols - j) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < kVectors; ++v) {
+      words[v] = load(reinterpret_cast<const uint32_t*>(job.tap_words) + j + v * kLanes);
+      w[v] = b.w[v];
+    }
+  }
+  template <class B>
+  PL_HD void before(const B&, int64_t) {}
+  // Train word s is done.
+  template <class B>
+  PL_HD void after(const B& b, int64_t s) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < kVectors; ++v)
+      w[v] = select(is_negative(as_float(U(uint32_t(s)) - words[v])), b.w[v], w[v]);
+  }
+  // As `store_to` would store them.
+  template <class B>
+  PL_HD void end(const B& b) {
+    alignas(64) float lanes[kGroup];
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < kVectors; ++v) {
+      F x = w[v] + F(0.0f);
+      if (b.nan) x = keep_nan(load_partial(taps.stored + v * kLanes, columns - v * kLanes), x);
+      store(lanes + v * kLanes, x);
+    }
+    for (const SliceTap* t = taps.at; t < taps.last; ++t)
+      taps.values[t->number] = lanes[t->column - taps.column];
+  }
+};
+
 // Calls body(tap) for a block of a row: most of one that records have no taps.
-template <class Tap, class Body>
-PL_HD void with_taps(const UpdateJob& job, const PlacedUpdate& a, int64_t i, int64_t j, Body body) {
+template <class Tap, class B, class Body>
+PL_HD void with_taps(const UpdateJob& job, int64_t i, int64_t j, const B& b, Body body) {
   if constexpr (std::is_same_v<Tap, Tapped>) {
-    const Tapped tap(job, a, i, j);
+    const Tapped tap(job, *job.args, i, j);
+    if (!tap.none() && job.tap_once[j / kGroup]) return body(Followed(job, tap, j, b));
     if (!tap.none()) return body(tap);
   }
   body(Untapped());
@@ -262,7 +309,7 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
     Block<Device, GROUPS> b;
     b.load_from(job, device, i, j);
     const Noise noise(a, i, j);
-    with_taps<Tap>(job, a, i, j, [&](auto tap) PL_LAMBDA {
+    with_taps<Tap>(job, i, j, b, [&](auto tap) PL_LAMBDA {
       for (int64_t q = 0; q < job.words; ++q) {
         const uint64_t negative = job.row_negative[i * job.words + q];
         for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
@@ -280,6 +327,7 @@ void exact_rows(const UpdateJob& shared, const Device& model, int64_t row0, int6
             b.w[v] = pulse(device, b.c[v], b.w[v], load_mask(up, v), to_float(n), tables.root(n),
                            xi[v], ADDITIVE);
           }
+          tap.after(b, s);
         }
       }
       tap.end(b);
@@ -304,7 +352,7 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
     Block<Device, GROUPS> b;
     b.load_from(job, device, i, j);
     const Noise noise(a, i, j);
-    with_taps<Tap>(job, a, i, j, [&](auto tap) PL_LAMBDA {
+    with_taps<Tap>(job, i, j, b, [&](auto tap) PL_LAMBDA {
       for (int64_t q = 0; q < job.words; ++q) {
         const uint64_t negative = job.row_negative[i * job.words + q];
         for (uint64_t m = hits.at(q, GROUPS); m; m &= m - 1) {
@@ -324,6 +372,7 @@ void strict_rows(const UpdateJob& shared, const Device& model, int64_t row0, int
               b.w[v] = select(fires, moved, b.w[v]);
             }
           }
+          tap.after(b, s);
         }
       }
       tap.end(b);
@@ -340,7 +389,7 @@ void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int
     for (int64_t j = 0; j < a.cols; j += Block<Device, GROUPS>::kColumns) {
       Block<Device, GROUPS> b;
       b.load_from(job, device, i, j);
-      with_taps<Tap>(job, a, i, j, [&](auto tap) PL_LAMBDA {
+      with_taps<Tap>(job, i, j, b, [&](auto tap) PL_LAMBDA {
         for (int64_t s = 0; s < a.batch; ++s) {
           tap.before(b, s);
           const float d = a.d[s * a.d_stride + i];
@@ -356,6 +405,7 @@ void expected_rows(const UpdateJob& job, const Device& device, int64_t row0, int
             const F moved = fma(pulses, device.step(b.c[v], b.w[v], up), b.w[v]);
             b.w[v] = clip(moved, b.c[v].hi, b.c[v].lo);
           }
+          tap.after(b, s);
         }
         tap.end(b);
       });

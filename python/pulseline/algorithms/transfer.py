@@ -68,7 +68,7 @@ class TransferCell(SummedCell):
         self._rate = FastRate(self.rule)
         counted = self.fast if self.rule.granularity == "fast" else self.slow
         self.granularity: float = counted.device.granularity
-        self._numbers = torch.empty(0)
+        self._numbers: Tensor | None = None
         self.rule.start(self)
 
     @property
@@ -199,10 +199,11 @@ class TransferCell(SummedCell):
 
     def _lines(self, columns: slice, device: torch.device) -> Tensor:
         """Numbers of columns, int32."""
-        if self._numbers.device != device or not len(self._numbers):
+        numbers = self._numbers
+        if numbers is None or numbers.device != device:
             numbers = torch.arange(self.shape[1], dtype=torch.int32, device=device)
             self.__dict__["_numbers"] = numbers
-        return self._numbers[columns]
+        return numbers[columns]
 
     def _summed(self, batch: Batch | None) -> None:
         if self.rule.gamma:

@@ -101,7 +101,7 @@ class Transfers(Aged):
                 "of one group"
             )
         ops.check_tensor(taps)
-        values = self.held.new_empty((rows, len(taps)))
+        values = self.held.new_empty((rows, taps.shape[0]))
         if self._taps_on_the_way:  # the operator looks at everything
             self._pulse(x, d, rate, batch, (taps, values))  # type: ignore[operator]
             return values
@@ -173,8 +173,10 @@ class Transfers(Aged):
             params = self._params or (settings.pulses.granularity,)
             with torch.no_grad():
                 ops.pulse_(weight, *pairs, columns, counts, number, self._name, params, *rest)
-        tally(fired, counted, len(columns))
-        self.__dict__["stepped"] = number + len(columns)
+        lines = columns.shape[0]
+        if fired is not None:
+            tally(fired, counted, lines)
+        self.__dict__["stepped"] = number + lines
 
     def convert(self, values: Tensor, settings: ReadConfig | None = None) -> Tensor:
         """Values of columns as reads of one driven line give them, in normalised units.

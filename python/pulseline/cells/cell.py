@@ -220,7 +220,7 @@ class Cell(Settings, Saving):
             refuse_matrix(name, t, size)
             if finite:
                 check_finite(source, t)
-        if len(x) != len(d):
+        if x.shape[0] != d.shape[0]:
             raise ConfigError(f"x has {len(x)} samples and d has {len(d)}; use as many of each")
 
     def spans(self, samples: int, every: int) -> Iterator[tuple[slice, int | None]]:
