@@ -15,6 +15,10 @@ these say more than the speed-up.
     python bench/pipeline.py
     python bench/pipeline.py --executors threads --size 256 --repeats 3 --json out/pipeline.json
     python bench/pipeline.py --model gpt --size 256 --layers 6 --batch 2 --context 128
+    python bench/pipeline.py --operations --size 128 --batch 1
+
+With ``--operations`` it prints instead what forward, backward and update of one inner stage take
+(`sim`, one thread, bookkeeping of the stage included).
 """
 
 from __future__ import annotations
@@ -267,8 +271,42 @@ def measure(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def operations(args: argparse.Namespace) -> None:
+    """Microseconds of F, B and U of the second stage: neither end of the pipeline."""
+    torch.set_num_threads(1)
+    pipe = pipeline(args, "sim", args.layers)
+    x, y = samples(args)
+    stage, times = pipe.stages[1], {name: [] for name in ("forward", "backward", "update")}
+
+    def timed(name: str) -> Callable[..., object]:
+        call, found = getattr(stage, name), times[name]
+
+        def run(*given: object) -> object:
+            start = time.perf_counter()
+            result = call(*given)
+            found.append(time.perf_counter() - start)
+            return result
+
+        return run
+
+    for name in times:
+        setattr(stage, name, timed(name))
+    pipe.step(x, y)  # warm
+    for found in times.values():
+        found.clear()
+    for _ in range(args.repeats):
+        pipe.step(x, y)
+    pipe.drain()
+    pipe.close()
+    print(f"a stage of {args.size}x{args.size} of {args.layers}, micro-batches of {args.batch}")
+    for name, found in times.items():
+        low, median = min(found) * 1e6, statistics.median(found) * 1e6
+        print(f"{name:10s}{median:8.1f} us (median of {len(found)}), least {low:.1f}")
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--operations", action="store_true", help="time F, B and U of a stage")
     p.add_argument("--executors", default="threads,dist")
     p.add_argument("--model", choices=("mlp", "gpt"), default="mlp")
     p.add_argument("--size", type=int, default=1024, help="units of a layer, width of a token")
@@ -288,6 +326,9 @@ def main() -> None:
     args.cuts = {}
     if args.worker:
         worker(args)
+        return
+    if args.operations:
+        operations(args)
         return
     where = machine()
     print(
