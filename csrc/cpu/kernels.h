@@ -98,7 +98,7 @@ struct ReadPanel {
   const PlacedRead* args;
   const float* input;  // [samples][stride] after the DAC
   int64_t stride, samples;
-  int64_t in0, in1, out0, out1;  // out1 - out0 <= KernelTable::panel
+  int64_t in0, in1, out0, out1;  // up to KernelTable::panel outputs; one transposed sample: more
   const float* scale;            // [samples] factor of the converted output
   const float* deviation;        // [samples] noise std of an output
   const Keys* keys;              // [samples]

@@ -21,6 +21,8 @@
 #include "cpu/lowrank.inl"
 #include "cpu/crosspoint.inl"
 #include "cpu/update.inl"
+#include "cpu/single.inl"
+#include "cpu/ordered.inl"
 #include "cpu/pack.inl"
 #include "cpu/relax.inl"
 #include "cpu/retention.inl"

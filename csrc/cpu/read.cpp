@@ -127,18 +127,25 @@ int64_t batch_block(int64_t batch, int64_t panels, int threads) {
 
 void read_block(const Plan& p, int64_t block, int threads, Scratch& scratch) {
   const PlacedRead& a = *p.a;
-  const int64_t first = p.out.begin(block), last = p.out.end(block), width = table().panel;
+  const int64_t first = p.out.begin(block), last = p.out.end(block), panel = table().panel;
+  const bool lines = a.transposed && a.batch == 1;  // as they lie: a panel of each thread
+  const int64_t width = lines ? count_of(count_of(last - first, panel), threads) * panel : panel;
   const int64_t panels = count_of(last - first, width);
   const int64_t run = batch_block(a.batch, panels, threads), runs = count_of(a.batch, run);
-  const int64_t sums = run * width, packed = kPackedInputs * width;
+  const int64_t sums = run * width, packed = kPackedInputs * panel;
   float* memory = scratch.take<float>((sums + packed + 16) * threads);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
-  for (int64_t t = 0; t < panels * runs; ++t) {
-    float* mine = memory + (sums + packed + 16) * thread_index();
+  const auto task = [&](int64_t t, int thread) {
+    float* mine = memory + (sums + packed + 16) * thread;
     const int64_t o = first + t / runs * width, b = t % runs * run;
     read_outputs(p, block, o, o + width < last ? o + width : last, b,
                  b + run < a.batch ? b + run : a.batch, mine, mine + sums);
+  };
+  if (threads <= 1 || panels * runs == 1) {  // a region of one thread costs as much as a small read
+    for (int64_t t = 0; t < panels * runs; ++t) task(t, 0);
+    return;
   }
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (int64_t t = 0; t < panels * runs; ++t) task(t, thread_index());
 }
 
 void repeat_saturated(const Plan& p, int64_t block, int threads, Scratch& scratch) {

@@ -225,10 +225,44 @@ PL_HD void fused_rows(const ReadPanel& p, int64_t b0, int64_t out0) {
   finish<kGroups>(p, sums, kGroups * kLanes, b0, B, out0, end);
 }
 
+// One sample: its sum is a chain whose steps wait for each other, so that two groups of outputs
+// take turns. The second is a block behind: lines a power of two apart share a set of the
+// first-level cache.
+void fused_pair(const ReadPanel& p, int64_t b0, int64_t out0) {
+  const int64_t cols = p.args->cols, stride = p.stride, blocks = (p.in1 - p.in0) / kLanes;
+  const float* w[2] = {p.args->w + out0 * cols, p.args->w + (out0 + kLanes) * cols};
+  const float* x = p.input + b0 * stride;
+  F sum[2] = {F(0.0f), F(0.0f)};
+  const auto add = [&](int g, int64_t k) PL_LAMBDA {
+    F r[kLanes];
+    load_transposed(w[g] + k, cols, r);
+#pragma GCC unroll 16
+    for (int l = 0; l < kLanes; ++l) sum[g] = mac(F(x[k + l]), r[l], sum[g]);
+  };
+  for (int64_t n = 0; n <= blocks; ++n) {
+    const int64_t k = p.in0 + n * kLanes;
+    if (n < blocks) add(0, k);
+    if (n > 0) add(1, k - kLanes);
+  }
+  const int64_t k = p.in0 + blocks * kLanes;
+  for (int g = 0; g < 2 && k < p.in1; ++g) {
+    float edge[kLanes * kLanes];
+    copy_edge(w[g] + k, cols, kLanes, p.in1 - k, edge);
+    for (int64_t l = 0; k + l < p.in1; ++l)
+      sum[g] = mac(F(x[k + l]), load(edge + l * kLanes), sum[g]);
+  }
+  float sums[2 * kLanes];
+  store(sums, sum[0]);
+  store(sums + kLanes, sum[1]);
+  finish<2>(p, sums, 2 * kLanes, b0, 1, out0, out0 + 2 * kLanes);
+}
+
 template <int B>
 void fused_panel(const ReadPanel& p, int64_t b0, int64_t out0, int64_t out1) {
   constexpr int kGroups = FusedRows<B>::kGroups;
-  for (int64_t o = out0; o < out1; o += kGroups * kLanes) fused_rows<B>(p, b0, o);
+  int64_t o = out0;
+  for (; B == 1 && o + 2 * kLanes <= out1; o += 2 * kLanes) fused_pair(p, b0, o);
+  for (; o < out1; o += kGroups * kLanes) fused_rows<B>(p, b0, o);
 }
 
 // Outputs outside, runs of at most eight samples inside: the weights stay in the nearest cache.
@@ -268,10 +302,42 @@ void read_fused(const ReadPanel& p) {
   }
 }
 
+// R lines of inputs of one transposed sample, added to the sums of all outputs.
+template <int R>
+PL_HD void add_lines(const ReadPanel& p, int64_t k, bool first) {
+  const PlacedRead& a = *p.args;
+  const float* w = a.w + k * a.cols + p.out0;
+  const int64_t outputs = p.out1 - p.out0;
+  F x[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) x[r] = F(p.input[k + r]);
+  for (int64_t o = 0; o < outputs; o += kLanes) {
+    const int64_t n = outputs - o;
+    F sum = first ? F(0.0f) : load(p.sums + o);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const float* line = w + r * a.cols + o;
+      sum = mac(x[r], n >= kLanes ? load(line) : load_partial(line, n), sum);
+    }
+    store(p.sums + o, sum);
+  }
+}
+
+// One transposed sample: W as it lies in memory, from its first line to its last.
+void read_lines(const ReadPanel& p) {
+  int64_t k = p.in0;
+  for (; k + 8 <= p.in1; k += 8) add_lines<8>(p, k, k == p.in0);
+  for (; k < p.in1; ++k) add_lines<1>(p, k, k == p.in0);
+  for (int64_t o = p.out0; o < p.out1; o += kPanel)
+    finish<kTileVectors>(p, p.sums + (o - p.out0), kPanel, 0, 1, o,
+                         o + kPanel < p.out1 ? o + kPanel : p.out1);
+}
+
 constexpr int64_t kFusedSamples = 16;  // above, packing pays
 
 void read_panel(const ReadPanel& p) {
   const PlacedRead& a = *p.args;
+  if (p.out1 - p.out0 > kPanel) return read_lines(p);
   if (!a.transposed && p.samples <= kFusedSamples) return read_fused(p);
   const bool natural = a.transposed && p.out1 - p.out0 == kPanel;
   for (int64_t k0 = p.in0; k0 < p.in1; k0 += kPackedInputs) {

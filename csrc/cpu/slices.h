@@ -154,7 +154,14 @@ struct SliceRun {
   void run([[maybe_unused]] int threads) {
     const int64_t lines = line_groups(), total = job.args->rows;
     const int64_t chunk = total >= 8 * kRowChunk ? kRowChunk : (total + 7) / 8;
-#pragma omp parallel num_threads(threads) if (threads > 1)
+    if (threads <= 1) {  // a region of one thread costs as much as a small update
+      for (int64_t g = 0; g < lines; ++g) draw(g);
+      job.packed = packing_pays(job);
+      for (int64_t r = 0; r < total; r += chunk)
+        rows(job, device, r, r + chunk < total ? r + chunk : total);
+      return count_fired(job);
+    }
+#pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
       for (int64_t g = 0; g < lines; ++g) draw(g);

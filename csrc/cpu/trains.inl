@@ -137,7 +137,29 @@ PL_HD void row_block(const UpdateJob& job, int64_t row0, int64_t s0, Packer& pac
     tiles[v].write(job, row0 + v * kLanes, s0, hits + v * kLanes, negatives + v * kLanes);
 }
 
+// A group of rows where there is one train word: no tile of samples is worth its while.
+PL_HD void single_row_trains(const UpdateJob& job, int64_t row0) {
+  const PlacedUpdate& a = *job.args;
+  const TrainWord& train = job.train_words[0];
+  const float* d = a.d + train.source * a.d_stride;
+  for (int v = 0; v < kGroup / kLanes; ++v) {
+    const int64_t i = row0 + v * kLanes;
+    const F value = load_partial(d + i, a.rows - i);
+    const U word = line_words(value, a.row0 + i, train.scale_d, train.rows, train.slots);
+    store(job.row_words + i, word);
+    const uint32_t hits = to_bits(nonzero(word)), negatives = to_bits(is_negative(value));
+    for (int r = 0; r < kLanes; ++r) {
+      job.row_hits[i + r] = hits >> r & 1u;
+      job.row_negative[i + r] = negatives >> r & 1u;
+    }
+  }
+}
+
 void row_trains(const UpdateJob& job, int64_t group0, int64_t group1) {
+  if (job.count == 1 && !job.places) {
+    for (int64_t g = group0; g < group1; ++g) single_row_trains(job, g * kGroup);
+    return;
+  }
   for (int64_t row0 = group0 * kGroup; row0 < group1 * kGroup; row0 += kGroup) {
     Packer packer;
     for (int64_t q = 0; q < job.words; ++q) {
