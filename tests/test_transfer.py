@@ -71,6 +71,12 @@ def some(samples: int, columns: int, count: int, seed: int = 0) -> Tensor:
     return torch.stack((at.sort().values, columns_at), 1).to(torch.int32)
 
 
+def sweep(samples: int, columns: int, first: int = 3) -> Tensor:
+    """Every column once, from ``first`` on, spread over the samples: several behind each."""
+    t = torch.arange(columns)
+    return torch.stack((t * samples // columns, (first + t) % columns), 1).to(torch.int32)
+
+
 def check_taps(kernels: Kernels, p: Problem, taps: Tensor, drawn: bool = True) -> Tensor:
     kernels.use("baseline")
     want = cut(p, taps)
@@ -99,6 +105,24 @@ def test_taps_of_sizes(kernels: Kernels, rows: int, cols: int, batch: int, fidel
     p = problem(rows, cols, batch, MODELS["SoftBounds"], fidelity)
     for count in (5, 3 * batch):
         check_taps(kernels, p, some(batch, cols, count))
+
+
+@pytest.mark.parametrize("fidelity", IN_ORDER)
+@pytest.mark.parametrize("model", MODELS)
+def test_taps_of_columns_once(kernels: Kernels, model: str, fidelity: str) -> None:
+    """More of them than samples, and fewer; weights that are NaN, lines that nobody touches."""
+    for batch, columns in ((20, 75), (90, 40)):
+        p = problem(37, columns, batch, MODELS[model], fidelity)
+        values = check_taps(kernels, p, sweep(batch, columns))
+        assert (values != p.weight[:, sweep(batch, columns)[:, 1].long()]).any()
+    p.weight[2, 3], p.weight[5, 33], p.weight[5, 34] = NAN, NAN, 0.1
+    p.x[:, 32:], p.d[:, 7] = 0, 0
+    assert check_taps(kernels, p, sweep(90, 40)).isnan().any()
+
+
+def test_taps_of_columns_once_under_low_rank_noise(kernels: Kernels) -> None:
+    p = problem(33, 65, 20, MODELS["SoftBounds"], noise="lowrank")
+    check_taps(kernels, p, sweep(20, 65), drawn=False)
 
 
 @pytest.mark.parametrize("rows", [33, 400])
