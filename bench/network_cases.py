@@ -58,7 +58,8 @@ def lenet() -> Case:
 
 def resnet() -> Case:
     """Ten layers with batch statistics."""
-    return Case("resnet", "resnet", "cifar10", 10000, 2000, 32, 6, 0.1)
+    sizes = (("width", 8),)
+    return Case("resnet", "resnet", "cifar10", 10000, 1000, 16, 6, 0.1, sizes=sizes)
 
 
 def gpt() -> Case:
