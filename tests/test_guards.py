@@ -91,7 +91,6 @@ IMPORTERS = {
     "buffered",
     "wires",
     "unfold",
-    "buffered",
 }
 IMPORTERS |= {"cuda.module"}
 
