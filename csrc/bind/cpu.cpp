@@ -48,7 +48,7 @@ int64_t tile_update_tapped(uint64_t w, uint64_t step, uint64_t slope, uint64_t b
   a.cols = cols;
   a.batch = batch;
   a.stream = bind::stream_of(key);
-  a.trains = bind::trains_of(key);
+  a.stream.trains = bind::trains_of(key);
   a.k = uint64_t(*counter);
   a.fidelity = int32_t(key.fidelity);
   a.fired = pointer<int64_t>(fired);
@@ -147,7 +147,7 @@ void bind_retention(py::module_& m) {
     a.cols = cols;
     a.batch = batch;
     a.stream = bind::stream_of(key);
-    a.trains = bind::trains_of(key);
+    a.stream.trains = bind::trains_of(key);
     a.fidelity = int32_t(key.fidelity);
     a.k = uint64_t(*counter) - uint64_t(batch);  // before the update
     a.x_stride = cols * bind::blocks_of(rows, key);

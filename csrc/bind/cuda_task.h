@@ -28,7 +28,7 @@ inline cuda::Task task_of(const Description& d) {
   a.cols = size.cols;
   a.batch = size.batch;
   a.stream = stream_of(key);
-  a.trains = trains_of(key);
+  a.stream.trains = trains_of(key);
   a.counter = pointer<const int64_t>(address.counter);
   a.fidelity = int32_t(key.fidelity);
   cuda::lay_out(t, pointer<void>(address.workspace));

@@ -153,9 +153,9 @@ Stream stream_of(const Key& key) {
   return {uint64_t(key.seed), uint32_t(key.tile_id)};
 }
 
-// Whose trains an update draws: its own, or those of the array that the key names.
+// Whose trains an update draws: its own, or those of the array that the key names; see Stream.
 inline uint32_t trains_of(const UpdateKey& key) {
-  return uint32_t(key.trains < 0 ? key.tile_id : key.trains);
+  return key.trains < 0 ? 0 : uint32_t(key.trains) ^ uint32_t(key.tile_id);
 }
 
 // The counter of an array's reads of this purpose.

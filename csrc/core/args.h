@@ -26,8 +26,7 @@ struct UpdateArgs {
   const float *x, *d;  // [batch][cols], [batch][rows]
   int64_t rows, cols, batch;
   Stream stream;
-  uint32_t trains;  // whose trains: the tile word of a stream, that of `stream` unless shared
-  uint64_t k;       // running number of the first sample
+  uint64_t k;  // running number of the first sample
   const int64_t*
       counter;  // CUDA: in the memory of the GPU; k is then what to add. nullptr: k is it
   TrainConfig train;

@@ -117,10 +117,11 @@ struct alignas(16) TrainWord {
   float scale_x, scale_d;
   uint32_t word;  // of the sample's trains
 };
-// trains: whose trains, see UpdateArgs. k: running number of sample `source`.
-PL_HD TrainWord draw_train_word(const Stream& stream, uint32_t trains, uint64_t k, int64_t source,
-                                const Train& t, int word) {
-  const Philox4 r = draw4({stream.seed, trains}, kPulses, k, 0, uint32_t(word));
+// k: running number of sample `source`.
+PL_HD TrainWord draw_train_word(const Stream& stream, uint64_t k, int64_t source, const Train& t,
+                                int word) {
+  const Stream trains = {stream.seed, stream.tile ^ stream.trains};
+  const Philox4 r = draw4(trains, kPulses, k, 0, uint32_t(word));
   return {{r.v[0], r.v[1]},
           {r.v[2], r.v[3]},
           draw_keys(stream, kCycleNoise, k, uint32_t(word)),

@@ -74,7 +74,8 @@ PL_HD Philox4 philox4x32(uint32_t k0, uint32_t k1, uint32_t c0, uint32_t c1, uin
 // and no two streams share one.
 struct Stream {
   uint64_t seed;
-  uint32_t tile;  // tile_id | array << 24, see identity.py
+  uint32_t tile;        // tile_id | array << 24, see identity.py
+  uint32_t trains = 0;  // of updates: xor with the tile gives that whose trains they take
 };
 
 PL_HD Philox4 draw4(const Stream& s, uint32_t purpose, uint64_t k, uint32_t index, uint32_t draw) {

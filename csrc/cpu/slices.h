@@ -79,7 +79,7 @@ inline int64_t next_slice(const PlacedUpdate& a, const Train* trains, Cursor& at
     const uint64_t k = a.k + uint64_t(at.sample);
     const int32_t words = int32_t(words_of(t.bl));
     for (; at.word < words && n < capacity; ++at.word, ++n) {
-      out[n] = draw_train_word(a.stream, a.trains, k, at.sample, t, at.word);
+      out[n] = draw_train_word(a.stream, k, at.sample, t, at.word);
       for (int s = 0; slot_keys && s < kSlotsPerWord; ++s)
         slot_keys[n * kSlotsPerWord + s] = slot_key(a.stream, k, at.word, s);
     }

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const uint64_t k = call_number(t) + uint64_t(b);
   const int words = words_of(train.bl);
   for (int word = int(threadIdx.x); word < t.words; word += kThreads)
-    t.train_words[b * t.words + word] = draw_train_word(a.stream, a.trains, k, b, train, word);
+    t.train_words[b * t.words + word] = draw_train_word(a.stream, k, b, train, word);
   if (a.fidelity != kStrict) return;
   for (int i = int(threadIdx.x); i < words * kSlotsPerWord; i += kThreads)
     t.slot_keys[b * t.words * kSlotsPerWord + i] =
