@@ -93,8 +93,13 @@ def test_write_and_verify_of_a_model() -> None:
         al.write_verify(model, torch.zeros(8, 9))
     with pytest.raises(ConfigError, match="target is a Linear without arrays"):
         al.write_verify(torch.nn.Linear(3, 2))
-    with pytest.raises(ConfigError, match="tolerance is 0; use"):
-        al.write_verify(model, tolerance=0)
+    wrong = {"tolerance": 0, "rounds": 2.5, "max_pulses": 0.3, "read": "x"}
+    for name, value in wrong.items():
+        with pytest.raises(ConfigError, match=f"{name} is"):
+            al.write_verify(model, **{name: value})
+    for weights in (torch.full((8, 9), float("nan")), [1]):
+        with pytest.raises(ConfigError, match=r"weights (hold a NaN|are \[1\])"):
+            al.write_verify(model[0].cell, weights)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -131,13 +131,56 @@ def test_programming_is_read_back(name: str) -> None:
 
 
 @EVERY
+def test_writes_to_arrays_are_read(name: str) -> None:
+    """Counted pulses, symmetry points, write and verify from outside: the sum follows."""
+    cell = cell_of(RULES[name], io=pl.configs.IOConfig.perfect())
+    cell.update(normals(20, 5), normals(20, 7, seed=1) * 0.3, 0.1)
+    eye = torch.eye(5)
+    for write in (
+        lambda: cell.arrays[-1].step(torch.arange(5, dtype=torch.int32), torch.ones(7, 5)),
+        lambda: al.write_verify(cell, rounds=3),
+        lambda: al.find_symmetry_point(cell.arrays[0], 3),
+        lambda: cell.arrays[-1].program(normals(7, 5, seed=4) * 0.1),
+    ):
+        before = cell.read(eye)
+        write()
+        assert float((cell.read(eye).T - cell.effective_weight()).abs().max()) < 1e-6
+        hidden = len(cell.arrays) > 1 and not list(getattr(cell, "summands", tuple)())
+        assert hidden or not torch.equal(cell.read(eye), before)
+
+
+@EVERY
+def test_stuck_crosspoints_of_all_arrays_are_stuck_from_the_start(name: str) -> None:
+    device = dataclasses.replace(DEVICE, corrupt_devices_prob=0.3)
+    model, other = (network(RULES[name], device=device) for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    for one, two in zip(model.modules(), other.modules(), strict=True):
+        if isinstance(one, pl.Array):
+            assert torch.equal(one.held, two.held)
+    train(model)
+    train(other)
+    assert same(model, other)
+
+
+@EVERY
 def test_lr_zero_moves_nothing(name: str) -> None:
-    cell = cell_of(RULES[name])
-    before = [array.held.clone() for array in cell.arrays]
-    cell.update(normals(20, 5), normals(20, 7, seed=1), 0.0)
-    if name == "OneSided":  # its refresh is no update
-        return
-    assert all(torch.equal(a.held, b) for a, b in zip(cell.arrays, before, strict=True))
+    """Behind a training too: samples are counted, and nothing else changes."""
+    model = network(RULES[name])
+    train(model)
+    before = model.state_dict()
+    cells = [one for one in model.modules() if isinstance(one, pl.Cell)]
+    seen = [cell.samples for cell in cells]
+    optimizer = pl.optim.AnalogSGD(model.parameters(), lr=0.0)
+    optimizer.zero_grad()
+    reads = [cell.effective_weight() for cell in cells]
+    (0.5 * model(normals(12, 7)) ** 2).sum().backward()
+    optimizer.step()
+    assert [cell.samples for cell in cells] == [number + 12 for number in seen]
+    for name_of, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            assert torch.equal(tensor, before[name_of]), name_of
+    for cell, old in zip(cells, reads, strict=True):
+        assert torch.equal(cell.effective_weight(), old)
 
 
 @EVERY
@@ -320,6 +363,54 @@ def test_layers_take_an_algorithm_by_rule() -> None:
     assert analog[1].cell.algorithm == "Single"
     layer = pl.nn.AnalogLinear(4, 3, device=DEVICE, algorithm=al.AGAD())
     assert layer.cell.algorithm == "AGAD"
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(al.Transfer):
+    answer: Any = None
+
+    def transfer(self, cell: Any, columns: slice, z: Tensor, rate: float) -> Any:
+        return self.answer if not callable(self.answer) else self.answer(z)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, r"Own.transfer returned None; return a \(7, 1\) tensor of whole pulses"),
+        (3, "Own.transfer returned 3"),
+        (torch.ones(2, 2), r"Own.transfer returned a \(2, 2\) tensor"),
+        (lambda z: torch.full_like(z, 0.5), "whole number"),
+        (lambda z: torch.full_like(z, float("nan")), "counts"),
+    ],
+)
+def test_rules_that_answer_nonsense(answer: Any, told: str) -> None:
+    cell = cell_of(Own(answer=answer))
+    with pytest.raises(ConfigError, match=told):
+        cell.update(normals(1, 5), normals(1, 7), 0.1)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.int64, torch.bool])
+def test_rules_answer_in_any_kind_of_number(kind: Any) -> None:
+    cells = [cell_of(Own(answer=lambda z, k=k: torch.ones_like(z, dtype=k))) for k in (kind, None)]
+    for cell in cells:
+        cell.update(normals(9, 5), normals(9, 7), 0.1)
+    assert torch.equal(cells[0].slow.held, cells[1].slow.held)
+
+
+def test_rules_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="rule Transfer has no transfer"):
+        cell_of(al.Transfer())
+    with pytest.raises(ConfigError, match="name is 'sign_columns', which the cell has"):
+        cell_of(al.TikiTaka2()).zeros("sign_columns")
+    with pytest.raises(
+        ConfigError, match=r"algorithm is the class AGAD; use an instance, AGAD\(\)"
+    ):
+        pl.Crossbar(DEVICE, algorithm=al.AGAD)
+    with pytest.raises(ConfigError, match=r"algorithm is 'agad'; use a rule of pulseline"):
+        pl.Crossbar(DEVICE, algorithm="agad")  # type: ignore[arg-type]
+    for weights in (1, None, float("nan"), (1.0, float("inf"))):
+        with pytest.raises(ConfigError, match="weights is"):
+            al.Vector(weights=weights)  # type: ignore[arg-type]
 
 
 WRONG = {

@@ -104,7 +104,7 @@ class ChainCell(SummedCell):
         """As :meth:`pulseline.Cell.apply_pending`; behind it transfers that are due by steps."""
         waits = bool(self.pending)
         super().apply_pending(lr, batch)
-        if not waits or self.rule.units != "batches":
+        if not waits or lr == 0 or self.rule.units != "batches":
             return
         self.progress["steps"] += 1
         steps = int(self.progress["steps"])

@@ -84,7 +84,7 @@ class MixedCell(RuledCell):
         """As :meth:`pulseline.Cell.apply_pending`; behind it what is due by steps."""
         waits = bool(self.pending)
         super().apply_pending(lr, batch)
-        if waits and self.rule.units == "batches":
+        if waits and lr > 0 and self.rule.units == "batches":
             self.progress["steps"] += 1
             if self.progress["steps"] % self.rule.every == 0:
                 self._write(batch)

@@ -7,6 +7,7 @@ that its nominal step asks for.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from ..cells import Cell
 from ..configs import ReadConfig
 from ..devices import PulsedDevice
 from ..errors import ConfigError
+from ..ops import is_finite
 
 __all__ = ["Written", "write_verify"]
 
@@ -64,14 +66,23 @@ def write_verify(
             is written.
     """
     arrays = _arrays(target)
+    if weights is not None and not isinstance(weights, Tensor):
+        raise ConfigError(f"weights are {weights!r:.60}; use a (rows, cols) tensor")
     if weights is not None and (len(arrays) != 1 or weights.shape != arrays[0].shape):
         raise ConfigError(
             f"weights have shape {tuple(weights.shape)} for {len(arrays)} arrays; give those of "
             "one array, or program the model and leave them out"
         )
-    for name, value in (("tolerance", tolerance), ("rounds", rounds), ("max_pulses", max_pulses)):
-        if not isinstance(value, (int, float)) or not value > 0:
-            raise ConfigError(f"{name} is {value!r:.60}; use a number > 0")
+    if weights is not None and not is_finite(weights):
+        raise ConfigError("weights hold a NaN or an infinity; write finite ones")
+    if not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
+        raise ConfigError(f"tolerance is {tolerance!r:.60}; use a number > 0")
+    for name, value, most in (("rounds", rounds, 1 << 20), ("max_pulses", max_pulses, 1 << 20)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 1 <= value <= most:
+            raise ConfigError(f"{name} is {value!r:.60}; use a whole number from 1 to {most}")
+    if read is not None and not isinstance(read, ReadConfig):
+        raise ConfigError(f"read is {read!r:.60}; use a ReadConfig, or None for the forward one")
     done = []
     for array in arrays:
         wanted = array.pulsed.clone() if weights is None else weights.to(array.held)

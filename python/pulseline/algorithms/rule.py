@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from ..cells import Cell
 from ..configs import Crossbar, ReadConfig
 from ..devices import PulsedDevice
 from ..errors import ConfigError, require
 from ..identity import Identity
 
-__all__ = ["Periodic", "Rule", "plain", "refuse_unpulsed"]
+__all__ = ["Periodic", "Rule", "plain", "refuse_unpulsed", "whole_pulses"]
 
 
 def plain(value: Any) -> Any:
@@ -100,6 +102,26 @@ def refuse_unpulsed(arrays: Iterable[Any], rule: Rule) -> None:
                 f"device is {array.device.name}, which has no pulses for {rule.name} to count; "
                 "use a pulsed one, ConstantStep without spreads for the plainest"
             )
+
+
+def whole_pulses(rule: Rule, pulses: Any, read: Tensor) -> Tensor:
+    """What a rule returned, as the slow array takes it.
+
+    Args:
+        rule: that was asked. pulses: its answer. read: (rows, columns) that it was asked about.
+
+    Raises:
+        ConfigError: it is no (rows, columns) tensor of numbers.
+    """
+    ok = isinstance(pulses, Tensor) and pulses.shape == read.shape and not pulses.is_complex()
+    if not ok:
+        what = f"a {tuple(pulses.shape)} tensor" if isinstance(pulses, Tensor) else repr(pulses)
+        raise ConfigError(
+            f"{rule.name}.transfer returned {what:.60}; return a {tuple(read.shape)} tensor of "
+            "whole pulses, a row of z a row"
+        )
+    made: Tensor = pulses.to(read.dtype).contiguous()
+    return made
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,14 @@ class RuledCell(Cell):
     def __init__(
         self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, rule: Any
     ) -> None:
+        self.__dict__["updating"] = True  # nothing is summed before all is there
         super().__init__(rows, cols, crossbar, identity)
         self.rule = rule
         self.build()
         for array in self.arrays:
             array.leave_time()
         self.ages = any(getattr(array.device, "ages", False) for array in self.arrays)
+        self.__dict__["updating"] = False
         self.refresh()
 
     def build(self) -> None:
@@ -48,17 +50,36 @@ class RuledCell(Cell):
     def update(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """See :meth:`pulseline.Cell.update`; cut where an event of an array falls.
 
+        With lr = 0 time passes, and nothing else happens: no pulse, no transfer, no flip.
+
         Args:
             x, d, lr, batch: see there.
         """
-        if not self.ages:
-            super().update(x, d, lr, batch)
-            return
         self.check_update(x, d, lr)
-        for part in self._between_events(len(x)):
-            self.pulse(x[part], d[part], lr, batch)
-            for array in self.arrays:
-                array.age(part.stop - part.start, batch)
+        self.apply_update(x, d, lr, batch)
+
+    def apply_update(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None) -> None:
+        """:meth:`update` of what was looked at.
+
+        Args:
+            x, d, lr, batch: see there.
+        """
+        held = self.__dict__  # not by attribute: torch looks at each
+        held["updating"] = True
+        try:
+            for part in self._between_events(x.shape[0]) if self.ages else [slice(0, x.shape[0])]:
+                if lr == 0:
+                    held["samples"] += part.stop - part.start
+                elif self.ages:
+                    self.pulse(x[part], d[part], lr, batch)
+                else:
+                    self.pulse(x, d, lr, batch)
+                for array in self.arrays if self.ages else ():
+                    array.age(part.stop - part.start, batch)
+        finally:
+            held["updating"] = False
+        if self.ages:
+            self.refresh()
 
     def read(self, v: Tensor, transposed: bool = False) -> Tensor:
         """See :meth:`pulseline.Cell.read`; a frozen weight ages.

@@ -36,7 +36,7 @@ def find_symmetry_point(array: Array, pulses: int, *, cyclic: bool = True) -> Te
     Raises:
         ConfigError: pulses < 0, or the device has none.
     """
-    if not isinstance(pulses, int) or pulses < 0:
+    if not isinstance(pulses, int) or isinstance(pulses, bool) or pulses < 0:
         raise ConfigError(f"pulses is {pulses!r:.60}; use a whole number >= 0")
     if not isinstance(array.device, PulsedDevice):
         raise ConfigError(

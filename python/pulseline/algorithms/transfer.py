@@ -30,12 +30,12 @@ from torch import Tensor
 
 from ..arrays import Array
 from ..cells import Cell
-from ..errors import require
+from ..errors import ConfigError, require
 from ..hardware import Work
 from ..ops import Batch
 from .choppers import Choppers
 from .rates import FastRate
-from .rule import Periodic, refuse_unpulsed
+from .rule import Periodic, refuse_unpulsed, whole_pulses
 from .schedule import Run, due, runs, taps_of
 from .sums import Summand, SummedCell
 
@@ -59,6 +59,10 @@ class TransferCell(SummedCell):
         """A and the choppers' signs, and what the rule keeps."""
         rows, cols = self.shape
         self.add_array(self.crossbar.fast)
+        if type(self.rule).transfer is Transfer.transfer:
+            raise ConfigError(
+                f"rule {self.rule.name} has no transfer(self, cell, columns, z, rate); write it"
+            )
         counts_fast = self.rule.auto_scale or self.rule.granularity == "fast"
         refuse_unpulsed(self.arrays if counts_fast else [self.slow], self.rule)
         ones = self.slow.held.new_ones
@@ -83,8 +87,17 @@ class TransferCell(SummedCell):
         return found  # type: ignore[return-value]
 
     def zeros(self, *names: str) -> None:
-        """Digital (rows, cols) buffers of these names, all 0, which a state holds."""
+        """Digital (rows, cols) buffers of these names, all 0, which a state holds.
+
+        Args:
+            names: of attributes of the cell, which must be free.
+
+        Raises:
+            ConfigError: one is taken.
+        """
         for name in names:
+            if hasattr(self, name):
+                raise ConfigError(f"name is {name!r:.60}, which the cell has; use another")
             self.register_buffer(name, torch.zeros_like(self.slow.held))
 
     def signs(self, columns: slice = slice(None)) -> Tensor:
@@ -144,13 +157,10 @@ class TransferCell(SummedCell):
         Args:
             x, d, lr, batch: see there.
         """
-        first = type(self).pulse is TransferCell.pulse and not self.rule.auto_scale
-        if self.ages or not first:
-            super().update(x, d, lr, batch)
-            return
         # The fast array comes first, and refuses what is not finite before anything is written.
-        self.check_update(x, d, lr, finite=False)
-        self.pulse(x, d, lr, batch)
+        first = type(self).pulse is TransferCell.pulse and not self.rule.auto_scale
+        self.check_update(x, d, lr, finite=self.ages or not first or lr == 0)
+        self.apply_update(x, d, lr, batch)
 
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Samples in order, with their transfers; see :class:`Transfer`."""
@@ -173,7 +183,7 @@ class TransferCell(SummedCell):
         """As :meth:`pulseline.Cell.apply_pending`; behind it transfers that are due by steps."""
         waits = bool(self.pending)
         super().apply_pending(lr, batch)
-        if not waits or self.rule.units != "batches":
+        if not waits or lr == 0 or self.rule.units != "batches":
             return
         self.progress["steps"] += 1
         if self.progress["steps"] % self.rule.every:
@@ -225,7 +235,7 @@ class TransferCell(SummedCell):
         for place, run in enumerate(plan):
             z = read if len(plan) == 1 else read[:, first : first + len(run)]
             first += len(run)
-            pulses = rule.transfer(self, run.columns, z, rate)
+            pulses = whole_pulses(rule, rule.transfer(self, run.columns, z, rate), z)
             self.progress["transfers"] += len(run)
             if not rule.waits(run.sweep):
                 self.slow.step(self._lines(run.columns, pulses.device), pulses)

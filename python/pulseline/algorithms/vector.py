@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -126,11 +127,11 @@ class Vector(Rule):
     def __post_init__(self) -> None:
         self._whole("arrays")
         require(self.arrays <= 254, self, "arrays", "use at most 254")
-        object.__setattr__(self, "weights", tuple(self.weights))
-        ok = not self.weights or (
-            len(self.weights) == self.arrays and all(w > 0 for w in self.weights)
-        )
+        given = self.weights
+        ok = isinstance(given, (tuple, list)) and len(given) in (0, self.arrays)
+        ok = ok and all(isinstance(w, (int, float)) and 0 < w < math.inf for w in given)
         require(ok, self, "weights", f"use {self.arrays} numbers > 0, or leave it out")
+        object.__setattr__(self, "weights", tuple(given))
         self._one_of("pulsed", ("all", "first", "sequential", "random"))
 
     @property

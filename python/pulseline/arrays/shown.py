@@ -47,5 +47,5 @@ class Shown(Weighted):
     def _tell(self) -> None:
         """Say to the cell that the array was written by something else than an update."""
         cell = self._parameters["weight"].cell  # type: ignore[union-attr]
-        if cell is not None:
+        if cell is not None and not cell.updating:
             cell.refresh()

@@ -177,6 +177,7 @@ class Transfers(Aged):
         if fired is not None:
             tally(fired, counted, lines)
         self.__dict__["stepped"] = number + lines
+        self._tell()
 
     def convert(self, values: Tensor, settings: ReadConfig | None = None) -> Tensor:
         """Values of columns as reads of one driven line give them, in normalised units.

@@ -75,6 +75,7 @@ class Cell(Settings, Saving):
     """
 
     arrays: Any  # a ModuleList of Array
+    updating = False  # whether an update is under way, behind which it refreshes by itself
 
     def __init__(
         self, rows: int, cols: int, crossbar: Crossbar, identity: Identity, blocks: int = 1
@@ -103,6 +104,8 @@ class Cell(Settings, Saving):
         array = Array(*self._sizes, crossbar or self.crossbar, seed=one, blocks=self._blocks)
         self.arrays.append(array)
         self._own()
+        if place and not array.held.is_meta:
+            array.clip()  # stuck crosspoints hold what they are stuck at
         return array
 
     def _own(self) -> None:

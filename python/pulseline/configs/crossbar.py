@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from ..devices import Device, Ideal, PulsedDevice, SoftBounds
@@ -48,6 +48,21 @@ def device_of(given: Any) -> Device:
     return given
 
 
+def _check_algorithm(given: object) -> None:
+    """Refuse what makes no cell."""
+    if isinstance(given, str):
+        raise ConfigError(
+            f"algorithm is {given!r:.60}; use a rule of pulseline.algorithms, such as "
+            "pulseline.algorithms.rule_named(...) gives by name"
+        )
+    if isinstance(given, type) and is_dataclass(given):
+        raise ConfigError(
+            f"algorithm is the class {given.__name__}; use an instance, {given.__name__}()"
+        )
+    if given is not None and not callable(given):
+        raise ConfigError(f"algorithm is {given!r:.60}; leave it out for the default")
+
+
 @dataclass(frozen=True)
 class Crossbar:
     """What holds a matrix: devices, reads, pulses, physical tiles, and the algorithm above them.
@@ -87,7 +102,8 @@ class Crossbar:
         check_kind("mapping", self.mapping, Mapping)
         for one in fields(self):
             if one.name == "algorithm":
-                ok = self.algorithm is None or callable(self.algorithm)
+                _check_algorithm(self.algorithm)
+                ok = True
             elif one.name == "fast_device":
                 ok = True
             else:
