@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pulseline.lab.claims_of_staleness import CHOPPED
 from pulseline.lab.experiments import EXPERIMENTS
 from pulseline.lab.mutants import Rows
 from pulseline.lab.report import read, table
 from pulseline.lab.rows import column, mean, select
-from pulseline.lab.stale_algorithms import CHOPPED
 from pulseline.lab.statistics import interval
 from pulseline.lab.target import PROGRAMMERS
 from pulseline.lab.tuned import NAMES

@@ -17,9 +17,10 @@ from pulseline.errors import ConfigError
 from pulseline.lab.algorithms import Algorithms
 from pulseline.lab.broken import broken
 from pulseline.lab.claims_of_algorithms import exchanged
+from pulseline.lab.claims_of_staleness import CHOPPED
 from pulseline.lab.mutants import Row
 from pulseline.lab.nets import DEEP, network
-from pulseline.lab.stale_algorithms import CHOPPED, chop_of, settles
+from pulseline.lab.stale_algorithms import chop_of, settles
 from pulseline.lab.statistics import resampled
 from pulseline.lab.tuned import NAMES, STATES, crossbar_of, states, tuned
 from pulseline.optim import AnalogSGD

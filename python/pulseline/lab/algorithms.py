@@ -53,7 +53,7 @@ class Algorithms(Settings):
         ConfigError: a number is negative or not finite, or there are no rates for so many states.
     """
 
-    seeds: Seeds = 3
+    seeds: Seeds = 5
     states: tuple[int, ...] = (20, 50, 100, 1200)
     offsets: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
     rates: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02)

@@ -5,15 +5,16 @@ weights that are 3 micro-batches old. Sequential and asynchronous training are c
 seed and rates (``tuned.py``, "deep").
 
 Why chopping is special: a flip throws the fast array to the other side of its reference, a
-full-scale transient through a loop that is delayed by the staleness. What counts should be the
-period of a chopper over the staleness, both in samples, in the worst layer; it is swept for each
-algorithm that chops, at two micro-batches, and the least ratio that costs at most ``allowed``
-points is fitted: linear in log(ratio) between the means, with a bootstrap over seeds.
+full-scale transient through a loop that is delayed by the staleness. The
+period of a chopper over the staleness, both in samples, in the worst layer, is swept for each
+algorithm that chops, and the least ratio that costs at most ``allowed`` points is fitted: linear in
+log(ratio) between the means, with a bootstrap over seeds. Two micro-batches tell whether the ratio
+is what counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -24,23 +25,20 @@ from ..data import DataSet, load_digits
 from ..devices import SoftBounds
 from ..pipeline.cautions import LEAST_PERIODS
 from ..schedules import asynchronous
-from .claims_of_algorithms import exchanged
+from . import claims_of_staleness as claims
+from .claims_of_staleness import CHOPPED
 from .draw import bars, new_figure, plain_ticks
 from .engine import Seeds, Settings, Summary
 from .mutants import Mutant, Row, Rows
 from .nets import DEEP, Course, accuracy
 from .report import table
 from .rows import column, select
-from .statistics import Cell, Interval, Verdict, decide, interval, resampled
+from .statistics import Interval, interval, resampled
 from .tuned import NAMES, Tuned, crossbar_of, tuned
 
-__all__ = ["CHOPPED", "SCHEDULES", "StaleAlgorithms", "chop_of", "settles"]
+__all__ = ["SCHEDULES", "StaleAlgorithms", "settles"]
 
 SCHEDULES = {"sequential": 1, "async": 4}
-CHOPPED = ("AGAD", "E-RIDER", "c-TTv2")
-_CALM = ("TTv1", "residual v1", "TTv2", "residual v2", "mixed")  # neither chopper nor long chain
-_NEAR = 1.5  # points that staleness of small micro-batches costs at most
-_FAST = 16  # ratios up to this one are claimed to hurt
 
 
 @dataclass(frozen=True)
@@ -108,22 +106,12 @@ class StaleAlgorithms(Settings):
         """Points that asynchronous training lies below sequential, by seed."""
         mine = select(rows, algorithm=name, batch=batch, ratio=ratio)
         pair = (column(select(mine, schedule=s), "accuracy") for s in SCHEDULES)
-        return [plain - stale for plain, stale in zip(*pair, strict=True)]
+        return [round(plain - stale, 9) for plain, stale in zip(*pair, strict=True)]
 
     def least(self, rows: Rows, name: str, batch: int) -> Interval:
         """The least ratio that costs at most ``allowed`` points, with 95 % of the bootstrap."""
         losses = np.array([self.loss(rows, name, batch, ratio) for ratio in self.ratios])
         return resampled(losses, lambda means: settles(self.ratios, means, self.allowed))
-
-    def swept_losses(self, rows: Rows, chosen: Callable[[float], bool]) -> list[Cell]:
-        """Of the ratios that are chosen, for each algorithm and micro-batch."""
-        return [
-            Cell(f"{name}, {b} samples, ratio {ratio:g}", self.loss(rows, name, b, ratio))
-            for name in CHOPPED
-            for b in self.swept
-            for ratio in self.ratios
-            if chosen(ratio)
-        ]
 
     # ---- what they say ----
 
@@ -168,73 +156,14 @@ class StaleAlgorithms(Settings):
                 table(["algorithm", *(f"mb {b}" for b in self.swept)], fits),
             ]
         )
-        return Summary(text, self._verdicts(rows))
+        return Summary(text, claims.verdicts(self, rows))
 
     def _mean(self, rows: Rows, name: str, batch: int, ratio: float) -> float:
         mine = select(rows, algorithm=name, batch=batch, ratio=ratio, schedule="sequential")
         return sum(column(mine, "accuracy")) / len(mine)
 
-    def _verdicts(self, rows: Rows) -> list[Verdict]:
-        few = [b for b in self.batches if b <= 8]
-        most, points = max(self.batches), self.allowed
-        return [
-            decide(
-                "near",
-                f"micro-batches of up to 8 samples cost no algorithm but SGD more than {_NEAR:g} "
-                "points",
-                [
-                    Cell(f"{name}, {b} samples", self.loss(rows, name, b))
-                    for name in NAMES[1:]
-                    for b in few
-                ],
-                high=_NEAR,
-            ),
-            decide(
-                "sgd",
-                f"micro-batches of {most} cost plain pulses at least 8 points",
-                [Cell("SGD", self.loss(rows, "SGD", most))],
-                8.0,
-            ),
-            decide(
-                "calm",
-                f"they cost each of {', '.join(_CALM)} at most {points:g}",
-                [Cell(name, self.loss(rows, name, most)) for name in _CALM],
-                high=points,
-            ),
-            decide(
-                "slow",
-                f"chop periods of at least {LEAST_PERIODS} times the staleness cost at most "
-                f"{points:g} points",
-                self.swept_losses(rows, lambda ratio: ratio >= LEAST_PERIODS),
-                high=points,
-            ),
-            decide(
-                "fast",
-                f"chop periods of up to {_FAST} times the staleness cost more",
-                self.swept_losses(rows, lambda ratio: ratio <= _FAST),
-                points,
-            ),
-        ]
-
     def mutants(self) -> Sequence[Mutant]:
-        most = max(self.batches)
-        ends = (self.ratios[0], self.ratios[-1])
-        least = min(self.batches)
-        stale = exchanged("algorithm", "SGD", "TTv2", batch=most)
-        return (
-            Mutant(
-                "near",
-                f"E-RIDER's micro-batches of {least} are of {most} samples",
-                exchanged("batch", least, most, algorithm="E-RIDER", ratio=None),
-            ),
-            Mutant("sgd", "SGD's rows are TTv2's", stale),
-            Mutant("calm", "TTv2's rows are SGD's", stale),
-            *(
-                Mutant(claim, f"{name}'s fastest and slowest choppers change places", bend)
-                for claim in ("slow", "fast")
-                for name, bend in [("AGAD", exchanged("ratio", *ends, algorithm="AGAD"))]
-            ),
-        )
+        return claims.mutants(self)
 
     def figure(self, rows: Rows) -> Any:
         figure, (table_axis, sweep) = new_figure("Algorithms under stale weights, M = 4")
