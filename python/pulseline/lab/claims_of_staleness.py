@@ -17,9 +17,9 @@ from .tuned import NAMES
 __all__ = ["CHOPPED", "Asked", "mutants", "verdicts"]
 
 CHOPPED = ("AGAD", "E-RIDER", "c-TTv2")
-CALM = ("TTv1", "residual v1", "TTv2", "residual v2", "mixed")  # neither chopper nor long chain
-NEAR = 1.5  # points that staleness of small micro-batches costs at most
-FAST = 16  # ratios up to this one are compared at two stalenesses
+_CALM = ("TTv1", "residual v1", "TTv2", "residual v2", "mixed")  # neither chopper nor long chain
+_NEAR = 1.5  # points that staleness of small micro-batches costs at most
+_FAST = 16  # ratios up to this one are compared at two stalenesses
 
 
 class Asked(Protocol):
@@ -73,9 +73,9 @@ def verdicts(experiment: Asked, rows: Rows) -> list[Verdict]:
     return [
         decide(
             "near",
-            f"micro-batches of up to 8 cost no algorithm but SGD more than {NEAR:g} points",
+            f"micro-batches of up to 8 cost no algorithm but SGD more than {_NEAR:g} points",
             [Cell(f"{name}, {b} samples", loss(rows, name, b)) for name, b in small],
-            high=NEAR,
+            high=_NEAR,
         ),
         decide(
             "sgd",
@@ -85,21 +85,21 @@ def verdicts(experiment: Asked, rows: Rows) -> list[Verdict]:
         ),
         decide(
             "calm",
-            f"they cost each of {', '.join(CALM)} at most {points:g}",
-            [Cell(name, loss(rows, name, most)) for name in CALM],
+            f"they cost each of {', '.join(_CALM)} at most {points:g}",
+            [Cell(name, loss(rows, name, most)) for name in _CALM],
             high=points,
         ),
         decide("slow", f"AGAD: {slow}", slowly("AGAD"), high=points),
         decide("slow_others", f"E-RIDER, c-TTv2: {slow}", slowly(*CHOPPED[1:]), high=points),
         decide(
             "staler",
-            f"at the same ratio, up to {FAST}, micro-batches of {experiment.swept[-1]} lose more "
+            f"at the same ratio, up to {_FAST}, micro-batches of {experiment.swept[-1]} lose more "
             f"than those of {experiment.swept[0]}: it is not the ratio alone",
             [
                 Cell(f"{name}, ratio {ratio:g}", _more(experiment, rows, name, ratio))
                 for name in CHOPPED
                 for ratio in experiment.ratios
-                if ratio <= FAST
+                if ratio <= _FAST
             ],
             0.0,
         ),

@@ -36,7 +36,7 @@ from .rows import column, select
 from .statistics import Interval, interval, resampled
 from .tuned import NAMES, Tuned, crossbar_of, tuned
 
-__all__ = ["SCHEDULES", "StaleAlgorithms", "settles"]
+__all__ = ["SCHEDULES", "StaleAlgorithms", "chop_of", "settles"]
 
 SCHEDULES = {"sequential": 1, "async": 4}
 
