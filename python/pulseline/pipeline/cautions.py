@@ -11,8 +11,8 @@ from .stage import Stage
 
 __all__ = ["LEAST_PERIODS", "caution_choppers"]
 
-# Chop periods of at least so many times the staleness trained as without staleness, in runs of the
-# digits network at M = 4; see docs/algorithms.md.
+# AGAD lost at most two points of the digits from chop periods of 53.5 (30 to 70) times the staleness
+# on; E-RIDER and c-TTv2 want twice that: docs/algorithms.md, `pulseline lab staleness-algorithms`.
 LEAST_PERIODS = 50
 
 
