@@ -1,10 +1,11 @@
 """Messages between processes of one machine, through shared memory.
 
 gloo's threads take part of a core for themselves while messages wait, and its calls cost as much as
-a small layer: with two processes on two busy cores a micro-batch of one sample through four layers
-of 64 units took 2.02 ms here and 2.96 by gloo, one of 16 texts through a GPT of 256 columns 2 to
-3 % less (`bench/pipeline.py`). Here a message is one copy into a ring that both ends have mapped. gloo still carries the first message of a link (which
-fixes the size of the ring's places), bodies that are larger, and everything between machines.
+a small layer. With two processes on two busy cores a micro-batch of one sample through four layers
+of 64 units took 2.02 ms here and 2.96 by gloo; one of 16 texts through a GPT of 256 columns 2 to
+3 % less (`bench/pipeline.py`). A message is one copy into a ring that both ends have mapped. gloo
+still carries the first message of a link (which fixes the size of the ring's places), bodies that
+are larger, and everything between machines.
 
 The memory has no name: the reader opens it through the writer's descriptor, so nothing is left
 behind when a process is killed. A process that ends is noticed through its pidfd.
