@@ -11,8 +11,8 @@ from .stage import Stage
 
 __all__ = ["LEAST_PERIODS", "caution_choppers"]
 
-# AGAD lost at most two points of the digits from chop periods of 53.5 (30 to 70) times the staleness
-# on; E-RIDER and c-TTv2 want twice that: docs/algorithms.md, `pulseline lab staleness-algorithms`.
+# AGAD lost at most two points of the digits from chop periods of 53.5 (30 to 70) times the
+# staleness on; E-RIDER and c-TTv2 want twice that: docs/algorithms.md.
 LEAST_PERIODS = 50
 
 
