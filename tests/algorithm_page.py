@@ -107,7 +107,7 @@ def _origin() -> str:
 
 def blocks() -> dict[str, str]:
     """Every table by the name of its block."""
-    rows = [{**row, "device": str(row["device"])} for row in read(RESULTS / "algorithms.csv")]
+    rows = read(RESULTS / "algorithms.csv")
     stale = read(RESULTS / "staleness-algorithms.csv")
     return {
         "accuracy": _accuracy(rows),

@@ -46,7 +46,7 @@ def test_the_threshold_of_auto_granularity() -> None:
     """Rate per unit read: lr (cols N) / (g dA), whatever units N has."""
     step, cols = pl.devices.SoftBounds().granularity, 512
     array = types.SimpleNamespace(device=types.SimpleNamespace(granularity=step))
-    cell = types.SimpleNamespace(shape=(256, cols), fast=array)
+    cell = types.SimpleNamespace(shape=(256, cols), fast=array, granularity=step)
     for every, batches, batch in ((2.0, False, 8), (2.0, True, 8), (0.5, True, 8)):
         found = rule(
             ChoppedTransferCompound,

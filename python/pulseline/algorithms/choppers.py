@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .schedule import Run
+from .schedule import Run, line_numbers
 
 __all__ = ["Choppers"]
 
@@ -39,10 +39,10 @@ class Choppers:
         rule = self._rule
         if rule.regular:
             whole = run.sweep % rule.period + 1 == rule.period
-            return torch.ones(len(run), dtype=torch.bool) if whole else None
+            return torch.ones(len(run), dtype=torch.bool, device="cpu") if whole else None
         if not rule.chop:
             return None
-        lines = torch.arange(run.columns.start, run.columns.stop)
+        lines = line_numbers(run.columns.start, run.columns.stop)
         sweep = torch.full_like(lines, run.sweep)
         found = ops.uniforms(self._key, "chopper", sweep, lines) < rule.chop
         return found if bool(found.any()) else None
@@ -53,7 +53,7 @@ class Choppers:
         Args:
             sweep: its number.
         """
-        lines = torch.arange(self._rows)
+        lines = line_numbers(0, self._rows)
         drawn = ops.uniforms(self._key, "chopper", torch.full_like(lines, sweep), lines, draw=1)
         return torch.where(drawn < self._rule.chop_rows, -1.0, 1.0)
 
@@ -95,7 +95,7 @@ def _during(signs: Tensor, samples: int, turns: _Turns) -> Tensor:
         return signs
     turned = signs.new_zeros(samples + 1, len(signs))
     for behind, lines in turns:
-        place = (torch.tensor(behind, dtype=torch.int64) + 1, lines)
+        place = (torch.tensor(behind, dtype=torch.int64, device="cpu") + 1, lines)
         where: list[Tensor | None] = [one.to(signs.device) for one in place]
         turned.index_put_(where, turned.new_ones(()), accumulate=True)
     return signs * (1 - 2 * (turned.cumsum(0)[:-1] % 2))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import ops
 
-__all__ = ["Run", "due", "runs", "taps_of"]
+__all__ = ["Run", "due", "line_numbers", "runs", "taps_of"]
 
 
 @dataclass(slots=True)
@@ -71,8 +71,17 @@ def runs(
     return found
 
 
+def line_numbers(first: int, last: int) -> Tensor:
+    """Numbers for draws, int64 on the CPU.
+
+    Args:
+        first, last: from the one to before the other.
+    """
+    return torch.arange(first, last, dtype=torch.int64, device="cpu")
+
+
 def _start(key: tuple[int, int], sweep: int, cols: int) -> int:
-    number = torch.tensor([sweep])
+    number = line_numbers(sweep, sweep + 1)
     drawn = ops.uniforms(ops.DrawKey(*key), "column_choice", number, torch.zeros_like(number))
     return min(int(float(drawn) * cols), cols - 1)
 

@@ -18,6 +18,7 @@ from .. import ops
 from ..arrays import Array
 from ..devices import PulsedDevice
 from ..errors import ConfigError
+from .schedule import line_numbers
 
 __all__ = ["find_symmetry_point"]
 
@@ -45,7 +46,7 @@ def find_symmetry_point(array: Array, pulses: int, *, cyclic: bool = True) -> Te
     rows, cols = array.shape
     columns = torch.arange(cols, dtype=torch.int32, device=array.held.device)
     up, key = array.held.new_ones(rows, cols), ops.DrawKey(*array.identity.key)
-    lines = torch.arange(rows * cols)
+    lines = line_numbers(0, rows * cols)
     for n in range(pulses):
         if cyclic:
             array.step(columns, up if n % 2 == 0 else -up)

@@ -16,6 +16,7 @@ from ..errors import require
 from ..hardware import Work
 from ..ops import Batch
 from .rule import Rule
+from .schedule import line_numbers
 from .sums import Summand, SummedCell
 
 __all__ = ["Vector", "VectorCell"]
@@ -91,7 +92,7 @@ class VectorCell(SummedCell):
             return None
         if pulsed == "first":
             return list(range(samples)) if array == 0 else []
-        numbers = torch.arange(self.samples, self.samples + samples)
+        numbers = line_numbers(self.samples, self.samples + samples)
         if pulsed == "sequential":
             turns = (numbers % count).tolist()
         else:

@@ -154,7 +154,8 @@ class Algorithms(Settings):
 
     def best(self, rows: Rows, device: str, offset: float, name: str) -> list[float]:
         """Accuracy by seed, at the rate whose mean is best."""
-        mine = select(rows, part="accuracy", device=device, offset=offset, algorithm=name)
+        where: dict[str, Value] = {"device": claims.label(device), "offset": offset}
+        mine = select(rows, part="accuracy", algorithm=name, **where)
         rates = sorted({row["lr"] for row in mine})  # type: ignore[type-var]
         found = [column(select(mine, lr=lr), "accuracy") for lr in rates]
         return max(found, key=sum, default=[])
@@ -213,7 +214,8 @@ class Algorithms(Settings):
 
 
 def _row(seed: int, part: str, device: str, offset: float, name: str) -> dict[str, Value]:
-    return {"seed": seed, "part": part, "device": device, "offset": offset, "algorithm": name}
+    where: dict[str, Value] = {"device": claims.label(device), "offset": offset}
+    return {"seed": seed, "part": part, **where, "algorithm": name}
 
 
 def _crossbar(device: str, offset: float, name: str, one: Tuned) -> Crossbar | None:

@@ -188,6 +188,6 @@ class GPT(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(samples, length) int64 to (samples, length, tokens)."""
-        places = self.positions(torch.arange(ids.shape[1], device=ids.device))
+        places = self.positions(torch.arange(ids.shape[1], dtype=torch.int64, device=ids.device))
         y: Tensor = self.head(self.norm(self.blocks(self.tokens(ids) + places)))
         return y

@@ -97,7 +97,8 @@ def torch_lr(make: Callable[[torch.optim.Optimizer], Any], lr: float) -> StepRat
     Raises:
         ConfigError: the scheduler cannot step without being told more.
     """
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    nothing = torch.zeros(1, dtype=torch.float32, device="cpu")
+    optimizer = torch.optim.SGD([nn.Parameter(nothing)], lr=lr)
     scheduler = make(optimizer)
     known: list[float] = []
 

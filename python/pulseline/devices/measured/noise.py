@@ -40,6 +40,7 @@ Bools = npt.NDArray[np.bool_]
 LONGEST = 32  # steps of a stretch
 _BLOCK = 16  # least steps of a block, if there are many
 _BLOCKS = 16  # least blocks, if there are few
+_ROUNDING = 1e-28  # of the squares of what is left, in units of the range: below there is no noise
 _FLOOR = 0.1  # of the mean variance: at the ends of a range steps vanish, the curves' errors do not
 
 
@@ -105,7 +106,7 @@ def fit_noise(parts: list[Residuals], least: float, before: Noise) -> Noise:
     all_ = _Stretches(*(np.concatenate(column) for column in zip(*found, strict=True)))
     scale = float(all_.square[all_.length == 1].mean())
     power = float(all_.power[all_.length == 1].mean())
-    if not scale > 0 or not power > 0:
+    if not scale > _ROUNDING or not power > 0:
         return Noise(0.0, least)
     noise = Noise(scale / power / 2, scale / 4)
     for _ in range(30):
