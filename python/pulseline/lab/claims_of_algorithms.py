@@ -19,6 +19,10 @@ __all__ = ["Asked", "exchanged", "label", "mutants", "verdicts"]
 _SOUND = ("TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD", "E-RIDER", "multi-tile")
 _REFERENCED = ("AGAD", "E-RIDER")  # what measures its reference
 _PLAIN = ("TTv1", "residual v1", "TTv2", "residual v2", "multi-tile")  # what trusts it
+ALIKE = "steps of the device are constant"
+CONSTANT = ("SGD", "SGD, constant steps")
+UNCHOPPED = ("c-TTv2", "c-TTv2 without choppers")
+NEITHER = (("AGAD", "TTv2"), ("E-RIDER", "residual v2"))  # the same but for choppers and reference
 _FLAT = 1.5  # points that an offset costs at most
 _LOST = 3.0  # points that it costs at least where nothing is done
 
@@ -169,13 +173,41 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
     Args:
         experiment: with its settings.
     """
+    default: dict[str, Value] = {"part": "accuracy", "device": "default"}
+    return (
+        Mutant("default_sgd", ALIKE, _instead(CONSTANT, **default)),
+        Mutant(
+            "default_others",
+            "TTv2 transfers backwards",
+            _instead(("TTv2", "TTv2 backwards"), **default),
+        ),
+        Mutant(
+            "default_mixed",
+            "mixed sums backwards",
+            _instead(("mixed", "mixed backwards"), **default),
+        ),
+        *_with_offset(experiment),
+        Mutant("programming", "c-TTv2's choppers are off", _instead(UNCHOPPED, part="programming")),
+        *(
+            Mutant(
+                claim,
+                "AGAD neither chops nor has a reference",
+                _instead(NEITHER[0], part="programming"),
+            )
+            for claim in ("programming", "programming_flat")
+        ),
+    )
+
+
+def _instead(pair: tuple[str, str], **where: Value) -> Bend:
+    return exchanged("algorithm", *pair, **where)
+
+
+def _with_offset(experiment: Asked) -> list[Mutant]:
+    """Errors of the claims about offsets."""
     few = label(str(experiment.states[0]))
     first, far = experiment.offsets[0], experiment.offsets[-1]
-    default: dict[str, Value] = {"part": "accuracy", "device": "default"}
     distant: dict[str, Value] = {"part": "accuracy", "offset": far}
-
-    def instead(pair: tuple[str, str], **where: Value) -> Bend:
-        return exchanged("algorithm", *pair, **where)
 
     def nearer(*names: str) -> Bend:
         where: dict[str, Value] = {"part": "accuracy", "device": few}
@@ -187,46 +219,18 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
 
         return bend
 
-    neither = [("AGAD", "TTv2"), ("E-RIDER", "residual v2")]  # the same but for choppers, reference
-    unchopped = ("c-TTv2", "c-TTv2 without choppers")
-    constant = ("SGD", "SGD, constant steps")
-    alike = "steps of the device are constant"
-    return (
-        Mutant("default_sgd", alike, instead(constant, **default)),
-        Mutant(
-            "default_others",
-            "TTv2 transfers backwards",
-            instead(("TTv2", "TTv2 backwards"), **default),
-        ),
-        Mutant(
-            "default_mixed",
-            "mixed sums backwards",
-            instead(("mixed", "mixed backwards"), **default),
-        ),
-        Mutant("far_sgd", alike, instead(constant, device=few, **distant)),
+    return [
+        Mutant("far_sgd", ALIKE, _instead(CONSTANT, device=few, **distant)),
         Mutant("far_ttv2", "TTv2's device has no offset", nearer("TTv2")),
         Mutant(
             "far_chopped",
             "c-TTv2's choppers are off",
-            instead(unchopped, device=few, **distant),
+            _instead(UNCHOPPED, device=few, **distant),
         ),
         *(
-            Mutant(claim, f"{pair[0]} neither chops nor has a reference", instead(pair, **distant))
+            Mutant(claim, f"{pair[0]} neither chops nor has a reference", _instead(pair, **distant))
             for claim in ("far_referenced", "flat")
-            for pair in neither
+            for pair in NEITHER
         ),
         Mutant("lost", f"devices of {few} have their offset elsewhere", nearer(*_PLAIN)),
-        Mutant(
-            "programming",
-            "c-TTv2's choppers are off",
-            instead(unchopped, part="programming"),
-        ),
-        *(
-            Mutant(
-                claim,
-                "AGAD neither chops nor has a reference",
-                instead(neither[0], part="programming"),
-            )
-            for claim in ("programming", "programming_flat")
-        ),
-    )
+    ]

@@ -40,8 +40,8 @@ _MEASURED = {
     "accuracy": (14.5, 77.8),
     "cliff": (7.2, 16.8),
     "devices": (9.2, 35.2),
-    "algorithms": (3.4, 330.0),
-    "staleness-algorithms": (2.0, 270.0),
+    "algorithms": (3.4, 270.0),
+    "staleness-algorithms": (2.0, 300.0),
 }
 
 
