@@ -56,7 +56,11 @@ class TransferCell(SummedCell):
     sign_rows: Tensor
 
     def build(self) -> None:
-        """A and the choppers' signs, and what the rule keeps."""
+        """A and the choppers' signs, and what the rule keeps.
+
+        Raises:
+            ConfigError: the rule has no ``transfer``, or a device has no pulses that it counts.
+        """
         rows, cols = self.shape
         self.add_array(self.crossbar.fast)
         if type(self.rule).transfer is Transfer.transfer:

@@ -19,10 +19,10 @@ __all__ = ["Asked", "exchanged", "label", "mutants", "verdicts"]
 _SOUND = ("TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD", "E-RIDER", "multi-tile")
 _REFERENCED = ("AGAD", "E-RIDER")  # what measures its reference
 _PLAIN = ("TTv1", "residual v1", "TTv2", "residual v2", "multi-tile")  # what trusts it
-ALIKE = "steps of the device are constant"
-CONSTANT = ("SGD", "SGD, constant steps")
-UNCHOPPED = ("c-TTv2", "c-TTv2 without choppers")
-NEITHER = (("AGAD", "TTv2"), ("E-RIDER", "residual v2"))  # the same but for choppers and reference
+_ALIKE = "steps of the device are constant"
+_CONSTANT = ("SGD", "SGD, constant steps")
+_UNCHOPPED = ("c-TTv2", "c-TTv2 without choppers")
+_NEITHER = (("AGAD", "TTv2"), ("E-RIDER", "residual v2"))  # the same but for choppers and reference
 _FLAT = 1.5  # points that an offset costs at most
 _LOST = 3.0  # points that it costs at least where nothing is done
 
@@ -175,7 +175,7 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
     """
     default: dict[str, Value] = {"part": "accuracy", "device": "default"}
     return (
-        Mutant("default_sgd", ALIKE, _instead(CONSTANT, **default)),
+        Mutant("default_sgd", _ALIKE, _instead(_CONSTANT, **default)),
         Mutant(
             "default_others",
             "TTv2 transfers backwards",
@@ -187,12 +187,14 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
             _instead(("mixed", "mixed backwards"), **default),
         ),
         *_with_offset(experiment),
-        Mutant("programming", "c-TTv2's choppers are off", _instead(UNCHOPPED, part="programming")),
+        Mutant(
+            "programming", "c-TTv2's choppers are off", _instead(_UNCHOPPED, part="programming")
+        ),
         *(
             Mutant(
                 claim,
                 "AGAD neither chops nor has a reference",
-                _instead(NEITHER[0], part="programming"),
+                _instead(_NEITHER[0], part="programming"),
             )
             for claim in ("programming", "programming_flat")
         ),
@@ -220,17 +222,17 @@ def _with_offset(experiment: Asked) -> list[Mutant]:
         return bend
 
     return [
-        Mutant("far_sgd", ALIKE, _instead(CONSTANT, device=few, **distant)),
+        Mutant("far_sgd", _ALIKE, _instead(_CONSTANT, device=few, **distant)),
         Mutant("far_ttv2", "TTv2's device has no offset", nearer("TTv2")),
         Mutant(
             "far_chopped",
             "c-TTv2's choppers are off",
-            _instead(UNCHOPPED, device=few, **distant),
+            _instead(_UNCHOPPED, device=few, **distant),
         ),
         *(
             Mutant(claim, f"{pair[0]} neither chops nor has a reference", _instead(pair, **distant))
             for claim in ("far_referenced", "flat")
-            for pair in NEITHER
+            for pair in _NEITHER
         ),
         Mutant("lost", f"devices of {few} have their offset elsewhere", nearer(*_PLAIN)),
     ]
