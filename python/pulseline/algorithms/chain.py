@@ -100,14 +100,8 @@ class ChainCell(SummedCell):
         self.__dict__["samples"] = self.samples + len(x)  # not by attribute: torch looks at each
         self._summed(batch)
 
-    def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
-        """As :meth:`pulseline.Cell.apply_pending`; behind it transfers that are due by steps."""
-        waits = bool(self.pending)
-        super().apply_pending(lr, batch)
-        if not waits or lr == 0 or self.rule.units != "batches":
-            return
-        self.progress["steps"] += 1
-        steps = int(self.progress["steps"])
+    def behind_step(self, steps: int, lr: float, batch: Batch | None) -> None:
+        """The transfers that are due."""
         levels = range(self.rule.arrays - 1)
         due_now = [steps % self.rule.period(level) == 0 for level in levels]
         if due_now[0]:
@@ -119,11 +113,10 @@ class ChainCell(SummedCell):
             self._pass_on(nothing(0, cols), nothing(0, rows), 0.0, plans, lr, batch)
             self._summed(batch)
 
-    def _summed(self, batch: Batch | None) -> None:
-        if self.rule.gamma:
-            if batch is not None:
-                batch.launch()
-            self.refresh()
+    @property
+    def sums(self) -> bool:
+        """Whether reads see more than array 0."""
+        return bool(self.rule.gamma)
 
     @torch.no_grad()
     def _pass_on(

@@ -21,6 +21,7 @@ from ..hardware import Work
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
 from .ruled import RuledCell
+from .schedule import all_columns
 
 __all__ = ["MixedCell", "MixedPrecision"]
 
@@ -80,14 +81,10 @@ class MixedCell(RuledCell):
             if border is not None:
                 self._write(batch)
 
-    def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
-        """As :meth:`pulseline.Cell.apply_pending`; behind it what is due by steps."""
-        waits = bool(self.pending)
-        super().apply_pending(lr, batch)
-        if waits and lr > 0 and self.rule.units == "batches":
-            self.progress["steps"] += 1
-            if self.progress["steps"] % self.rule.every == 0:
-                self._write(batch)
+    def behind_step(self, steps: int, lr: float, batch: Batch | None) -> None:
+        """The write, if it is due."""
+        if steps % self.rule.every == 0:
+            self._write(batch)
 
     def _sum(self, x: Tensor, d: Tensor, rate: float, batch: Batch | None) -> None:
         """chi <- chi - rate d x^T, sample by sample: the same bits however they are cut."""
@@ -106,7 +103,7 @@ class MixedCell(RuledCell):
         rule, unit = self.rule, self.rule.threshold * self.array.device.granularity
         pulses = (self.chi / unit).trunc_().clamp_(-rule.max_pulses, rule.max_pulses)
         self.chi.sub_(pulses * unit)
-        columns = torch.arange(self.shape[1], dtype=torch.int32, device=self.chi.device)
+        columns = all_columns(self.shape[1], self.chi.device)
         self.array.step(columns, pulses)
         self.progress["writes"] += 1
 

@@ -16,6 +16,7 @@ from ..configs import ReadConfig
 from ..hardware import Work
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
+from .schedule import all_columns
 from .sums import Summand, SummedCell
 from .symmetry import find_symmetry_point
 
@@ -108,9 +109,7 @@ class OneSidedCell(PairCell):
                     if batch is not None:
                         batch.launch()
                     self._refresh_pairs()
-        if batch is not None:
-            batch.launch()
-        self.refresh()
+        self._summed(batch)
 
     def _raise(self, x: Tensor, d: Tensor, rate: float, batch: Batch | None) -> None:
         """Each sample in two phases, one per sign of the inputs: all pulses of a phase raise.
@@ -137,7 +136,7 @@ class OneSidedCell(PairCell):
             array.reset(where=full, number=int(self.progress["refreshed"]))
         self.progress["refreshed"] += 1
         difference = torch.where(full, read[0] - read[1], 0.0)
-        columns = torch.arange(self.shape[1], dtype=torch.int32, device=full.device)
+        columns = all_columns(self.shape[1], full.device)
         for array, sign in ((plus, 1.0), (minus, -1.0)):
             pulses = (difference * (sign / array.device.granularity)).round_().clamp_(min=0)
             array.step(columns, pulses)
@@ -195,9 +194,7 @@ class ReferencePairCell(PairCell):
         """Pulse A; see :class:`ReferencePair`."""
         self.array.pulse(x, d, lr, batch)
         self.samples += len(x)
-        if batch is not None:
-            batch.launch()
-        self.refresh()
+        self._summed(batch)
 
 
 @dataclass(frozen=True)

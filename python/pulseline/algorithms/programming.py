@@ -19,6 +19,7 @@ from ..configs import ReadConfig
 from ..devices import PulsedDevice
 from ..errors import ConfigError
 from ..ops import is_finite
+from .schedule import all_columns
 
 __all__ = ["Written", "write_verify"]
 
@@ -117,7 +118,7 @@ def _write(
     max_pulses: int,
     read: ReadConfig | None,
 ) -> Written:
-    columns = torch.arange(array.shape[1], dtype=torch.int32, device=wanted.device)
+    columns = all_columns(array.shape[1], wanted.device)
     step, pulses, n = array.device.granularity, 0, 0
     for n in range(1, rounds + 1):  # noqa: B007 - the report wants it
         off = wanted - array.convert(array.held.contiguous(), read)

@@ -81,6 +81,25 @@ class RuledCell(Cell):
         if self.ages:
             self.refresh()
 
+    def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
+        """As :meth:`pulseline.Cell.apply_pending`; with ``units="batches"`` a step is counted.
+
+        Args:
+            lr, batch: see there.
+        """
+        waits = bool(self.pending)
+        super().apply_pending(lr, batch)
+        if waits and lr > 0 and getattr(self.rule, "units", "samples") == "batches":
+            self.progress["steps"] += 1
+            self.behind_step(int(self.progress["steps"]), lr, batch)
+
+    def behind_step(self, steps: int, lr: float, batch: Batch | None) -> None:
+        """What is due by steps of the optimizer, of a rule with such units.
+
+        Args:
+            steps: so far. lr: of the optimizer. batch: on a GPU.
+        """
+
     def read(self, v: Tensor, transposed: bool = False) -> Tensor:
         """See :meth:`pulseline.Cell.read`; a frozen weight ages.
 

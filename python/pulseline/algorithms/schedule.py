@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import ops
 
-__all__ = ["Run", "due", "line_numbers", "runs", "taps_of"]
+__all__ = ["Run", "all_columns", "due", "line_numbers", "runs", "taps_of"]
 
 
 @dataclass(slots=True)
@@ -69,6 +69,15 @@ def runs(
         found.append(Run(number + first, samples[first:last], columns, sweep, ends))
         first = last
     return found
+
+
+def all_columns(cols: int, device: torch.device) -> Tensor:
+    """Numbers of all columns as pulses take them, int32.
+
+    Args:
+        cols: how many. device: where.
+    """
+    return torch.arange(cols, dtype=torch.int32, device=device)
 
 
 def line_numbers(first: int, last: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..arrays import Array
 from ..hardware import Work
+from ..ops import Batch
 from .ruled import RuledCell
 
 __all__ = ["Summand", "SummedCell"]
@@ -58,6 +59,22 @@ class SummedCell(RuledCell):
     def own(self) -> float:
         """What array 0 is multiplied with."""
         return 1.0
+
+    @property
+    def sums(self) -> bool:
+        """Whether reads see more than array 0, so that updates have it summed anew."""
+        return True
+
+    def _summed(self, batch: Batch | None) -> None:
+        """Behind an update: sum anew what is read.
+
+        Args:
+            batch: on a GPU, what is launched before.
+        """
+        if self.sums:
+            if batch is not None:
+                batch.launch()
+            self.refresh()
 
     def summands(self) -> Iterator[Summand]:
         """Of the arrays beside array 0; empty: array 0 is what is read."""

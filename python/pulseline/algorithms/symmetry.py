@@ -18,7 +18,7 @@ from .. import ops
 from ..arrays import Array
 from ..devices import PulsedDevice
 from ..errors import ConfigError
-from .schedule import line_numbers
+from .schedule import all_columns, line_numbers
 
 __all__ = ["find_symmetry_point"]
 
@@ -44,7 +44,7 @@ def find_symmetry_point(array: Array, pulses: int, *, cyclic: bool = True) -> Te
             f"device is {array.device.name}, which has no symmetry point; use a pulsed device"
         )
     rows, cols = array.shape
-    columns = torch.arange(cols, dtype=torch.int32, device=array.held.device)
+    columns = all_columns(cols, array.held.device)
     up, key = array.held.new_ones(rows, cols), ops.DrawKey(*array.identity.key)
     lines = line_numbers(0, rows * cols)
     for n in range(pulses):

@@ -36,7 +36,7 @@ from ..ops import Batch
 from .choppers import Choppers
 from .rates import FastRate
 from .rule import Periodic, refuse_unpulsed, whole_pulses
-from .schedule import Run, due, runs, taps_of
+from .schedule import Run, all_columns, due, runs, taps_of
 from .sums import Summand, SummedCell
 
 __all__ = ["Transfer", "TransferCell"]
@@ -183,14 +183,9 @@ class TransferCell(SummedCell):
         self.__dict__["samples"] = before + samples  # not by attribute: torch looks at each
         self._summed(batch)
 
-    def apply_pending(self, lr: float, batch: Batch | None = None) -> None:
-        """As :meth:`pulseline.Cell.apply_pending`; behind it transfers that are due by steps."""
-        waits = bool(self.pending)
-        super().apply_pending(lr, batch)
-        if not waits or lr == 0 or self.rule.units != "batches":
-            return
-        self.progress["steps"] += 1
-        if self.progress["steps"] % self.rule.every:
+    def behind_step(self, steps: int, lr: float, batch: Batch | None) -> None:
+        """The transfers that are due."""
+        if steps % self.rule.every:
             return
         if batch is not None:
             batch.launch()
@@ -215,15 +210,14 @@ class TransferCell(SummedCell):
         """Numbers of columns, int32."""
         numbers = self._numbers
         if numbers is None or numbers.device != device:
-            numbers = torch.arange(self.shape[1], dtype=torch.int32, device=device)
+            numbers = all_columns(self.shape[1], device)
             self.__dict__["_numbers"] = numbers
         return numbers[columns]
 
-    def _summed(self, batch: Batch | None) -> None:
-        if self.rule.gamma:
-            if batch is not None:
-                batch.launch()
-            self.refresh()
+    @property
+    def sums(self) -> bool:
+        """Whether reads see more than array 0."""
+        return bool(self.rule.gamma)
 
     @torch.no_grad()
     def _transfer(self, plan: list[Run], turns: Choppers | None, read: Tensor, lr: float) -> None:

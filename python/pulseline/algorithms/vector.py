@@ -39,6 +39,11 @@ class VectorCell(SummedCell):
         """The weight of array 0."""
         return self.rule.shares[0]
 
+    @property
+    def sums(self) -> bool:
+        """Whether there are several arrays."""
+        return self.rule.arrays > 1
+
     def summands(self) -> Iterator[Summand]:
         """All arrays behind array 0."""
         for n, share in enumerate(self.rule.shares[1:], 1):
@@ -72,7 +77,7 @@ class VectorCell(SummedCell):
 
     def pulse(self, x: Tensor, d: Tensor, lr: float, batch: Batch | None = None) -> None:
         """Samples in order, on the arrays whose turn it is; see :class:`Vector`."""
-        rate, count = lr / self.array.out_scale, self.rule.arrays
+        rate = lr / self.array.out_scale
         for n, array in enumerate(self.arrays):
             mine = self._turns(len(x), n)
             if mine is None:
@@ -80,10 +85,7 @@ class VectorCell(SummedCell):
             elif mine:
                 array.pulse(x[mine], d[mine], rate * array.out_scale, batch)
         self.samples += len(x)
-        if count > 1:
-            if batch is not None:
-                batch.launch()
-            self.refresh()
+        self._summed(batch)
 
     def _turns(self, samples: int, array: int) -> list[int] | None:
         """Which samples of an update pulse an array; None: all."""
