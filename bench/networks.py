@@ -12,7 +12,7 @@ the digital parameters to rounding (error column), and every arm lowers the loss
 Steps are timed before training, in turn; ratios are those to the digital step. Lines of n-grams are
 counted on the whole training text and read on the test samples that are taken.
 
-    python bench/networks.py --root DIR                       # all of it, 30 minutes on two cores
+    python bench/networks.py --root DIR --json FILE           # all of it, 30 minutes on one core
     python bench/networks.py --root DIR --only gpt --seconds 600
 """
 
@@ -235,6 +235,16 @@ def draw(found: list[dict[str, Any]], file: str) -> None:
     plt.close(figure)
 
 
+def write(one: dict[str, Any], path: Path) -> None:
+    """Put a network into a file of several, in the place of what it held of it."""
+    name = one["case"]["name"]
+    held = json.loads(path.read_text()) if path.exists() else []
+    kept = {case["case"]["name"]: case for case in held} | {name: one}
+    rows = [kept[known] for known in CASES if known in kept]
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    path.with_suffix(".machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--root", type=Path, default=Path("data"), help="of mnist, cifar10 and text")
@@ -243,7 +253,7 @@ def main() -> None:
     p.add_argument("--micro-batches", type=int, help="per arm, instead of --seconds")
     p.add_argument("--threads", type=int, default=1, help="of torch")
     p.add_argument("--set", nargs="*", default=[], metavar="FIELD=N", help="such as lr=0.1")
-    p.add_argument("--json", metavar="FILE")
+    p.add_argument("--json", metavar="FILE", help="its other networks stay")
     p.add_argument("--figure", metavar="FILE", help="test losses, with the lines of n-grams")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -254,9 +264,7 @@ def main() -> None:
         case = replace(case, **{k: type(getattr(case, k))(float(v)) for k, v in given.items()})
         found.append(measure(case, args.root, args.seconds, args.micro_batches))
         if args.json:
-            path = Path(args.json)
-            path.write_text(json.dumps(found, indent=1) + "\n")
-            path.with_suffix(".machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
+            write(found[-1], Path(args.json))
         if args.figure:
             draw(found, args.figure)
 

@@ -350,6 +350,8 @@ def test_fast_device() -> None:
     cell = cell_of(al.TikiTaka2(), fast_device=fast)
     assert cell.slow.device is DEVICE
     assert cell.fast.device is fast
+    chain = cell_of(al.MultiTile(arrays=4), fast_device=fast)
+    assert [one.device is fast for one in chain.arrays] == [False, False, False, True]
     with pytest.raises(ConfigError, match=r"fast_device is .* without an algorithm"):
         pl.Crossbar(DEVICE, fast_device=fast)
 

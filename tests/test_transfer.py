@@ -286,6 +286,7 @@ def test_counted_models(kernels: Kernels, model: str, fidelity: str) -> None:
         (3, 1, 0),
         (1, 1, 1),
         (5, 15, 15),
+        (37, 3, 1),
         (9, 16, 16),
         (3, 17, 17),
         (2, 33, 33),
@@ -367,6 +368,18 @@ def test_write_noise_of_counted_pulses(kernels: Kernels, drawn: bool) -> None:
         assert torch.equal(visible, torch.where(came & ~stuck, fresh, before))
     assert (came & ~stuck).any()
     assert (came & stuck).any()
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 0.5, -(2.0**21)])
+def test_bad_counts_of_a_single_line(kernels: Kernels, value: float) -> None:
+    """Whose rows are neighbours: a vector holds many of them."""
+    p, lines = problem(37, 3, 0, MODELS["SoftBounds"]), torch.tensor([1], dtype=torch.int32)
+    for row in (0, 15, 16, 36):
+        counts = torch.zeros(37, 1)
+        counts[row] = value
+        for _ in kernels.each():
+            with pytest.raises(ConfigError, match=rf"^counts\[{row}, 0\] is "):
+                counted(p, lines, counts, "exact")
 
 
 def test_bad_counted_pulses() -> None:

@@ -57,6 +57,8 @@ void count_fired(const CountedLines& lines, int64_t rows, const float* most, int
 void pulse_counted(const PlacedUpdate& a, const CountedLines& lines, const float* most, int device,
                    const float* params, int threads) {
   if (a.rows == 0 || lines.count == 0) return;
+  const int64_t largest = int64_t(*std::max_element(most, most + lines.count));
+  if (largest == 0) return;
   const bool strict = a.fidelity == kStrict;
   Scratch& scratch = Scratch::of_thread();
   const AnyDevice model(device, params);
@@ -75,7 +77,6 @@ void pulse_counted(const PlacedUpdate& a, const CountedLines& lines, const float
   job.each = strict ? 1 : kSlotsPerWord;
   job.noisy = a.fidelity != kExpected;
   job.stride = (lines.count + 15) / 16 * 16 + 16;
-  const int64_t largest = int64_t(*std::max_element(most, most + lines.count));
   const int64_t draws = (largest + job.each - 1) / job.each, held = std::min(draws, kDraws);
   uint32_t* keys[2] = {scratch.take<uint32_t>(held * job.stride),
                        scratch.take<uint32_t>(held * job.stride)};

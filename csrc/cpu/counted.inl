@@ -8,11 +8,21 @@ namespace {
 // numbers of at most kMostCounted pulses.
 bool counts_whole(const float* counts, int64_t lines, int64_t row0, int64_t row1, float* most) {
   U wrong(0u);
-  for_vectors(row0, row1, lines, [&](int64_t, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
-    const F size = absolute(load_lanes(counts + o, n));
+  const auto sizes = [&](const float* at, int64_t n) PL_LAMBDA {
+    const F size = absolute(load_lanes(at, n));
     const F whole = to_float(truncate(min(size, F(float(kMostCounted)))));
     wrong = wrong | (as_bits(size) ^ as_bits(whole));
-    store_lanes(most + j, max(size, load_lanes(most + j, n)), n);
+    return size;
+  };
+  if (lines == 1) {  // rows are neighbours then: a vector holds many of them
+    F largest(most[0]);
+    for (int64_t i = row0; i < row1; i += kLanes)
+      largest = max(largest, sizes(counts + i, row1 - i < kLanes ? row1 - i : int64_t(kLanes)));
+    most[0] = pulseline::as_float(max_lane(as_bits(largest)));  // none is negative
+    return !any(wrong);
+  }
+  for_vectors(row0, row1, lines, [&](int64_t, int64_t j, int64_t o, int64_t n) PL_LAMBDA {
+    store_lanes(most + j, max(sizes(counts + o, n), load_lanes(most + j, n)), n);
   });
   return !any(wrong);
 }

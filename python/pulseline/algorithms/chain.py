@@ -6,6 +6,8 @@ columns move on ``every_factor`` times more rarely, and so to array 0. Level l g
 T-1-l to T-2-l, every ``every every_factor^l`` samples, at ``lr_transfer lr_transfer_factor^l``.
 Reads see ``sum_n gamma^n array_n``.
 
+``fast_device`` is that of the last array alone.
+
 Within a sample levels follow each other. As in :mod:`.transfer` all samples of an update are pulsed
 at once, and its transfers are one update of the next array; no bit depends on how samples are cut.
 """
@@ -45,9 +47,9 @@ class ChainCell(SummedCell):
         rule, taken = self.rule, self.crossbar.fast
         if rule.transfer_update is not None:
             self.reconfigure(update=rule.transfer_update)
+        slow = replace(taken, device=self.array.device, update=self.array.update_config)
         for n in range(1, rule.arrays):
-            last = n == rule.arrays - 1
-            self.add_array(taken if last else replace(taken, update=self.array.update_config))
+            self.add_array(taken if n == rule.arrays - 1 else slow)
         self.progress.update({f"transfers{level}": 0 for level in range(rule.arrays - 1)})
         self.progress.update(steps=0, phase=0)
 

@@ -142,8 +142,6 @@ def chain(theirs: object, batch: int | None) -> Compound:
     v = _fields(theirs, {}, {})
     given, names = devices_of(theirs, batch, range(2, 255))
     arrays, fast, slow = len(given), given[0], given[1]  # all slow ones there are as the first
-    if arrays > 2 and fast != slow:
-        raise refusal("device.unit_cell_devices", names, "give equal devices, or two")
     periods, units = _periods(v, arrays, batch)
     every = geometric("device.transfer_every_vec", periods)
     if not every.is_integer():

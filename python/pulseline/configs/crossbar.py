@@ -74,7 +74,8 @@ class Crossbar:
         algorithm: makes the cell of a (rows, cols) matrix: called with rows, cols, this crossbar
             and an :class:`pulseline.Identity`; a subclass of :class:`pulseline.Cell` does. None:
             one array that every update pulses.
-        fast_device: of the arrays beside array 0 that an algorithm makes; None: ``device``.
+        fast_device: of the array beside array 0 that takes gradients, and of the other halves of
+            pairs and vectors; None: ``device``.
 
     Raises:
         ConfigError: a value of another type, or ``fast_device`` without an algorithm.
