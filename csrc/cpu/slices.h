@@ -115,8 +115,10 @@ inline void allocate_ranks(UpdateJob& job, Scratch& scratch, int64_t vectors) {
 }
 
 // Whether the packed layout of grouped is the cheaper one, from the measured density: a block of 32
-// columns meets `hits` train words one by one, or all packed words (about a third of the work
-// each).
+// columns meets `hits` train words one by one, or all packed words. Each costs a third of a train
+// word where the packed words of a row fit the first-level cache, more than half of one beyond.
+constexpr double kNearWord = 3.0, kFarWord = 1.6;
+constexpr int64_t kNearBytes = 40 * 1024;
 inline bool packing_pays(const UpdateJob& job) {
   if (!job.places) return false;
   int64_t row_hits = 0, column_hits = 0;
@@ -127,7 +129,8 @@ inline bool packing_pays(const UpdateJob& job) {
   const double samples = double(job.count);
   const double hits = double(row_hits) / double(job.args->rows) *
                       (double(column_hits) * kGroup / double(job.args->cols)) / samples;
-  return double(job.packed_words) < 3.0 * hits;
+  const int64_t bytes = job.packed_words * job.padded_cols * int64_t(2 * sizeof(uint32_t));
+  return double(job.packed_words) < (bytes <= kNearBytes ? kNearWord : kFarWord) * hits;
 }
 
 // The steps of a slice, each over groups of lines, then the rows.
