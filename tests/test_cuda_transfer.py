@@ -15,9 +15,9 @@ from pulseline import ops
 from pulseline.configs import ReadConfig
 from pulseline.devices import Ideal, SoftBounds
 from pulseline.errors import ConfigError
-from pulseline.ops import transfer, update
+from pulseline.ops import transfer
 from test_cuda_update import install
-from test_transfer import IN_ORDER, KEY, arguments, generator, numbers_of, some
+from test_transfer import IN_ORDER, KEY, generator, numbers_of
 from test_transfer_converters import READS
 from test_update import MODELS, K, Problem, bits, problem
 
@@ -114,11 +114,3 @@ def test_converters(backend: Emulated, rows: int, reads: int, config: ReadConfig
     for opposite in (False, True):
         with backend.settings(reverse=opposite):
             assert torch.equal(bits(transfer.convert_cuda(*rest)), bits(want))
-
-
-def test_taps_are_refused(backend: Emulated) -> None:
-    p, values = problem(6, 7, 4, MODELS["SoftBounds"]), torch.zeros(6, 5)
-    w = p.weight.clone()
-    with pytest.raises(ConfigError, match=r"^taps are given on a GPU, .*; cut the update at taps"):
-        update.update_cuda(*arguments(p, w, 0, 4, False), some(4, 7, 5), values)
-    assert torch.equal(w, p.weight)

@@ -108,18 +108,6 @@ inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double
                 {"d", at.d, 4 * n.batch * n.rows}});
 }
 
-// Refuses what a cut batch alone can do, and memory of taps and of their values.
-inline void check_tapped(uint64_t w, const UpdateSizes& n, const UpdateKey& key, int device,
-                         uint64_t taps, int64_t count, uint64_t tapped) {
-  if (blocks_of(n.rows, key) != 1)
-    refuse("taps are given of a matrix of " + std::to_string(blocks_of(n.rows, key)) +
-           " blocks; use a layer of one group");
-  if (device >= 0 && (key.fidelity == kGrouped || key.fidelity == kMoments))
-    refuse("fidelity is " + std::to_string(key.fidelity) +
-           ", which joins samples; cut the update at taps, or use exact, strict or expected");
-  check_memory({{"tapped", tapped, 4 * n.rows * count}},
-               {{"taps", taps, 8 * count}, {"weight", w, 4 * n.rows * n.cols}});
-}
 // Rows of sample and column, in the order of samples.
 inline void check_taps(const int32_t* taps, int64_t count, int64_t batch, int64_t cols) {
   for (int64_t t = 0; t < count; ++t) {
@@ -132,6 +120,32 @@ inline void check_taps(const int32_t* taps, int64_t count, int64_t batch, int64_
     refuse(at + " of " + std::to_string(batch) + " samples and " + std::to_string(cols) +
            " columns; use one that there is");
   }
+}
+// Refuses what a cut batch alone can do, memory of taps (on the host) and of their values, and taps
+// of samples or columns that there are not.
+inline void check_tapped(const UpdateAddresses& at, const UpdateSizes& n, const UpdateKey& key,
+                         int device, uint64_t taps, int64_t count, uint64_t tapped) {
+  if (count > INT32_MAX)
+    refuse("there are " + std::to_string(count) + " taps; use at most " +
+           std::to_string(INT32_MAX) + " in a call");
+  if (blocks_of(n.rows, key) != 1)
+    refuse("taps are given of a matrix of " + std::to_string(blocks_of(n.rows, key)) +
+           " blocks; use a layer of one group");
+  if (device >= 0 && (key.fidelity == kGrouped || key.fidelity == kMoments))
+    refuse("fidelity is " + std::to_string(key.fidelity) +
+           ", which joins samples; cut the update at taps, or use exact, strict or expected");
+  const int64_t size = 4 * n.rows * n.cols;
+  check_memory({{"tapped", tapped, 4 * n.rows * count},
+                {"weight", at.w, size},
+                {"counters", at.counter, 8},
+                {"fired", at.fired, 16, true}},
+               {{"taps", taps, 8 * count},
+                {"step", at.step, size, true},
+                {"slope", at.slope, size, true},
+                {"bound", at.bound, size, true},
+                {"x", at.x, 4 * n.batch * n.cols},
+                {"d", at.d, 4 * n.batch * n.rows}});
+  check_taps(pointer<const int32_t>(taps), count, n.batch, n.cols);
 }
 
 // ---- transfers ----

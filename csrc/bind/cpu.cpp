@@ -30,12 +30,11 @@ int64_t tile_update_tapped(uint64_t w, uint64_t step, uint64_t slope, uint64_t b
                            const bind::UpdateKey& key, int threads, uint64_t fired, uint64_t taps,
                            int64_t tap_count, uint64_t tapped) {
   int64_t* counter = &pointer<bind::Counters>(counters)->update;
-  bind::check_update({w, step, slope, bound, x, d, 0, fired, reinterpret_cast<uint64_t>(counter)},
-                     {rows, cols, batch}, lr, pulses, key, params, device);
-  if (tap_count) {
-    bind::check_tapped(w, {rows, cols, batch}, key, device, taps, tap_count, tapped);
-    bind::check_taps(pointer<const int32_t>(taps), tap_count, batch, cols);
-  }
+  const bind::UpdateAddresses at = {
+      w, step, slope, bound, x, d, 0, fired, reinterpret_cast<uint64_t>(counter)};
+  const bind::UpdateSizes sizes = {rows, cols, batch};
+  bind::check_update(at, sizes, lr, pulses, key, params, device);
+  if (tap_count) bind::check_tapped(at, sizes, key, device, taps, tap_count, tapped);
   cpu::PlacedUpdate a = {bind::update_args(lr, pulses), 0, 0, 0, 0};
   a.taps = {pointer<const int32_t>(taps), tap_count, pointer<float>(tapped)};
   a.w = pointer<float>(w);
@@ -241,6 +240,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,
            double lr, const bind::PulseSettings& pulses, const std::vector<float>& params,
            int device) { bind::check_update(at, n, lr, pulses, key, params, device); });
+  m.def("check_tapped", &bind::check_tapped);
   m.def("check_redraw",
         [](const bind::UpdateAddresses& at, const bind::UpdateSizes& n, const bind::UpdateKey& key,
            double lr, const bind::PulseSettings& pulses, const std::vector<float>&, uint64_t hidden,

@@ -30,7 +30,7 @@ struct Tasks {
       held.push_back(p);
     }
     for (const auto& p : held) params.push_back(p.data());
-    call = {tasks.data(), int(tasks.size()), device, params.data(), cuda_stream(stream)};
+    call = {tasks.data(), int(tasks.size()), device, params.data(), cuda_stream(stream), nullptr};
   }
 };
 
@@ -50,6 +50,17 @@ void bind_update(py::module_& m) {
           py::gil_scoped_release nogil;
           PL_CHECK(cuda::launch_update(t.call));
         });
+  // One task and its taps (checked, see check_tapped): where they are, on the host and on the GPU,
+  // and where their values go.
+  m.def("update_tapped", [](const Description& described, uint64_t host, uint64_t taps,
+                            int64_t count, uint64_t tapped, int device, int gpu, uint64_t stream) {
+    Tasks t({described}, device, gpu, stream);
+    const cuda::Taps all = {pointer<const int32_t>(taps), pointer<const int32_t>(host),
+                            int32_t(count), pointer<float>(tapped)};
+    t.call.taps = &all;
+    py::gil_scoped_release nogil;
+    PL_CHECK(cuda::launch_update(t.call));
+  });
 }
 
 }  // namespace pulseline::bind

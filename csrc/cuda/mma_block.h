@@ -27,6 +27,9 @@ struct TilePlace {
   }
   PL_DEVICE int row_of(int i) const { return row + i / 2 * 8; }
   PL_DEVICE int column_of(int n, int i) const { return column + 8 * n + i % 2; }
+  static PL_DEVICE int64_t first_column() {  // of the warp
+    return int64_t(blockIdx.x) * kColumns + int(threadIdx.x / 32) % WARP_COLUMNS * (8 * TILES);
+  }
   // What draws of a crosspoint are numbered by: of the first one, and how far the others are.
   PL_DEVICE uint32_t hash_base() const {
     return uint32_t(row) * kRowStride + uint32_t(column) * kColumnStride;
@@ -65,6 +68,19 @@ struct TileCells {
     for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) store_weight(a, at.row_of(i), at.column_of(n, i), w[n][i]);
+  }
+  // A column as it would be stored, to values that are so far apart; lanes that lack it do nothing.
+  template <class At>
+  PL_DEVICE void tap(const UpdateArgs& a, const At& at, int64_t column, float* values,
+                     int64_t apart) const {
+    const int row = int(here(uint32_t(at.row)));  // no address waits in a register
+    const int64_t place = column - at.column;
+#pragma unroll
+    for (int n = 0; n < TILES; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (place == 8 * n + i % 2 && row + i / 2 * 8 < a.rows)
+          values[(row + i / 2 * 8) * apart] = w[n][i] + 0.0f;
   }
 };
 

@@ -10,6 +10,8 @@
 // without a word to the host in between. Several tiles of one device model and fidelity share a
 // launch: blockIdx.z is the tile. If any x or d is not finite, `status` says where and the kernels
 // that follow return at once: nothing is written.
+// exact, strict and expected take taps, of one tile that is launched alone (taps.h): where a slice
+// has some, a kernel of its own writes them on its way.
 #include <cstring>
 
 #include "core/args.h"
@@ -86,6 +88,14 @@ struct DeviceTasks {
   D device[kTasks];
 };
 
+// What columns hold right behind samples, as if the batch ended there.
+struct Taps {
+  const int32_t* at;    // [count][2] sample, column; in the order of samples, on the GPU
+  const int32_t* host;  // the same, on the host
+  int32_t count;
+  float* values;  // [rows][count]; of an update that is refused, what it would have moved
+};
+
 // Bytes that `task` needs, given args; with a base address its pointers are set.
 size_t lay_out(Task& task, void* base);
 
@@ -96,6 +106,7 @@ struct Call {
   int device;
   const float* const* params;  // per task, in the order of kFields
   cudaStream_t stream;
+  const Taps* taps = nullptr;  // of the only task, which is neither grouped nor moments
 };
 // Largest value of a field over the tasks.
 template <class F>

@@ -3,6 +3,7 @@
 // rows g and g + 8, columns 8 n + 2 t and + 1. One instruction makes the noise of four of its
 // crosspoints from a word per line; coincidences are counted by popcount.
 #include "cuda/mma_block.h"
+#include "cuda/taps.h"
 
 namespace pulseline::cuda {
 namespace {
@@ -95,15 +96,17 @@ struct RankFeed {
   }
 };
 
-// One train word of the warp's rows and columns.
-template <bool ADDITIVE, class D>
-PL_DEVICE void pulse_all(const RankChunk& chunk, int s, const RankPlace& at, const D& device,
-                         const Roots& roots, uint32_t sign, TileCells<D, kTiles>& cells) {
+// Train word s of a chunk, `number` of the slice, of the warp's rows and columns.
+template <bool ADDITIVE, class D, class Tap>
+PL_DEVICE void pulse_all(const RankChunk& chunk, int s, int number, const RankPlace& at,
+                         const D& device, const Roots& roots, uint32_t sign,
+                         TileCells<D, kTiles>& cells, Tap& tap) {
   const uint32_t rows[2] = {chunk.rows[s][at.warp_row + at.g],
                             chunk.rows[s][at.warp_row + at.g + 8]};
   const uint32_t mine = chunk.columns[s][at.warp_column + int(threadIdx.x % 32)];
   const uint32_t firing = __ballot_sync(0xffffffffu, int(mine));  // columns with any slot
   if (!firing || !__any_sync(0xffffffffu, int(rows[0] | rows[1]))) return;
+  tap.before(number, cells, at);
   const uint32_t* rank_rows = chunk.rank_rows[s] + (at.warp_row + at.g) * kRankWords + at.t;
   const uint32_t a0 = rank_rows[0], a1 = rank_rows[8 * kRankWords];
   const auto take_tile = [&](int n) {
@@ -130,16 +133,25 @@ PL_DEVICE void pulse_all(const RankChunk& chunk, int s, const RankPlace& at, con
 }
 static_assert(8 * kTiles == 32, "a vote covers a warp's columns");
 
-template <bool ADDITIVE, class D>
-PL_DEVICE void exact_ranks_slice(const Task& t, const D& device, int slice, const RankPlace& at,
-                                 TileCells<D, kTiles>& cells, RankChunk* chunks) {
+template <bool ADDITIVE, class D, class Tap>
+PL_DEVICE void exact_ranks_words(const Task& t, const D& device, int slice, const RankPlace& at,
+                                 TileCells<D, kTiles>& cells, RankChunk* chunks, Tap& tap) {
   const Roots roots(device.p.pulsed.dw_min_std * kRankUnit);
   const uint32_t sign = opaque(kSign);  // one instruction tests a mask that stands in a register
   const int count = words_in(t, slice);
-  for_stages<kChunk>(t, RankFeed(t, count, chunks), count, [&](int stage, int, int n) {
+  for_stages<kChunk>(t, RankFeed(t, count, chunks), count, [&](int stage, int first, int n) {
     for (int s = 0; s < n; ++s)
-      pulse_all<ADDITIVE>(chunks[stage], s, at, device, roots, sign, cells);
+      pulse_all<ADDITIVE>(chunks[stage], s, first + s, at, device, roots, sign, cells, tap);
   });
+}
+
+template <class D, class Tap>
+PL_DEVICE void exact_ranks_slice(const Task& t, const D& device, int slice, const RankPlace& at,
+                                 TileCells<D, kTiles>& cells, RankChunk* chunks, Tap& tap) {
+  if (D::kAdditive && device.additive_noise())
+    exact_ranks_words<D::kAdditive>(t, device, slice, at, cells, chunks, tap);
+  else
+    exact_ranks_words<false>(t, device, slice, at, cells, chunks, tap);
 }
 
 template <class D>
@@ -151,16 +163,33 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (RankPlace::outside(t.args) || slice >= t.slices || refused(t)) return;
   const RankPlace at;
   TileCells<D, kTiles> cells(t.args, device, at);
-  if (D::kAdditive && device.additive_noise())
-    exact_ranks_slice<D::kAdditive>(t, device, slice, at, cells, chunks);
-  else
-    exact_ranks_slice<false>(t, device, slice, at, cells, chunks);
+  Untapped tap;
+  exact_ranks_slice(t, device, slice, at, cells, chunks, tap);
   cells.store(t.args, at);
+}
+
+template <class D>
+__global__ void __launch_bounds__(kThreads, 2)
+    exact_ranks_tapped_kernel(const __grid_constant__ TappedTask<D> one, int slice) {
+  PL_SHARED(RankChunk, chunks, 2);
+  const Task& t = one.task;
+  if (RankPlace::outside(t.args)) return;
+  const RankPlace at;
+  TileCells<D, kTiles> cells(t.args, one.device, at);
+  Tapped<D, 8 * kTiles> tap(one, t.words, slice * t.slice_samples, at.first_column());
+  const bool moves = !refused(t);
+  if (moves) exact_ranks_slice(t, one.device, slice, at, cells, chunks, tap);
+  tap.end(cells, at);
+  if (moves) cells.store(t.args, at);
 }
 
 template <class D>
 struct ExactRanks {
   static cudaError_t run(const Call& c, int slice) {
+    TappedTask<D> one;
+    if (taps_of_slice(c, slice, one))
+      return launch(exact_ranks_tapped_kernel<D>, RankPlace::grid(c), kThreads, 0, c.stream, one,
+                    slice);
     return launch(exact_ranks_kernel<D>, RankPlace::grid(c), kThreads, 0, c.stream,
                   device_tasks_of<D>(c), slice);
   }

@@ -1,20 +1,21 @@
 // The fidelities that are taken for their meaning, not for their speed:
 //   strict    every pulse on its own, in slot order
 //   expected  no trains: the expected update of the response functions
-// One kernel per device model holds both.
+// One kernel per device model holds both, and one both with taps.
 #include "cuda/words.h"
 
 namespace pulseline::cuda {
 namespace {
 
-template <class D>
+template <class D, class Tap>
 PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const LanePlace& at,
-                            LaneCells<D>& cells, Chunk* chunks) {
+                            LaneCells<D>& cells, Chunk* chunks, Tap& tap) {
   const CycleNoise noise;
   const float sigma = device.p.pulsed.dw_min_std;
   const bool additive = device.additive_noise();
   const Keys* slot_keys = t.slot_keys + first_word(t, slice) * kSlotsPerWord;
   for_words(t, slice, at, chunks, [&](const Words& words, Keys, int64_t s) {
+    tap.before(s, cells, at);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const uint32_t base = noise_base(at.row + r, at.column);
@@ -34,11 +35,12 @@ PL_DEVICE void strict_slice(const Task& t, const D& device, int slice, const Lan
   });
 }
 
-template <class D>
+template <class D, class Tap>
 PL_DEVICE void expected_batch(const Task& t, const D& device, const LanePlace& at,
-                              LaneCells<D>& cells) {
+                              LaneCells<D>& cells, Tap& tap) {
   const UpdateArgs& a = t.args;
   for (int64_t s = 0; s < a.batch; ++s) {
+    tap.before(s, cells, at);
     const MeanPulses mean = mean_pulses(a.train, t.trains[s]);
     float x[2];
 #pragma unroll
@@ -73,16 +75,41 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
   const LanePlace at;
   if (refused(t) || at.outside(t.args) || (strict && slice >= t.slices)) return;
   LaneCells<D> cells(t.args, device, at);
+  Untapped tap;
   if (strict)
-    strict_slice(t, device, slice, at, cells, chunks);
+    strict_slice(t, device, slice, at, cells, chunks, tap);
   else
-    expected_batch(t, device, at, cells);
+    expected_batch(t, device, at, cells, tap);
   cells.store(t.args, at);
+}
+
+template <class D>
+__global__ void __launch_bounds__(kBlockThreads, 2)
+    rare_tapped_kernel(const __grid_constant__ TappedTask<D> one, int slice) {
+  PL_SHARED(Chunk, chunks, 2);
+  const Task& t = one.task;
+  const bool strict = t.args.fidelity == kStrict;
+  const LanePlace at;
+  if (at.outside(t.args)) return;
+  LaneCells<D> cells(t.args, one.device, at);
+  // Of expected a sample is a word.
+  LaneTaps<D> tap(one, strict ? t.words : 1, strict ? slice * t.slice_samples : 0,
+                  at.warp_column());
+  const bool moves = !refused(t);
+  if (moves && strict) strict_slice(t, one.device, slice, at, cells, chunks, tap);
+  if (moves && !strict) expected_batch(t, one.device, at, cells, tap);
+  tap.end(cells, at);
+  if (moves) cells.store(t.args, at);
 }
 
 template <class D>
 struct Rare {
   static cudaError_t run(const Call& c, int slice) {
+    TappedTask<D> one;
+    const Task& t = c.tasks[0];
+    if (t.args.fidelity == kStrict ? taps_of_slice(c, slice, one)
+                                   : taps_of(c, 0, t.args.batch, one))
+      return launch(rare_tapped_kernel<D>, block_grid(c), kBlockThreads, 0, c.stream, one, slice);
     return launch(rare_kernel<D>, block_grid(c), kBlockThreads, 0, c.stream, device_tasks_of<D>(c),
                   slice);
   }

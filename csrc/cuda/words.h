@@ -4,7 +4,7 @@
 // lane two columns of each, c and c + 16 of a group of 32, which share a hash. Row words are the
 // same for a whole warp, so that what fires nowhere is skipped by all lanes together. Words and
 // keys of kChunk train words at a time come to shared memory, the next ones while these are in use.
-#include "cuda/update_device.h"
+#include "cuda/taps.h"
 
 namespace pulseline::cuda {
 
@@ -31,6 +31,9 @@ struct LanePlace {
     row = int64_t(blockIdx.y) * kBlockRows + warp_row;
     column = int64_t(blockIdx.x) * kBlockColumns + lane_column;
   }
+  static PL_DEVICE int64_t warp_column() {  // first one of 64
+    return int64_t(blockIdx.x) * kBlockColumns + int(threadIdx.x / 32) % kWarpColumns * 64;
+  }
   PL_DEVICE bool outside(const UpdateArgs& a) const {  // the whole block
     return int64_t(blockIdx.y) * kBlockRows >= a.rows ||
            int64_t(blockIdx.x) * kBlockColumns >= a.cols;
@@ -55,7 +58,20 @@ struct LaneCells {
 #pragma unroll
       for (int h = 0; h < 2; ++h) store_weight(a, at.row + r, at.column + 16 * h, w[r][h]);
   }
+  // A column as it would be stored, to values that are so far apart; lanes that lack it do nothing.
+  PL_DEVICE void tap(const UpdateArgs& a, const LanePlace& at, int64_t column, float* values,
+                     int64_t apart) const {
+    const int64_t row = here(uint32_t(at.row));  // no address waits in a register
+    const bool second = at.column + 16 == column;
+    if (!second && at.column != column) return;
+    values += row * apart;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r, values += apart)
+      if (row + r < a.rows) *values = (second ? w[r][1] : w[r][0]) + 0.0f;
+  }
 };
+template <class D>
+using LaneTaps = Tapped<D, 64>;
 
 // cycle_normal of the two columns of a lane; the cubic comes from lane `count` of `cubic`.
 struct CycleNoise {

@@ -54,6 +54,15 @@ def update_tapped(
     tap_count: int,
     tapped: int,
 ) -> int: ...
+def check_tapped(
+    at: Sequence[int],
+    sizes: Sequence[int],
+    key: Sequence[int],
+    device: int,
+    taps: int,
+    count: int,
+    tapped: int,
+) -> None: ...
 def check_taps(taps: int, count: int, batch: int, cols: int) -> None: ...
 def read(
     w: int,

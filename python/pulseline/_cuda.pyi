@@ -14,6 +14,11 @@ def update_workspace(task: _Task) -> int: ...
 
 # tasks of one device model and fidelity
 def update(tasks: Sequence[_Task], device: int, gpu: int, stream: int) -> None: ...
+
+# addresses of taps on the host and on the GPU, their number, address of their values
+def update_tapped(
+    task: _Task, host: int, taps: int, count: int, tapped: int, device: int, gpu: int, stream: int
+) -> None: ...
 def construct(
     device: int,
     params: Sequence[float],

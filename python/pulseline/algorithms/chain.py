@@ -163,8 +163,8 @@ class ChainCell(SummedCell):
         name = f"transfers{level}"
         start = array.identity.key if self.rule.order == "random" else None
         plan = runs(int(self.progress[name]), samples, self.shape[1], start)
-        taps = taps_of(plan, x.device)
-        columns = taps[:, 1].long()
+        taps = taps_of(plan)
+        columns = taps[:, 1].long().to(array.held.device, non_blocking=True)
         # without samples, behind a step: what it holds
         read = array.pulse_tapped(x, d, rate, taps, batch) if len(x) else array.held[:, columns]
         self.progress[name] += len(samples)

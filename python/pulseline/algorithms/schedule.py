@@ -95,11 +95,11 @@ def _start(key: tuple[int, int], sweep: int, cols: int) -> int:
     return min(int(float(drawn) * cols), cols - 1)
 
 
-def taps_of(of: list[Run], device: torch.device) -> Tensor:
-    """(sample, column) of every transfer as int32, in order.
+def taps_of(of: list[Run]) -> Tensor:
+    """(sample, column) of every transfer as int32 on the CPU, in order.
 
     Args:
-        of: the runs. device: where.
+        of: the runs.
     """
     pairs = array("i")
     for run in of:
@@ -108,6 +108,5 @@ def taps_of(of: list[Run], device: torch.device) -> Tensor:
         own[1::2] = array("i", range(run.columns.start, run.columns.stop))
         pairs += own
     if not pairs:
-        return torch.empty(0, 2, dtype=torch.int32, device=device)
-    found = torch.frombuffer(pairs, dtype=torch.int32).view(-1, 2)  # three times faster than tensor
-    return found if device.type == "cpu" else found.to(device)
+        return torch.empty(0, 2, dtype=torch.int32, device="cpu")
+    return torch.frombuffer(pairs, dtype=torch.int32).view(-1, 2)  # three times faster than tensor

@@ -178,7 +178,7 @@ class TransferCell(SummedCell):
         if not plan:
             self.fast.pulse(x, d, rate, batch)
         else:
-            read = self.fast.pulse_tapped(x, d, rate, taps_of(plan, x.device), batch)
+            read = self.fast.pulse_tapped(x, d, rate, taps_of(plan), batch)
             self._transfer(plan, turns, read, lr)
         self.__dict__["samples"] = before + samples  # not by attribute: torch looks at each
         self._summed(batch)

@@ -80,11 +80,12 @@ class Transfers(Aged):
         """:meth:`pulse`, and what columns hold right after their samples, as reads see them.
 
         Bit for bit that of a batch cut behind every tapped sample. Where nothing but pulses happens
-        to crosspoints on the CPU, and samples are not joined, the kernel writes the values on its
-        way; else the batch is cut (which grouped and moments feel).
+        to crosspoints, and samples are not joined, the kernel writes the values on its way; else
+        the batch is cut (which grouped and moments feel), and that of the ideal device on a GPU.
 
         Args:
-            x, d, lr, batch: as of :meth:`pulse`.
+            x, d, lr: as of :meth:`pulse`.
+            batch: whose updates of this array come first; those of others may still wait.
             taps: (taps, 2) int32 on the CPU, sample and column, in the order of samples.
 
         Returns:
@@ -115,9 +116,11 @@ class Transfers(Aged):
     @property
     def _taps_on_the_way(self) -> bool:
         """Whether the update's kernel takes taps, and its weight is what is read."""
-        in_order = self._name == "Ideal" or self._packed.update.fidelity in _IN_ORDER
-        hidden = self._buffers["hidden"]
-        return in_order and self.held.is_cpu and hidden is None and not self._ages
+        if self._name == "Ideal":
+            in_order: bool = self.held.is_cpu
+        else:
+            in_order = self._packed.update.fidelity in _IN_ORDER
+        return in_order and self._buffers["hidden"] is None and not self._ages
 
     def _pulse_cut(
         self,

@@ -158,11 +158,6 @@ def update_cuda(
         BackendError: there are no kernels, or no GPU.
     """
     weight_address(weight, weight.device.type)
-    if taps is not None or tapped is not None:
-        raise ConfigError(
-            "taps are given on a GPU, for which there is no kernel; cut the update at taps, or "
-            "keep the array on the CPU"
-        )
     refuse_blocks(weight, key, _BLOCKS)
     rows, cols = weight.shape
     x, d = operand("x", x, cols, weight), operand("d", d, rows, weight)
@@ -174,7 +169,16 @@ def update_cuda(
     settings, whose = checked(PulseSettings, pulses), checked(UpdateKey, key)
     rest = (lr, index, params, settings, counters, whose, fired, outcomes)
     update = Update(weight, pairs, x, d, *rest)
-    _cpu.check_update(*update.task(0), index)
+    task, at = update.task(0), check_tapped(taps, tapped, weight)
+    _cpu.check_update(*task, index)
+    if at is not None and at[1]:
+        _cpu.check_tapped(*task[:3], index, *at)
+        if index < 0:
+            raise ConfigError(
+                "device is 'Ideal' with taps on a GPU, where its samples are one product; cut the "
+                "update at taps"
+            )
+        update = update._replace(taps=taps, tapped=tapped)
     if batch is not None:
         batch.add(update)
         return
@@ -235,7 +239,8 @@ def _update_fake(
     d: Tensor,
     *others: object,
 ) -> None:
-    rest = {f"argument {n}": t for n, t in enumerate(others, 6)}
+    taps = 7  # of the others, on the CPU
+    rest = {f"argument {n + 6}": t for n, t in enumerate(others) if n != taps}
     refuse_mixture(weight, x=x, d=d, step=step, slope=slope, bound=bound, **rest)
     key: Any = others[5]
     refuse_matrix("x", x, columns_of(weight, key, _BLOCKS))
@@ -276,10 +281,11 @@ def update_(
         fired: int64, where the weight is; counts of coincidences and of slots are added to its
             first two elements.
         taps: (T, 2) int32 in the CPU's memory, sample and column, in the order of samples; of a
-            dense matrix there and of ``exact``, ``strict``, ``expected`` or the ideal device: what
-            joins samples must be cut.
-        tapped: (rows, T) float32, written: what each column holds right after its sample, with the
-            bits of a batch that is cut there.
+            dense matrix and of ``exact``, ``strict``, ``expected`` or, on the CPU, the ideal
+            device: what joins samples must be cut.
+        tapped: (rows, T) float32, where the weight is, written: what each column holds right after
+            its sample, with the bits of a batch that is cut there. On a GPU that update is launched
+            by itself, at once; where a value is not finite, columns as they stay.
         batch: on a GPU, whose launches it shares; None: its own, at once.
         outcomes: on a GPU, who is told of values that are not finite, later; None: the caller,
             who waits.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from . import module
-from .launch import Redraw, Status, Update, launch_redraws, launch_updates
+from .launch import Redraw, Status, Update, launch_redraws, launch_tapped, launch_updates
 from .outcomes import Outcomes, note
 
 __all__ = ["Batch"]
@@ -26,7 +26,7 @@ class Batch:
     Whoever makes it hands it to :meth:`pulseline.Array.pulse`; nobody else sees what it holds. Its
     x and d must stay as they are until the launch, and whoever reads or changes the weights before
     calls :meth:`launch` first. What was added is launched, even if the block fails. Updates of CPU
-    tensors do not wait for it.
+    tensors do not wait for it, nor do those with taps, whose values are read at once.
     """
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class Batch:
             self.launch()
 
     def add(self, update: Update) -> None:
-        """Keep an update; those of one array are launched in order.
+        """Keep an update; those of one array are launched in order, one with taps at once.
 
         Raises:
-            ConfigError: the matrix has more lines than a grid.
+            ConfigError: the matrix has more lines than a grid; see :meth:`launch`.
         """
         if max(update.weight.shape) > _MOST_LINES:
             raise ConfigError(
@@ -60,7 +60,10 @@ class Batch:
         where = update.weight.data_ptr()
         if any(other.weight.data_ptr() == where for other in self._updates):
             self.launch()
-        self._updates.append(update)
+        if update.taps is None:
+            self._updates.append(update)
+        else:  # others may still come together
+            note(*launch_tapped(update))
 
     def redraw(self, redraw: Redraw) -> None:
         """Keep the write noise of an update; it comes after all updates."""

@@ -23,6 +23,7 @@ __all__ = [
     "Update",
     "launch_on",
     "launch_redraws",
+    "launch_tapped",
     "launch_updates",
     "on_device_of",
     "pairs_anew",
@@ -56,6 +57,8 @@ class Update(NamedTuple):
     key: UpdateKey
     fired: Tensor | None
     outcomes: Outcomes | None = None
+    taps: Tensor | None = None  # on the CPU, at least one; neither ideal nor joining samples
+    tapped: Tensor | None = None
 
     def task(self, workspace: int) -> _Task:
         """What the kernels take of it.
@@ -169,6 +172,19 @@ def launch_updates(updates: Sequence[Update]) -> list[Status]:
         works = [_Workspace(kernels, u) for u in updates]
         kernels.update([work.task for work in works], first.model, *place_of(first.weight))
         return [(work.status, u.outcomes) for work, u in zip(works, updates, strict=True)]
+
+
+def launch_tapped(update: Update) -> Status:
+    """A grid of its own for an update with taps; the host does not wait for their copy."""
+    taps, tapped, kernels = update.taps, update.tapped, module.kernels()
+    assert taps is not None
+    assert tapped is not None
+    with on_device_of(update.weight):
+        work = _Workspace(kernels, update)
+        there = taps.to(update.weight.device, non_blocking=True)
+        at = (taps.data_ptr(), there.data_ptr(), len(taps), tapped.data_ptr())
+        kernels.update_tapped(work.task, *at, update.model, *place_of(update.weight))
+        return work.status, update.outcomes
 
 
 def launch_redraws(redraws: Sequence[Redraw]) -> None:
