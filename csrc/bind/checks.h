@@ -108,6 +108,8 @@ inline void check_update(const UpdateAddresses& at, const UpdateSizes& n, double
                 {"d", at.d, 4 * n.batch * n.rows}});
 }
 
+constexpr int64_t kMostTaps = int64_t(1) << 30;  // of a call: kernels count them in 32 bits
+
 // Rows of sample and column, in the order of samples.
 inline void check_taps(const int32_t* taps, int64_t count, int64_t batch, int64_t cols) {
   for (int64_t t = 0; t < count; ++t) {
@@ -125,9 +127,9 @@ inline void check_taps(const int32_t* taps, int64_t count, int64_t batch, int64_
 // of samples or columns that there are not.
 inline void check_tapped(const UpdateAddresses& at, const UpdateSizes& n, const UpdateKey& key,
                          int device, uint64_t taps, int64_t count, uint64_t tapped) {
-  if (count > INT32_MAX)
+  if (count > kMostTaps)
     refuse("there are " + std::to_string(count) + " taps; use at most " +
-           std::to_string(INT32_MAX) + " in a call");
+           std::to_string(kMostTaps) + " in a call");
   if (blocks_of(n.rows, key) != 1)
     refuse("taps are given of a matrix of " + std::to_string(blocks_of(n.rows, key)) +
            " blocks; use a layer of one group");

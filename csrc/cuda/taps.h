@@ -30,7 +30,7 @@ struct Tapped {
   int words, sample0;  // train words of a sample, first sample of the slice
   int64_t column;
   int from;          // the first one of the 32 taps that were looked at
-  uint32_t waiting;  // those of them that are the warp's and not written yet
+  uint32_t waiting;  // those of them that are the warp's and not written yet; 0: none is left
   int due;           // train word of the slice behind the next one
 
   PL_DEVICE Tapped(const TappedTask<D>& task, int words_of_sample, int first_sample,
@@ -55,7 +55,7 @@ struct Tapped {
       const int64_t place = n < of.last ? of.taps.at[2 * int64_t(n) + 1] - column : -1;
       waiting = __ballot_sync(0xffffffffu, int(place >= 0 && place < COLUMNS));
     }
-    due = (of.taps.at[2 * int64_t(next())] + 1 - sample0) * words;
+    due = (of.taps.at[2 * int64_t(next())] - sample0 + 1) * words;
   }
   template <class Cells, class At>
   PL_DEVICE void write(const Cells& cells, const At& at) {
@@ -69,10 +69,10 @@ struct Tapped {
   PL_DEVICE void before(int64_t s, const Cells& cells, const At& at) {
     while (due <= s) write(cells, at);
   }
-  // No train word is left.
+  // No train word of the slice is left.
   template <class Cells, class At>
   PL_DEVICE void end(const Cells& cells, const At& at) {
-    while (due != kNever) write(cells, at);
+    while (waiting) write(cells, at);
   }
 };
 
