@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pulseline as pl
 
@@ -19,6 +19,7 @@ class Case:
             between two writes of mixed precision.
         bar: points below digital that are allowed; None: there is no bar, or the bigram line.
         warm: micro-batches over which the rate rises. stages: of the asynchronous pipeline.
+        share: of the seconds that others take.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Case:
     sizes: tuple[tuple[str, int], ...] = ()
     warm: int = 0
     stages: int = 4
+    share: float = 1.0
 
     def rule(self) -> pl.algorithms.Rule:
         """Of every crossbar."""
@@ -64,8 +66,9 @@ def resnet() -> Case:
 
 def gpt() -> Case:
     """A GPT of bytes."""
-    sizes = (("width", 128), ("layers", 2), ("heads", 4))
-    return Case("gpt", "gpt", "text", 15000, 500, 4, 4, 0.25, context=64, sizes=sizes, warm=50)
+    sizes = (("width", 128), ("layers", 6), ("heads", 4))
+    case = Case("gpt", "gpt", "text", 15000, 500, 4, 4, 0.25, sizes=sizes)
+    return replace(case, context=64, warm=50, share=2.7)
 
 
 CASES = {make.__name__: make for make in (mlp, lenet, resnet, gpt)}
