@@ -309,6 +309,29 @@ def test_mutants_touch_copies_only(tmp_path: Path) -> None:
     )
 
 
+def test_an_error_must_turn_its_verdict(tmp_path: Path) -> None:
+    """Away from "does not hold" too; a larger value turns one that holds, a smaller one does not."""
+
+    @dataclass(frozen=True)
+    class High(Counting):
+        shift: float = 0.0
+
+        def run(self, seeds: range) -> Iterator[Row]:
+            for row in super().run(seeds):
+                yield {**row, "value": float(row["value"] or 0) + self.shift}
+
+        def mutants(self) -> tuple[Mutant, ...]:
+            return (
+                Mutant("low", "more", plus("value", 1e6)),
+                Mutant("low", "less", plus("value", -1e6)),
+            )
+
+    for shift, blind in ((0.0, "less"), (1e5, "more")):
+        (report,) = perform([High(shift=shift)], tmp_path / blind)
+        assert [verdict.holds for verdict in report.verdicts] == [shift == 0.0]
+        assert [trial.what for trial in report.blind] == [blind]
+
+
 def test_bends_are_what_they_say() -> None:
     row: Row = {"method": "a", "x": 3.0, "y": None}
     times(("x", "y"), 2.0, 2.0, method="a")(row)

@@ -186,8 +186,7 @@ def _print(report: Report) -> None:
     print(f"{report.name}: {report.title}")
     for verdict in report.verdicts:
         print(f"  {WORDS[verdict.holds]}: {verdict.claim} ({verdict.measured})")
-    blind = [trial for trial in report.trials if trial.planted.holds is not False]
-    for trial in blind:
+    for trial in report.blind:
         print(f"  no power here: {trial.verdict} does not notice: {trial.what}")
     print(f"  wrote {', '.join(map(str, report.paths))}")
 

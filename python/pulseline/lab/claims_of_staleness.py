@@ -120,10 +120,9 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
         experiment: with its settings.
     """
     least, most = min(experiment.batches), max(experiment.batches)
-    ends = (experiment.ratios[0], experiment.ratios[-1])
     batches = (experiment.swept[0], experiment.swept[-1])
     stale = exchanged("algorithm", "SGD", "TTv2", batch=most)
-    turned = [exchanged("ratio", *ends, algorithm=name) for name in CHOPPED]
+    taken = exchanged("algorithm", "AGAD", "E-RIDER")
     return (
         Mutant(
             "near",
@@ -132,8 +131,8 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
         ),
         Mutant("sgd", "SGD's rows are TTv2's", stale),
         Mutant("calm", "TTv2's rows are SGD's", stale),
-        Mutant("slow", "AGAD's fastest and slowest choppers change places", turned[0]),
-        Mutant("slow_others", "E-RIDER's fastest and slowest choppers change places", turned[1]),
+        Mutant("slow", "AGAD's rows are E-RIDER's", taken),
+        Mutant("slow_others", "E-RIDER's rows are AGAD's", taken),
         Mutant(
             "staler",
             "micro-batches of the sweep change places",

@@ -54,6 +54,12 @@ class Report(NamedTuple):
     trials: list[Trial]
     paths: list[Path]
 
+    @property
+    def blind(self) -> list[Trial]:
+        """Trials whose error did not turn its verdict, to "does not hold" or away from it."""
+        fails = {verdict.name: verdict.holds is False for verdict in self.verdicts}
+        return [one for one in self.trials if (one.planted.holds is False) == fails[one.verdict]]
+
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
