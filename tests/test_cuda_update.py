@@ -156,6 +156,15 @@ def test_empty(backend: Emulated, rows: int, cols: int, batch: int, fidelity: st
         assert fired is None or fired[0] == 0
 
 
+@pytest.mark.parametrize("fidelity", ["exact", "strict", "expected", "grouped", "moments"])
+def test_without_a_rate_nothing_is_clipped(backend: Emulated, fidelity: str) -> None:
+    """Weights outside their bounds, -0 and NaN: an update at lr = 0 does not look at them."""
+    p = problem(33, 65, 9, MODELS["SoftBounds"], fidelity, lr=0.0)
+    p.weight[0, :3] = torch.tensor([9.0, -0.0, float("nan")])
+    check(backend, p)
+    assert torch.equal(bits(on_cpu(p)), bits(p.weight))
+
+
 @pytest.mark.parametrize("fidelity", ["exact", "strict", "grouped"])
 def test_more_than_one_slice(backend: Emulated, fidelity: str) -> None:
     check(backend, problem(17, 33, 1030, MODELS["SoftBounds"], fidelity, lr=0.002, group_size=7))

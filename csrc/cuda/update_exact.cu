@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kBlockThreads, blocks_of<D>())
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
   const LanePlace at;
-  if (at.outside(t.args) || slice >= t.slices || refused(t)) return;
+  if (at.outside(t.args) || slice >= t.slices || still(t)) return;
   LaneCells<D> cells(t.args, device, at);
   Untapped tap;
   exact_slice(t, device, slice, at, cells, chunks, tap);
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kBlockThreads, blocks_of<D>())
   if (at.outside(t.args)) return;
   LaneCells<D> cells(t.args, one.device, at);
   LaneTaps<D> tap(one, t.words, slice * t.slice_samples, at.warp_column());
-  const bool moves = !refused(t);
+  const bool moves = !still(t);
   if (moves) exact_slice(t, one.device, slice, at, cells, chunks, tap);
   tap.end(cells, at);
   if (moves) cells.store(t.args, at);

@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   PL_SHARED(GroupedStage<TILES>, stages, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
-  if (GroupedBlock<TILES>::outside(t.args) || slice >= t.slices || refused(t)) return;
+  if (GroupedBlock<TILES>::outside(t.args) || slice >= t.slices || still(t)) return;
   const GroupedPlace<TILES> at;
   GroupedCells<D> cells(t.args, device, at);
   const int count = t.slice_step[slice + 1] - t.slice_step[slice];

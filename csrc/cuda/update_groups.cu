@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads) groups_kernel(const __grid_constant_
   PL_SHARED(int32_t, found, 1);
   const Task& t = tasks.task[blockIdx.x];
   const int64_t batch = t.args.batch;
-  if (batch == 0 || refused(t)) return;  // others of the launch have samples
+  if (batch == 0 || still(t)) return;  // others of the launch have samples
   int64_t sample = 0;                    // of thread 0: first of the group at hand
   int32_t groups = 0;
   for (int64_t first = 0; first < batch; first += kWindow) {

@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOf<D>)
   const D& device = tasks.device[blockIdx.z];
   const UpdateArgs& a = t.args;
   const int64_t first = int64_t(slice) * t.moment_samples;
-  if (MomentsBlock<TILES>::outside(a) || first >= a.batch || refused(t)) return;
+  if (MomentsBlock<TILES>::outside(a) || first >= a.batch || still(t)) return;
   const MomentsPlace<TILES> at;
   MomentsCells<D> cells(a, device, at);
   const int64_t samples = a.batch - first < t.moment_samples ? a.batch - first : t.moment_samples;

@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kLineThreads)
     ranks_kernel(const __grid_constant__ Tasks tasks, int slice) {
   const Task& t = tasks.task[blockIdx.z];
   const int64_t i = int64_t(blockIdx.x) * kLineThreads + threadIdx.x;
-  if (slice >= t.slices || i >= t.padded_cols + t.padded_rows || refused(t)) return;
+  if (slice >= t.slices || i >= t.padded_cols + t.padded_rows || still(t)) return;
   const bool column = i < t.padded_cols;
   const int64_t index = column ? i : i - t.padded_cols;
   const int64_t padded = column ? t.padded_cols : t.padded_rows;
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   PL_SHARED(RankChunk, chunks, 2);
   const Task& t = tasks.task[blockIdx.z];
   const D& device = tasks.device[blockIdx.z];
-  if (RankPlace::outside(t.args) || slice >= t.slices || refused(t)) return;
+  if (RankPlace::outside(t.args) || slice >= t.slices || still(t)) return;
   const RankPlace at;
   TileCells<D, kTiles> cells(t.args, device, at);
   Untapped tap;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const RankPlace at;
   TileCells<D, kTiles> cells(t.args, one.device, at);
   Tapped<D, 8 * kTiles> tap(one, t.words, slice * t.slice_samples, at.first_column());
-  const bool moves = !refused(t);
+  const bool moves = !still(t);
   if (moves) exact_ranks_slice(t, one.device, slice, at, cells, chunks, tap);
   tap.end(cells, at);
   if (moves) cells.store(t.args, at);

@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
   const D& device = tasks.device[blockIdx.z];
   const bool strict = t.args.fidelity == kStrict;
   const LanePlace at;
-  if (refused(t) || at.outside(t.args) || (strict && slice >= t.slices)) return;
+  if (still(t) || at.outside(t.args) || (strict && slice >= t.slices)) return;
   LaneCells<D> cells(t.args, device, at);
   Untapped tap;
   if (strict)
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
   // Of expected a sample is a word.
   LaneTaps<D> tap(one, strict ? t.words : 1, strict ? slice * t.slice_samples : 0,
                   at.warp_column());
-  const bool moves = !refused(t);
+  const bool moves = !still(t);
   if (moves && strict) strict_slice(t, one.device, slice, at, cells, chunks, tap);
   if (moves && !strict) expected_batch(t, one.device, at, cells, tap);
   tap.end(cells, at);
