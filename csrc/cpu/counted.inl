@@ -62,8 +62,10 @@ void counted(const CountedJob& shared, const void* model, int64_t row0, int64_t 
   const Device device = *static_cast<const Device*>(model);
   const NoiseTables tables(job.noisy ? device.p.pulsed.dw_min_std : 0.0f);
   const bool additive = device.additive_noise();
-  const F done(float(job.first * job.each));
-  for (int64_t i = row0; i < row1; ++i)
+  const float first = float(job.first * job.each);
+  const F done(first);
+  for (int64_t i = row0; i < row1; ++i) {
+    if (job.lines == 1 && !(pulseline::absolute(job.counts[i]) > first)) continue;  // most of them
     for (const CountedRun* run = job.runs; run < job.runs + job.run_count; ++run)
       for (int64_t o = 0; o < run->count; o += kGroup) {
         const int64_t columns = run->count - o < kGroup ? run->count - o : int64_t(kGroup);
@@ -86,6 +88,7 @@ void counted(const CountedJob& shared, const void* model, int64_t row0, int64_t 
                       lanes(v));
         }
       }
+  }
 }
 
 }  // namespace

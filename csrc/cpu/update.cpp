@@ -164,6 +164,13 @@ void run_relaxed(const PlacedUpdate& a, const Cells& cells, const Train* trains,
 
 Status update_block(const PlacedUpdate& a, int device, const float* params, int threads) {
   if (a.rows == 0 || a.cols == 0 || a.batch == 0) return {};
+  if (a.batch == 1 && a.taps.count) {  // all taps are behind the last sample
+    PlacedUpdate untapped = a;
+    untapped.taps = {};
+    const Status status = update_block(untapped, device, params, threads);
+    if (!status.source) copy_taps(a, 0, a.taps.count);
+    return status;
+  }
   Scratch& scratch = Scratch::of_thread();
   Train* trains = scratch.take<Train>(a.batch);
   const Status status = manage_trains(a, trains);
