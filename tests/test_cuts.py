@@ -236,6 +236,35 @@ class Mode(nn.Module):
         return self.last(x) * scale  # type: ignore[no-any-return]
 
 
+class Auxiliary(nn.Module):
+    """A layer more in training; ``deep``: a submodule of it has."""
+
+    def __init__(self, deep: bool) -> None:
+        super().__init__()
+        self.first, self.more, self.last = (nn.Linear(4, 4) for _ in range(3))
+        self.deep = Auxiliary(False) if deep else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deep is not None:
+            return self.last(self.deep(self.first(x)))  # type: ignore[no-any-return]
+        x = self.first(x)
+        return self.last(self.more(x) if self.training else x)  # type: ignore[no-any-return]
+
+
+def test_what_does_something_else_in_training_stays_whole() -> None:
+    """Layers of its own in one of the modes: the submodule whose forward chooses is not cut."""
+    model = Auxiliary(True)
+    parts = split(model, 2)
+    x = torch.randn(3, 4)
+    for training in (True, False):
+        model.train(training)
+        for part in parts:
+            part.train(training)
+        assert torch.equal(parts[1](parts[0](x)), model(x))
+    with pytest.raises(ConfigError, match="model is a Auxiliary whose own forward does something"):
+        split(Auxiliary(False), 2)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -162,9 +162,9 @@ class AGAD(TikiTaka2):
     tail: float = 5.0
 
     def __post_init__(self) -> None:
+        require(self.chop != 0 or not self.flips, self, "chop", "use a probability > 0")
         super().__post_init__()
         self._positive("tail")
-        require(self.chop > 0 or not self.flips, self, "chop", "use a probability > 0")
 
     @property
     def flips(self) -> bool:

@@ -295,6 +295,8 @@ def advance(model: torch.nn.Module) -> int:
     Raises:
         ConfigError: there is no such cell.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise ConfigError(f"model is {model!r:.60}; use a module with layers of MultiTile")
     cells = [one for one in model.modules() if isinstance(one, ChainCell) and one.rule.warm_start]
     if not cells:
         raise ConfigError("model has no cell with warm_start; use MultiTile(warm_start=True)")

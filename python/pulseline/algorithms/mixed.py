@@ -17,6 +17,7 @@ from .. import ops
 from ..arrays import Packed
 from ..cells import Cell
 from ..devices import Ideal
+from ..errors import ConfigError
 from ..hardware import Work
 from ..ops import Batch
 from .rule import Rule, refuse_unpulsed
@@ -35,6 +36,11 @@ class MixedCell(RuledCell):
     def build(self) -> None:
         """chi."""
         refuse_unpulsed(self.arrays, self.rule)
+        if self.crossbar.fast_device is not None:
+            raise ConfigError(
+                f"fast_device is {self.crossbar.fast_device!r:.60}, but {self.rule.name} has one "
+                "array, of device; leave fast_device out"
+            )
         self.register_buffer("chi", torch.zeros_like(self.array.held))
         counters = torch.zeros_like(self.array.counters)
         self.register_buffer("counters", counters, persistent=False)

@@ -40,6 +40,6 @@ def rule_named(name: str) -> Rule | None:
     """
     if name == "sgd":
         return None
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         raise ConfigError(f"algorithm is {name!r:.60}; use sgd or one of {', '.join(NAMES)}")
     return NAMES[name]()

@@ -40,7 +40,12 @@ class Rule:
         Args:
             rows, cols: of the matrix. crossbar: its settings. identity: whose draws.
         """
-        made: Any = self.makes
+        made: Any = getattr(self, "makes", None)
+        if made is None:
+            raise ConfigError(
+                f"algorithm is {self.name}(), a base of rules that makes no cell; use a rule such "
+                "as TikiTaka2(), or derive one from Transfer"
+            )
         cell: Cell = made(rows, cols, crossbar, identity, self)
         return cell
 
@@ -71,8 +76,8 @@ class Rule:
     def _probability(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            ok = isinstance(value, (int, float)) and 0 <= value <= 1
-            require(ok, self, name, "use a probability, from 0 to 1")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            require(number and 0 <= value <= 1, self, name, "use a probability, from 0 to 1")
 
     def _flags(self, *names: str) -> None:
         for name in names:

@@ -37,6 +37,11 @@ def find_symmetry_point(array: Array, pulses: int, *, cyclic: bool = True) -> Te
     Raises:
         ConfigError: pulses < 0, or the device has none.
     """
+    if not isinstance(array, Array):
+        raise ConfigError(
+            f"array is a {type(array).__name__}; use an array of a layer, such as "
+            "layer.cell.arrays[1]"
+        )
     if not isinstance(pulses, int) or isinstance(pulses, bool) or pulses < 0:
         raise ConfigError(f"pulses is {pulses!r:.60}; use a whole number >= 0")
     if not isinstance(array.device, PulsedDevice):

@@ -100,8 +100,10 @@ class TransferCell(SummedCell):
             ConfigError: one is taken.
         """
         for name in names:
-            if hasattr(self, name):
-                raise ConfigError(f"name is {name!r:.60}, which the cell has; use another")
+            if not str(name).isidentifier() or hasattr(self, name):
+                raise ConfigError(
+                    f"name is {name!r:.60}, which is no free name of the cell's; use another"
+                )
             self.register_buffer(name, torch.zeros_like(self.slow.held))
 
     def signs(self, columns: slice = slice(None)) -> Tensor:
@@ -150,8 +152,9 @@ class TransferCell(SummedCell):
     @property
     def chop_period(self) -> float:
         """Samples between two flips of a column, on average; 0: it never flips."""
-        chop = self.rule.chop
-        return self.shape[1] * self.rule.every / self.rule.reads / chop if chop else 0.0
+        rule = self.rule
+        sweeps = rule.period if rule.regular else 1 / rule.chop if rule.chop else 0.0
+        return self.shape[1] * rule.every / rule.reads * sweeps
 
     # ---- an update ----
 
@@ -236,9 +239,18 @@ class TransferCell(SummedCell):
             pulses = whole_pulses(rule, rule.transfer(self, run.columns, z, rate), z)
             self.progress["transfers"] += len(run)
             if not rule.waits(run.sweep):
-                self.slow.step(self._lines(run.columns, pulses.device), pulses)
+                self._step(run.columns, pulses)
             if turns is not None:
                 self._turn(run, turns, turns.flips[place])
+
+    def _step(self, columns: slice, pulses: Tensor) -> None:
+        try:
+            self.slow.step(self._lines(columns, pulses.device), pulses)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.rule.name}.transfer returned what pulses cannot be: {error}; look for NaN "
+                "in the fast array and at learning rates. The update is half done, load a state"
+            ) from error
 
     def _turn(self, run: Run, turns: Choppers, flip: Tensor | None) -> None:
         """Signs behind a run; flip: which of its columns."""

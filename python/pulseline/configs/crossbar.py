@@ -92,7 +92,10 @@ class Crossbar:
         if self.device is not None:
             object.__setattr__(self, "device", device_of(self.device))
         if self.fast_device is not None:
-            object.__setattr__(self, "fast_device", device_of(self.fast_device))
+            try:
+                object.__setattr__(self, "fast_device", device_of(self.fast_device))
+            except ConfigError as error:
+                raise ConfigError(f"fast_{error}") from None
             if self.algorithm is None:
                 raise ConfigError(
                     f"fast_device is {self.fast_device!r:.60} without an algorithm, which has the "

@@ -28,6 +28,7 @@ from ..nn.composite import Composite
 __all__ = ["BY_HAND", "PATH", "Traced", "changes_in_place", "trace"]
 
 PATH = "pulseline_path"  # in a node's meta: the module whose forward it stands in
+_FORWARDS = "pulseline_forwards"  # and all modules whose forwards it stands in, the innermost last
 BY_HAND = "give the stages by hand: Pipeline([first, second, ..], optimizer=.., loss=..)"
 
 # Makers of tensors: calls in the graph, made anew for every micro-batch.
@@ -160,6 +161,8 @@ class _Tracer(torch.fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> torch.fx.Node:
         node = super().create_node(*args, **kwargs)
         node.meta[PATH] = self._within[-1] if self._within else ""
+        # A leaf is called by the forward that it stands in: it decides nothing itself.
+        node.meta[_FORWARDS] = tuple(self._within[: -1 if node.op == "call_module" else None])
         return node
 
     def call_module(
@@ -217,7 +220,7 @@ def trace(model: nn.Module, inputs: Sequence[str] | None = None) -> Traced:
             continue
         if (differs := _difference(traced.graph, other.graph)) is None:
             return traced
-        if not differs:
+        if not differs or differs in whole:
             raise ConfigError(
                 f"model is a {type(model).__name__} whose own forward does something else in "
                 f"training, so it cannot be cut; put that into a submodule, or {BY_HAND}"
@@ -260,11 +263,16 @@ def _trace(model: nn.Module, names: Sequence[str], whole: set[str], training: bo
 
 
 def _difference(one: torch.fx.Graph, other: torch.fx.Graph) -> str | None:
-    """The module in which two graphs differ first; "": the model itself; None: they do not."""
+    """The module whose forward differs first; "": the model's own; None: none does."""
     first, second = list(one.nodes), list(other.nodes)
     for a, b in zip(first, second, strict=False):
-        if _shown(a) != _shown(b):
-            return str(a.meta[PATH] or b.meta[PATH])
+        if _shown(a) != _shown(b):  # what both forwards stand in chose between them
+            found = ""
+            for outer, same in zip(a.meta[_FORWARDS], b.meta[_FORWARDS], strict=False):
+                if outer != same:
+                    break
+                found = outer
+            return found
     if len(first) != len(second):
         return ""
     return None

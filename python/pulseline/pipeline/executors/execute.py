@@ -141,8 +141,9 @@ def reason(error: Exception) -> str:
         return text
     if "modified by an inplace operation" in text:
         return (
-            "the optimizer's step tells autograd, which then refuses the gradients of what is in "
-            "flight; use AnalogSGD"
+            "autograd refuses what was changed in place behind its forward pass: by the "
+            "optimizer's step, then use AnalogSGD, or by the model, then use operations that make "
+            "new tensors"
         )
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
 
