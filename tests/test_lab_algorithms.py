@@ -78,8 +78,11 @@ def test_exchanged_is_its_own_inverse() -> None:
 @pytest.mark.parametrize("name", CHOPPED)
 @pytest.mark.parametrize("batch", [16, 32])
 def test_ratios_are_those_that_pipelines_warn_of(name: str, batch: int) -> None:
-    """Just below LEAST_PERIODS the pipeline of the experiment warns, just above it does not."""
-    for ratio, warned in ((0.99, True), (1.01, False)):
+    """Below LEAST_PERIODS the pipeline of the experiment warns, just above it does not.
+
+    Below by a sweep and more: regular choppers flip behind whole ones.
+    """
+    for ratio, warned in ((0.95, True), (1.01, False)):
         one = tuned("deep")[name]
         assert isinstance(one.rule, al.Transfer)
         rule = replace(one.rule, chop=chop_of(one, batch, ratio * LEAST_PERIODS))

@@ -244,13 +244,13 @@ def find(name: str) -> PulsedDevice:
     return device
 
 
-def named(name: str, ideal: bool = True) -> Device:
+def named(name: str, ideal: bool = True, argument: str = "device") -> Device:
     """A device by its name, as everything that takes a device takes one.
 
     Args:
         name: of a preset, of a model with its defaults, or ``ideal``, where case, ``_`` and ``-``
             do not matter; or of a device file, which ends in ``.json``.
-        ideal: whether the ideal device is one of them.
+        ideal: whether the ideal device is one of them. argument: what the sentence calls it.
 
     Raises:
         ConfigError: there is none; the sentence proposes others.
@@ -261,5 +261,5 @@ def named(name: str, ideal: bool = True) -> Device:
     known = (*made, *PRESETS)
     found = canonical(name, known)
     if found is None:
-        raise ConfigError(f"device is {name!r:.60}; {advice(name, known)}")
+        raise ConfigError(f"{argument} is {name!r:.60}; {advice(name, known)}")
     return PRESETS[found] if found in PRESETS else made[found]()

@@ -34,7 +34,11 @@ class MixedCell(RuledCell):
     chi: Tensor
 
     def build(self) -> None:
-        """chi."""
+        """chi.
+
+        Raises:
+            ConfigError: a device without pulses, or one for an array that there is not.
+        """
         refuse_unpulsed(self.arrays, self.rule)
         if self.crossbar.fast_device is not None:
             raise ConfigError(

@@ -20,12 +20,13 @@ __all__ = ["Crossbar", "device_of"]
 _TORCH_DEVICE = re.compile(r"(cpu|cuda|gpu|mps|xpu|hpu|meta)(:\d+)?", re.IGNORECASE)
 
 
-def device_of(given: Any) -> Device:
+def device_of(given: Any, name: str = "device") -> Device:
     """The crosspoint model that a user means.
 
     Args:
         given: a device; its class, for its defaults; or its name, such as ``soft_bounds`` or
             ``reram_es``.
+        name: of the argument.
 
     Raises:
         ConfigError: an unknown name, another value, or where torch computes ("cuda").
@@ -35,14 +36,14 @@ def device_of(given: Any) -> Device:
     where = f"{type(given).__module__}.{type(given).__name__}" == "torch.device"
     if where or (isinstance(given, str) and _TORCH_DEVICE.fullmatch(given)):
         raise ConfigError(
-            f"device is {str(given)!r}, but device is the crosspoint model, such as soft_bounds or "
+            f"{name} is {str(given)!r}, but {name} is the crosspoint model, such as soft_bounds or "
             f"reram_es; build the model and move it by .to({str(given)!r})"
         )
     if isinstance(given, str):
-        return named(given)
+        return named(given, argument=name)
     if not isinstance(given, (PulsedDevice, Ideal)):
         raise ConfigError(
-            f"device is {given!r:.60}; use a device of pulseline.devices or pulseline.presets, or "
+            f"{name} is {given!r:.60}; use a device of pulseline.devices or pulseline.presets, or "
             "its name"
         )
     return given
@@ -92,10 +93,7 @@ class Crossbar:
         if self.device is not None:
             object.__setattr__(self, "device", device_of(self.device))
         if self.fast_device is not None:
-            try:
-                object.__setattr__(self, "fast_device", device_of(self.fast_device))
-            except ConfigError as error:
-                raise ConfigError(f"fast_{error}") from None
+            object.__setattr__(self, "fast_device", device_of(self.fast_device, "fast_device"))
             if self.algorithm is None:
                 raise ConfigError(
                     f"fast_device is {self.fast_device!r:.60} without an algorithm, which has the "
