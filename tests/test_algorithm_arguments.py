@@ -36,7 +36,7 @@ class Halves(al.Transfer):
         (lambda: layer(al.Periodic()), r"algorithm is Periodic\(\), a base of rules"),
         (lambda: layer(al.Rule()), r"algorithm is Rule\(\), a base of rules"),
         (lambda: layer(al.AGAD(), fast_device="softbound"), "fast_device is 'softbound'; did you"),
-        (lambda: layer(al.AGAD(), fast_device="cuda"), "fast_device is 'cuda', but fast_device is the"),
+        (lambda: layer(al.AGAD(), fast_device="cuda"), "fast_device is 'cuda', but fast_device is"),
         (lambda: layer(al.MixedPrecision(), fast_device="reram_es"), "fast_device is .* one array"),
         (lambda: al.find_symmetry_point(layer(al.AGAD()).cell, 3), "array is a TransferCell; use"),
         (lambda: al.advance(3), "model is 3; use a module with layers of MultiTile"),  # type: ignore[arg-type]

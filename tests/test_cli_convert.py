@@ -128,6 +128,19 @@ def test_sixteen_gigabytes_are_told_without_taking_them(
     assert int(out.splitlines()[-1].split()[-2].replace(",", "")) > 4 * 64 * 4096**2
 
 
+def test_memory_of_an_algorithm(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a model of these settings takes: arrays, buffers and the fast device's parameters."""
+    words = ("--algorithm", "agad", "--rule", "every=3", "--fast-device", "exp_step")
+    code, out, _ = run(capsys, "convert", f"{file}:ready", "--dry-run", *words)
+    assert code == 0
+    rule = pl.algorithms.AGAD(every=3)
+    made = to_analog(nn.Linear(3, 3), "soft_bounds", algorithm=rule, fast_device="exp_step", seed=0)
+    assert str(conversion(made)).splitlines()[-1] == out.splitlines()[-1]
+    code, _, err = run(capsys, "convert", f"{file}:ready", "--dry-run", "--rule", "every=3")
+    assert code == 2
+    assert "--rule is 'every=3' of sgd, which has no settings; add --algorithm" in err
+
+
 def test_include_exclude_and_a_ready_module(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "convert", f"{file}:Net", "--dry-run", "--exclude", "head")
     assert code == 0

@@ -7,18 +7,22 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..algorithms import rule_named
 from ..configs import Mapping
 from ..errors import ConfigError
 from ..nn import to_analog
 from ..nn.report import ConversionReport, conversion
 from .arguments import seed_number, whole, writing
-from .parser import add_command
+from .parser import add_algorithm, add_command
+from .settings import rule_changes
 
 __all__ = ["add_parser", "model_of", "run"]
 
@@ -30,13 +34,20 @@ def add_parser(commands: Any) -> None:
         "convert",
         "put a model on crossbars, or say what would become of each matrix",
         """pulseline convert mine.py:Net --dry-run
-        pulseline convert mine.py:Net --device reram_es --exclude head --out analog.pt""",
+        pulseline convert mine.py:Net --device reram_es --exclude head --out analog.pt
+        pulseline convert mine.py:Net --dry-run --algorithm agad""",
     )
     one.set_defaults(run=run)
     one.add_argument("model", metavar="FILE.py:NAME", help="class, function or module in a file")
     one.add_argument("--dry-run", action="store_true", help="the table alone, without memory")
     one.add_argument(
         "--device", default="soft_bounds", metavar="NAME", help="model, preset or device file"
+    )
+    add_algorithm(one)
+    one.add_argument(
+        "--fast-device",
+        metavar="NAME",
+        help="of the array that takes gradients (default: as --device)",
     )
     one.add_argument(
         "--omega", default="auto", choices=("auto", "none"), help="scale weights that do not fit"
@@ -77,19 +88,24 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out is {args.out} with --dry-run, which makes nothing; use one")
     make = model_of(args.model)
     omega = "auto" if args.omega == "auto" else 0.0
-    mapping = Mapping(omega=omega, tile_in=args.tile, tile_out=args.tile)
     options = {"include": args.include, "exclude": args.exclude, "seed": args.seed}
+    rule, changed = rule_named(args.algorithm), rule_changes(args.algorithm, args.rule)
+    options |= {
+        "mapping": Mapping(omega=omega, tile_in=args.tile, tile_out=args.tile),
+        "algorithm": None if rule is None else replace(rule, **changed),
+        "fast_device": args.fast_device,
+    }
     torch.manual_seed(args.seed)
     if args.dry_run:
         with torch.device("meta"):
             model = _made(args.model, make)
-        report = to_analog(model, args.device, mapping=mapping, dry_run=True, **options)
+        report = to_analog(model, args.device, dry_run=True, **options)
         _print(model, report)
         return
     model = _made(args.model, make)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table says so
-        analog = to_analog(model, args.device, mapping=mapping, inplace=True, **options)
+        analog = to_analog(model, args.device, inplace=True, **options)
     _print(analog, conversion(analog))
     if args.out is not None:
         with writing(args.out):
@@ -135,8 +151,10 @@ def model_of(text: str) -> Callable[[], Any]:
     finally:
         sys.path.remove(str(path.parent))
     if not hasattr(module, name):
-        known = [n for n, v in vars(module).items() if isinstance(v, type | nn.Module)]
-        raise ConfigError(f"{file} has no {name}; it has {', '.join(known) or 'no classes'}")
+        known = [
+            n for n, v in vars(module).items() if isinstance(v, type | FunctionType | nn.Module)
+        ]
+        raise ConfigError(f"{file} has no {name}; it has {', '.join(known) or 'nothing to name'}")
     found = getattr(module, name)
     return (lambda: found) if isinstance(found, nn.Module) else found
 

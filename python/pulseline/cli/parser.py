@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from ..algorithms import NAMES as ALGORITHMS
 from .runfile import OPTION, file_of, words
 
-__all__ = ["Parser", "add_command", "add_set"]
+__all__ = ["Parser", "add_algorithm", "add_command", "add_set"]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -75,3 +76,18 @@ def add_set(parser: Any, of: str, option: str = "--set") -> None:
         metavar="FIELD=VALUE",
         help=f"settings of {of}; a wrong FIELD lists all (default: none changed)",
     )
+
+
+def add_algorithm(parser: Any) -> None:
+    """Add the options that choose an algorithm; ``settings.rule_changes`` reads its settings.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--algorithm",
+        default="sgd",
+        metavar="NAME",
+        help=f"that trains the crossbars: sgd (one array a matrix), {', '.join(ALGORITHMS)}",
+    )
+    add_set(parser, "the algorithm, such as lr_fast=0.1 every=2", "--rule")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from ..algorithms import rule_named
 from ..errors import ConfigError
 
-__all__ = ["changes"]
+__all__ = ["changes", "rule_changes"]
 
 _KINDS = {
     "int": (int, "use an integer"),
@@ -69,3 +70,20 @@ def _value(text: str, kind: str, where: str) -> Any:
         return make(text)
     except ValueError:
         raise ConfigError(f"{where} is {text!r:.60}; {remedy}") from None
+
+
+def rule_changes(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """The fields of an algorithm that ``--rule`` gives.
+
+    Args:
+        name: of the algorithm. texts: such as ``lr_fast=0.1``.
+
+    Raises:
+        ConfigError: there is no such algorithm or field, or a value is of another type.
+    """
+    rule = rule_named(name)
+    if rule is None and texts:
+        raise ConfigError(
+            f"--rule is {texts[0]!r:.60} of sgd, which has no settings; add --algorithm"
+        )
+    return changes(texts, rule, "--rule") if texts else {}

@@ -11,7 +11,6 @@ from torch import nn
 
 from .. import hardware
 from .. import train as training
-from ..algorithms import NAMES as ALGORITHMS
 from ..algorithms import Rule, rule_named
 from ..data import DATA, DataSet, load
 from ..errors import ConfigError
@@ -22,8 +21,8 @@ from ..models.named import is_file
 from ..schedules import NAMES
 from ..train import Saving
 from .arguments import directory, folder, positive, seed_number, whole
-from .parser import add_set
-from .settings import changes
+from .parser import add_algorithm, add_set
+from .settings import changes, rule_changes
 
 __all__ = ["EXECUTORS", "TrainOptions", "add_options", "loaded"]
 
@@ -121,13 +120,7 @@ def _add_network(train: Any) -> None:
     )
     add_set(train, "the device, such as dw_min=0.01 (weights in [-1, 1])")
     add_set(train, "the converters of both directions, such as out_res=64 (levels)", "--io")
-    train.add_argument(
-        "--algorithm",
-        default="sgd",
-        metavar="NAME",
-        help=f"that trains the crossbars: sgd (one array a matrix), {', '.join(ALGORITHMS)}",
-    )
-    add_set(train, "the algorithm, such as lr_fast=0.1 every=2", "--rule")
+    add_algorithm(train)
     train.add_argument(
         "--hardware",
         default=DEFAULT,
@@ -379,19 +372,13 @@ def loaded(args: argparse.Namespace) -> tuple[DataSet, nn.Module]:
 
 def _rule_changes(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the algorithm that ``--rule`` gives."""
-    rule = rule_named(args.algorithm)
-    if rule is None:
-        if args.rule:
-            raise ConfigError(
-                f"--rule is {args.rule[0]!r:.60} of sgd, which has no settings; add --algorithm"
-            )
-        return {}
-    if device_name(args.device) == "digital":
+    found = rule_changes(args.algorithm, args.rule)
+    if args.algorithm != "sgd" and device_name(args.device) == "digital":
         raise ConfigError(
             f"--algorithm is {args.algorithm} on device digital, which has no crossbars; leave it "
             "out, or choose a device"
         )
-    return changes(args.rule, rule, "--rule") if args.rule else {}
+    return found
 
 
 def _default_model(data: DataSet) -> str:
