@@ -69,3 +69,11 @@ def test_period_of_regular_choppers(chop: float) -> None:
             before = -before
     assert len(flips) > 1
     assert {b - a for a, b in itertools.pairwise(flips)} == {cell.chop_period}
+
+
+def test_an_optimizer_of_the_arrays_behind_the_first_is_refused() -> None:
+    made = layer(al.AGAD())
+    with pytest.raises(ConfigError, match="an array behind the first of matrix 0 without that one"):
+        pl.optim.AnalogSGD([made.cell.arrays[1].weight], lr=0.1)
+    pl.optim.AnalogSGD(made.parameters(), lr=0.1)
+    pl.optim.AnalogSGD([made.weight], lr=0.1)

@@ -76,6 +76,15 @@ class AnalogSGD(torch.optim.Optimizer):
         """The arrays of a cell are moved together, at one learning rate."""
         seen: dict[int, int] = {}
         for g, group in enumerate(self.param_groups):
+            analog = [p for p in group["params"] if isinstance(p, AnalogParameter)]
+            whole = {id(p.cell) for p in analog if p.read}
+            for p in analog:
+                if id(p.cell) not in whole:
+                    raise ConfigError(
+                        f"parameters hold an array behind the first of matrix "
+                        f"{p.cell.identity.tile_id} without that one, so that nothing would move; "
+                        "give all parameters of the layer"
+                    )
             for cell in cells_of(group["params"]):
                 if seen.setdefault(id(cell), g) != g:
                     raise ConfigError(
