@@ -6,6 +6,7 @@ exit around a file of a checkpoint, see ``killed_train``.
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import launch
 from checkpoint_cases import content
 from pulseline.pipeline import checkpoint
 
-RUNS = 20
+RUNS = int(os.environ.get("PULSELINE_KILLED_RUNS", "20"))
 STAGES, EPOCHS = 2, 4
 WORDS = ["train", "--samples", "24", "--batch-size", "4", "--stages", "2", "--epochs", str(EPOCHS)]
 KILLED = str(Path(killed_train.__file__))
