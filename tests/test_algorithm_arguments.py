@@ -71,9 +71,12 @@ def test_period_of_regular_choppers(chop: float) -> None:
     assert {b - a for a, b in itertools.pairwise(flips)} == {cell.chop_period}
 
 
-def test_an_optimizer_of_the_arrays_behind_the_first_is_refused() -> None:
+def test_arrays_behind_the_first_go_with_it() -> None:
     made = layer(al.AGAD())
-    with pytest.raises(ConfigError, match="an array behind the first of matrix 0 without that one"):
-        pl.optim.AnalogSGD([made.cell.arrays[1].weight], lr=0.1)
+    first, second = (array.weight for array in made.cell.arrays)
+    behind = "holds an array behind the first of matrix 0 without that one"
+    for groups in ([second], [{"params": [first]}, {"params": [second]}]):
+        with pytest.raises(ConfigError, match=behind):
+            pl.optim.AnalogSGD(groups, lr=0.1)
     pl.optim.AnalogSGD(made.parameters(), lr=0.1)
-    pl.optim.AnalogSGD([made.weight], lr=0.1)
+    pl.optim.AnalogSGD([first], lr=0.1)

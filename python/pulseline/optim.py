@@ -73,23 +73,16 @@ class AnalogSGD(torch.optim.Optimizer):
         self._compared = now
 
     def _refuse_shares(self) -> None:
-        """The arrays of a cell are moved together, at one learning rate."""
-        seen: dict[int, int] = {}
+        """The arrays of a cell are moved together, at one learning rate: that of the first one."""
         for g, group in enumerate(self.param_groups):
             analog = [p for p in group["params"] if isinstance(p, AnalogParameter)]
             whole = {id(p.cell) for p in analog if p.read}
             for p in analog:
                 if id(p.cell) not in whole:
                     raise ConfigError(
-                        f"parameters hold an array behind the first of matrix "
-                        f"{p.cell.identity.tile_id} without that one, so that nothing would move; "
-                        "give all parameters of the layer"
-                    )
-            for cell in cells_of(group["params"]):
-                if seen.setdefault(id(cell), g) != g:
-                    raise ConfigError(
-                        f"arrays of matrix {cell.identity.tile_id} are in groups {seen[id(cell)]} "
-                        f"and {g}; an algorithm moves them together, put them into one group"
+                        f"group {g} holds an array behind the first of matrix "
+                        f"{p.cell.identity.tile_id} without that one; an algorithm moves them "
+                        "together, put all parameters of the layer into one group"
                     )
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
