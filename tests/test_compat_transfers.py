@@ -274,7 +274,7 @@ def test_an_unknown_field_is_refused() -> None:
 
 
 def test_values_out_of_range_are_refused_by_ours() -> None:
-    with pytest.raises(ConfigError, match=r"^AGAD: regular_chop is True; use it with chop > 0$"):
+    with pytest.raises(ConfigError, match=r"^AGAD: chop is 0\.0; use a probability > 0$"):
         rule(DynamicTransferCompound, in_chop_prob=0.0)
     with pytest.raises(ConfigError, match=r"^TikiTaka1: lr_transfer is -1\.0; use a number >= 0$"):
         rule(TransferCompound, transfer_lr=-1.0)

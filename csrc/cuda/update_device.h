@@ -6,7 +6,8 @@
 namespace pulseline::cuda {
 
 PL_DEVICE bool refused(const Task& t) { return *t.status != kAllFinite; }
-// No crosspoint is looked at: at lr = 0 one outside its bounds stays there, as on the CPU.
+// No crosspoint is looked at: at lr = 0 one outside its bounds stays there, as on the CPU. Trains
+// are drawn all the same, without a slot: write noise asks them.
 PL_DEVICE bool still(const Task& t) { return refused(t) || !(t.args.train.lr > 0.0f); }
 // Running number of the call's first sample, as it was when the call began.
 PL_DEVICE uint64_t call_number(const Task& t) { return t.status[1]; }

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
     trains_kernel(const __grid_constant__ Tasks tasks, int slice) {
   const Task& t = tasks.task[blockIdx.z];
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= t.padded_cols + t.padded_rows || still(t)) return;
+  if (i >= t.padded_cols + t.padded_rows || refused(t)) return;
   const TrainLine line = line_of(t, i);
   const int64_t first = first_word(t, slice), count = words_in(t, slice);
   for (int64_t n = blockIdx.y; n < count; n += gridDim.y) {
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads)
     packed_trains_kernel(const __grid_constant__ Tasks tasks, int slice) {
   const Task& t = tasks.task[blockIdx.z];
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (slice >= t.slices || i >= t.padded_cols + t.padded_rows || still(t)) return;
+  if (slice >= t.slices || i >= t.padded_cols + t.padded_rows || refused(t)) return;
   const TrainLine line = line_of(t, i);
   const int64_t first = int64_t(t.slice_step[slice]) * kStepWords;
   const int64_t count = int64_t(t.slice_step[slice + 1]) * kStepWords - first;
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads)
   const Task& t = tasks.task[blockIdx.z];
   const int64_t batch = t.args.batch, first = int64_t(slice) * t.moment_samples;
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (first >= batch || still(t)) return;
+  if (first >= batch || refused(t)) return;
   const TrainLine line = line_of(t, i);
   uint16_t* factors = reinterpret_cast<uint16_t*>(t.moment_factors);
   for (int64_t s = int64_t(blockIdx.y) * kOctet; s < t.moment_samples; s += gridDim.y * kOctet) {
@@ -175,7 +175,7 @@ PL_DEVICE uint32_t firing(const uint32_t* words, int64_t lines) {
 // One warp per word of the slice: rows times columns in every slot.
 __global__ void __launch_bounds__(32) count_kernel(const __grid_constant__ Tasks tasks, int slice) {
   const Task& t = tasks.task[blockIdx.z];
-  if (!t.args.fired || slice >= t.slices || still(t)) return;
+  if (!t.args.fired || slice >= t.slices || refused(t)) return;
   const bool packed = t.args.fidelity == kGrouped;
   const int64_t begin = packed ? int64_t(t.slice_step[slice]) * kStepWords : 0;
   const int64_t first = packed ? begin : first_word(t, slice);
