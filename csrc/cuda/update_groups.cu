@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads) groups_kernel(const __grid_constant_
   const Task& t = tasks.task[blockIdx.x];
   const int64_t batch = t.args.batch;
   if (batch == 0 || still(t)) return;  // others of the launch have samples
-  int64_t sample = 0;                    // of thread 0: first of the group at hand
+  int64_t sample = 0;                  // of thread 0: first of the group at hand
   int32_t groups = 0;
   for (int64_t first = 0; first < batch; first += kWindow) {
     const int64_t last = first + kWindow < batch ? first + kWindow : batch;
