@@ -3,9 +3,10 @@
 gloo's threads take part of a core for themselves while messages wait, and its calls cost as much as
 a small layer. With two processes on two cores that nothing else used a micro-batch of one sample
 through four layers of 64 units took .26 ms here and .91 by gloo, one of 8 through four of 256 .37
-and .76, one of 16 texts through a GPT of 256 columns 2 to 4 % less (`bench/pipeline.py`). A message is one copy into a ring that both ends have mapped. gloo
-still carries the first message of a link (which fixes the size of the ring's places), bodies that
-are larger, and everything between machines.
+and .76, one of 16 texts through a GPT of 256 columns 2 to 4 % less (`bench/pipeline.py`). A message
+is one copy into a ring that both ends have mapped. gloo still carries the first message of a link
+(which fixes the size of the ring's places), bodies that are larger, and everything between
+machines.
 
 The memory has no name: the reader opens it through the writer's descriptor, so nothing is left
 behind when a process is killed. A process that ends is noticed through its pidfd.
