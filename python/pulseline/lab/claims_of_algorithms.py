@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .mutants import Bend, Mutant, Row, Rows, Value
+from .mutants import Bend, Mutant, Rows, Value, each, exchanged
 from .rows import column, select
 from .statistics import Cell, Verdict, decide
 
-__all__ = ["Asked", "exchanged", "label", "mutants", "verdicts"]
+__all__ = ["Asked", "label", "mutants", "verdicts"]
 
 _SOUND = ("TTv1", "residual v1", "TTv2", "residual v2", "c-TTv2", "AGAD", "E-RIDER", "multi-tile")
 _REFERENCED = ("AGAD", "E-RIDER")  # what measures its reference
@@ -57,17 +57,6 @@ def label(device: str) -> str:
         device: "default", or a number of states.
     """
     return device if device == "default" else f"{device} states"
-
-
-def exchanged(name: str, one: Value, other: Value, **where: Value) -> Bend:
-    """Two values of a column change places in the rows with these values."""
-    turned = {one: other, other: one}
-
-    def bend(row: Row) -> None:
-        if all(row[key] == value for key, value in where.items()) and row[name] in turned:
-            row[name] = turned[row[name]]
-
-    return bend
 
 
 def verdicts(experiment: Asked, rows: Rows) -> list[Verdict]:
@@ -213,13 +202,7 @@ def _with_offset(experiment: Asked) -> list[Mutant]:
 
     def nearer(*names: str) -> Bend:
         where: dict[str, Value] = {"part": "accuracy", "device": few}
-        bends = [exchanged("offset", first, far, algorithm=name, **where) for name in names]
-
-        def bend(row: Row) -> None:
-            for one in bends:
-                one(row)
-
-        return bend
+        return each([exchanged("offset", first, far, algorithm=name, **where) for name in names])
 
     return [
         Mutant("far_sgd", _ALIKE, _instead(_CONSTANT, device=few, **distant)),

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..pipeline.cautions import LEAST_PERIODS
-from .claims_of_algorithms import exchanged
-from .mutants import Bend, Mutant, Row, Rows
+from .mutants import Mutant, Rows, each, exchanged
 from .statistics import Cell, Verdict, decide
 from .tuned import NAMES
 
@@ -136,16 +135,6 @@ def mutants(experiment: Asked) -> Sequence[Mutant]:
         Mutant(
             "staler",
             "micro-batches of the sweep change places",
-            _each([exchanged("batch", *batches, ratio=ratio) for ratio in experiment.ratios]),
+            each([exchanged("batch", *batches, ratio=ratio) for ratio in experiment.ratios]),
         ),
     )
-
-
-def _each(bends: Sequence[Bend]) -> Bend:
-    """All of them; no two touch the same row."""
-
-    def bend(row: Row) -> None:
-        for one in bends:
-            one(row)
-
-    return bend

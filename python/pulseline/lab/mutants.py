@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Bend", "Mutant", "Row", "Rows", "Value", "planted", "plus", "times"]
+__all__ = [
+    "Bend",
+    "Mutant",
+    "Row",
+    "Rows",
+    "Value",
+    "each",
+    "exchanged",
+    "planted",
+    "plus",
+    "times",
+]
 
 Value = str | int | float | None
 Row = dict[str, Value]
@@ -59,5 +70,26 @@ def plus(column: str, amount: float, **where: Value) -> Bend:
         value = row[column]
         if _fits(row, where) and isinstance(value, (int, float)):
             row[column] = value + amount
+
+    return bend
+
+
+def exchanged(name: str, one: Value, other: Value, **where: Value) -> Bend:
+    """Two values of a column change places in the rows with these values."""
+    turned = {one: other, other: one}
+
+    def bend(row: Row) -> None:
+        if _fits(row, where) and row[name] in turned:
+            row[name] = turned[row[name]]
+
+    return bend
+
+
+def each(bends: Sequence[Bend]) -> Bend:
+    """All of them; no two touch the same row."""
+
+    def bend(row: Row) -> None:
+        for one in bends:
+            one(row)
 
     return bend
