@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -25,10 +26,10 @@ from ..errors import ConfigError
 from ..nn.base import AnalogLayer
 from ..nn.composite import Composite
 
-__all__ = ["BY_HAND", "PATH", "Traced", "changes_in_place", "trace"]
+__all__ = ["BY_HAND", "Traced", "changes_in_place", "path_of", "trace"]
 
-PATH = "pulseline_path"  # in a node's meta: the module whose forward it stands in
-_FORWARDS = "pulseline_forwards"  # and all modules whose forwards it stands in, the innermost last
+# In a node's meta: the modules whose forwards it stands in, the innermost last, the model left out.
+_FORWARDS = "pulseline_forwards"
 BY_HAND = "give the stages by hand: Pipeline([first, second, ..], optimizer=.., loss=..)"
 
 # Makers of tensors: calls in the graph, made anew for every micro-batch.
@@ -51,7 +52,7 @@ class Traced:
     """A model's graph.
 
     Attributes:
-        graph: of torch.fx; every node's meta has PATH. model: whose it is.
+        graph: of torch.fx, made here. model: whose it is.
         leaves: names of modules that are called, or that nothing calls, as a whole.
         constants: tensors that the model's forward holds by itself.
     """
@@ -160,7 +161,6 @@ class _Tracer(torch.fx.Tracer):
 
     def create_node(self, *args: Any, **kwargs: Any) -> torch.fx.Node:
         node = super().create_node(*args, **kwargs)
-        node.meta[PATH] = self._within[-1] if self._within else ""
         # A leaf is called by the forward that it stands in: it decides nothing itself.
         node.meta[_FORWARDS] = tuple(self._within[: -1 if node.op == "call_module" else None])
         return node
@@ -220,7 +220,7 @@ def trace(model: nn.Module, inputs: Sequence[str] | None = None) -> Traced:
             continue
         if (differs := _difference(traced.graph, other.graph)) is None:
             return traced
-        if not differs or differs in whole:
+        if not differs:
             raise ConfigError(
                 f"model is a {type(model).__name__} whose own forward does something else in "
                 f"training, so it cannot be cut; put that into a submodule, or {BY_HAND}"
@@ -267,12 +267,8 @@ def _difference(one: torch.fx.Graph, other: torch.fx.Graph) -> str | None:
     first, second = list(one.nodes), list(other.nodes)
     for a, b in zip(first, second, strict=False):
         if _shown(a) != _shown(b):  # what both forwards stand in chose between them
-            found = ""
-            for outer, same in zip(a.meta[_FORWARDS], b.meta[_FORWARDS], strict=False):
-                if outer != same:
-                    break
-                found = outer
-            return found
+            both = zip(a.meta[_FORWARDS], b.meta[_FORWARDS], strict=False)
+            return _innermost([one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both)])
     if len(first) != len(second):
         return ""
     return None
@@ -280,6 +276,21 @@ def _difference(one: torch.fx.Graph, other: torch.fx.Graph) -> str | None:
 
 def _shown(node: torch.fx.Node) -> tuple[str, ...]:
     return (node.op, str(node.target), repr(node.args), repr(node.kwargs))
+
+
+def path_of(node: torch.fx.Node) -> str:
+    """The module that a node calls, or in whose forward it stands; "": the model.
+
+    Args:
+        node: of a traced graph.
+    """
+    if node.op == "call_module":
+        return str(node.target)
+    return _innermost(node.meta[_FORWARDS])
+
+
+def _innermost(forwards: Sequence[str]) -> str:
+    return forwards[-1] if forwards else ""
 
 
 def changes_in_place(node: torch.fx.Node, traced: Traced) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .graph import PATH, Traced, changes_in_place
+from .graph import Traced, changes_in_place, path_of
 from .messages import changed
 
 __all__ = ["Segment", "segments", "starts_at", "units"]
@@ -102,13 +102,7 @@ def starts_at(traced: Traced, names: Sequence[str]) -> list[int]:
             raise ConfigError(
                 f"stages names {name!r}, which the model has not; use names of its submodules"
             )
-        where = [
-            n
-            for n, node in enumerate(nodes)
-            if f"{node.target if node.op == 'call_module' else node.meta[PATH]}.".startswith(
-                f"{name}."
-            )
-        ]
+        where = [n for n, node in enumerate(nodes) if f"{path_of(node)}.".startswith(f"{name}.")]
         if not where:
             raise ConfigError(
                 f"stages names {name!r}, which is not called, or is inside a module that stays "
