@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import ConfigError
 from .buffered import AGAD, ERIDER, RIDER, ChoppedTikiTaka2, Residual2, TikiTaka2
 from .chain import MultiTile, Residual1, TikiTaka1
@@ -29,11 +31,12 @@ NAMES: dict[str, type[Rule]] = {
 }
 
 
-def rule_named(name: str) -> Rule | None:
-    """A rule with its defaults.
+def rule_named(name: str, **fields: Any) -> Rule | None:
+    """A rule by its name.
 
     Args:
         name: one of NAMES; "sgd": None, one array that every update pulses.
+        fields: of the rule; the others have their defaults.
 
     Raises:
         ConfigError: there is no such algorithm.
@@ -42,4 +45,4 @@ def rule_named(name: str) -> Rule | None:
         return None
     if not isinstance(name, str) or name not in NAMES:
         raise ConfigError(f"algorithm is {name!r:.60}; use sgd or one of {', '.join(NAMES)}")
-    return NAMES[name]()
+    return NAMES[name](**fields)

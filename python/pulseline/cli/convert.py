@@ -7,7 +7,6 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -88,11 +87,12 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out is {args.out} with --dry-run, which makes nothing; use one")
     make = model_of(args.model)
     omega = "auto" if args.omega == "auto" else 0.0
-    options = {"include": args.include, "exclude": args.exclude, "seed": args.seed}
-    rule, changed = rule_named(args.algorithm), rule_changes(args.algorithm, args.rule)
-    options |= {
+    options = {
+        "include": args.include,
+        "exclude": args.exclude,
+        "seed": args.seed,
         "mapping": Mapping(omega=omega, tile_in=args.tile, tile_out=args.tile),
-        "algorithm": None if rule is None else replace(rule, **changed),
+        "algorithm": rule_named(args.algorithm, **rule_changes(args.algorithm, args.rule)),
         "fast_device": args.fast_device,
     }
     torch.manual_seed(args.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -322,8 +322,7 @@ class TrainOptions:
     @property
     def made_rule(self) -> Rule | None:
         """The algorithm with its settings; None: plain pulsed SGD."""
-        rule = rule_named(self.algorithm)
-        return None if rule is None else replace(rule, **self.rule)
+        return rule_named(self.algorithm, **self.rule)
 
     def saving(self, samples: int) -> Saving | None:
         """Checkpoints of the run on so many training samples."""
