@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -148,10 +149,14 @@ def numbers(text: str) -> list[int]:
 def write(rows: list[Row], file: str | None) -> None:
     """Rows to a JSON list, the machine beside them."""
     if file:
-        path = Path(file)
-        path.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
-        path.with_suffix(".machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
-        print(f"wrote {path}")
+        write_results([asdict(r) for r in rows], Path(file))
+        print(f"wrote {file}")
+
+
+def write_results(found: list[dict[str, Any]], path: Path) -> None:
+    """What was found to a JSON list, the machine beside it."""
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.with_suffix(".machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
 
 
 HEADER = (

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import machine, spread
+from common import spread, write_results
 from network_cases import CASES, Case
 from torch import nn
 
@@ -240,9 +240,7 @@ def write(one: dict[str, Any], path: Path) -> None:
     name = one["case"]["name"]
     held = json.loads(path.read_text()) if path.exists() else []
     kept = {case["case"]["name"]: case for case in held} | {name: one}
-    rows = [kept[known] for known in CASES if known in kept]
-    path.write_text(json.dumps(rows, indent=1) + "\n")
-    path.with_suffix(".machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
+    write_results([kept[known] for known in CASES if known in kept], path)
 
 
 def main() -> None:

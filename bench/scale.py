@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import machine
+from common import write_results
 from torch import nn
 
 import pulseline as pl
@@ -241,8 +241,7 @@ def main() -> None:
     if args.json:
         path = Path(args.json)
         old = json.loads(path.read_text()) if path.exists() else []
-        path.write_text(json.dumps([*old, *rows], indent=1) + "\n")
-        path.with_suffix(".machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
+        write_results([*old, *rows], path)
 
 
 def run(model: str, mode: str, args: argparse.Namespace) -> dict[str, float | str]:
